@@ -1,0 +1,196 @@
+//! Owns the one error that leaves the library: what kind it is, what was attempted, why it failed and
+//! what to do next. Each module has its own `thiserror` enum and says in a `From` beside it which
+//! [`ErrorKind`] its variants are; the exit code is a function of the kind alone, kept here.
+
+use std::fmt;
+
+/// The kinds of failure that a caller can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The call itself makes no sense: a flag, a reference or a setting that can't be read.
+    Usage,
+    /// No such artifact, blob, tag, key or rule.
+    NotFound,
+    /// A digest, a signature or the trust policy says no.
+    Refused,
+    /// The registry wants other credentials.
+    Unauthorized,
+    /// The other side can't be reached, hangs or answers nonsense; a later try may work.
+    Unavailable,
+    /// The content is what its digest says, but isn't what it should be (not Wasm, a malformed manifest).
+    InvalidContent,
+    /// The guest could not be started: an import nobody provides, a limit that can't be met.
+    CannotStart,
+    /// The local disk or database failed.
+    Storage,
+    /// The wall clock or CPU limit of a run was reached.
+    TimedOut,
+    /// The user stopped it.
+    Cancelled,
+    /// A fault of VYR's own.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The process exit code, as the README's table lists them.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Usage => 2,
+            Self::TimedOut => 124,
+            Self::Unauthorized
+            | Self::Unavailable
+            | Self::InvalidContent
+            | Self::CannotStart
+            | Self::Storage
+            | Self::Internal => 125,
+            Self::Refused => 126,
+            Self::NotFound => 127,
+            Self::Cancelled => 130,
+        }
+    }
+
+    /// A stable word for machine output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::Unauthorized => "unauthorized",
+            Self::Unavailable => "unavailable",
+            Self::InvalidContent => "invalid_content",
+            Self::CannotStart => "cannot_start",
+            Self::Storage => "storage",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What is shown to the user, once: attempted, why, next.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    attempted: Option<String>,
+    why: String,
+    hint: Option<String>,
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` whose reason is `why`.
+    pub fn new(kind: ErrorKind, why: impl fmt::Display) -> Self {
+        Self { kind, attempted: None, why: why.to_string(), hint: None }
+    }
+
+    /// Says what was being attempted, as an infinitive without "to": "pull localhost:5000/app". The first
+    /// (innermost) call wins only if no outer one follows: the outermost is what the user asked for.
+    #[must_use]
+    pub fn attempted(mut self, what: impl fmt::Display) -> Self {
+        self.attempted = Some(what.to_string());
+        self
+    }
+
+    /// Says what to do next. The first hint given stays: it's nearest to the cause.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_string());
+        self
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Why it failed, without what was attempted or the hint.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// What to do next, where that is known.
+    #[must_use]
+    pub fn next(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// What was attempted, where that was said.
+    #[must_use]
+    pub fn what(&self) -> Option<&str> {
+        self.attempted.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(attempted) = &self.attempted {
+            write!(f, "could not {attempted}: ")?;
+        }
+        f.write_str(&self.why)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The whole chain of an error's sources in one line, without saying the same words twice.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_documented_exit_code() {
+        for (kind, code) in [
+            (ErrorKind::Usage, 2),
+            (ErrorKind::NotFound, 127),
+            (ErrorKind::Refused, 126),
+            (ErrorKind::Unauthorized, 125),
+            (ErrorKind::Unavailable, 125),
+            (ErrorKind::InvalidContent, 125),
+            (ErrorKind::CannotStart, 125),
+            (ErrorKind::Storage, 125),
+            (ErrorKind::TimedOut, 124),
+            (ErrorKind::Cancelled, 130),
+            (ErrorKind::Internal, 125),
+        ] {
+            assert_eq!(kind.exit_code(), code, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_attempted_why_next_once() {
+        let error = Error::new(ErrorKind::NotFound, "no such manifest")
+            .hint("push it first")
+            .hint("a later hint is not nearer")
+            .attempted("pull localhost:5000/app:v1");
+        assert_eq!(
+            error.to_string(),
+            "could not pull localhost:5000/app:v1: no such manifest; push it first"
+        );
+    }
+}

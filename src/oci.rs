@@ -1,0 +1,299 @@
+//! Owns the vocabulary of the OCI image and distribution specs as VYR uses it: references, digests,
+//! descriptors, media types. The grammar itself is `oci-spec`'s; there is no I/O here.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+pub use oci_spec::distribution::Reference;
+pub use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageIndex, ImageManifest, MediaType};
+use sha2::Digest as _;
+
+use crate::error::{Error, ErrorKind};
+
+/// The largest manifest or index that is read, in bytes (distribution spec 1.1, "Pushing manifests":
+/// registries should accept 4 MiB; more is refused here before it is buffered).
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// The most layers (or index entries) that a manifest may list.
+pub const MAX_DESCRIPTORS: usize = 4096;
+
+/// Media types that the artifact contract names.
+pub mod media {
+    /// OCI image manifest.
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image index.
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// Docker schema 2 manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker manifest list.
+    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// OCI image config.
+    pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// The empty descriptor's config (image spec 1.1, "Guidance for an Empty Descriptor").
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+    /// CNCF Wasm OCI artifact, config.
+    pub const WASM_CONFIG_V0: &str = "application/vnd.wasm.config.v0+json";
+    /// The older Wasm config.
+    pub const WASM_CONFIG_V1: &str = "application/vnd.wasm.config.v1+json";
+    /// CNCF Wasm OCI artifact, layer.
+    pub const WASM_LAYER: &str = "application/wasm";
+    /// The older Wasm layer.
+    pub const WASM_CONTENT_LAYER: &str = "application/vnd.wasm.content.layer.v1+wasm";
+    /// The same, as some module registries wrote it.
+    pub const WASM_MODULE_LAYER: &str = "application/vnd.module.wasm.content.layer.v1+wasm";
+    /// cosign's simple-signing payload.
+    pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+    /// A Sigstore bundle, as a referrer's artifactType and layer.
+    pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+}
+
+/// The content of the empty descriptor: `{}`.
+pub const EMPTY_JSON: &[u8] = b"{}";
+
+/// A running hash over content in one of the two accepted algorithms.
+#[derive(Clone)]
+pub enum Hasher {
+    /// SHA-256.
+    Sha256(Box<aws_lc_rs::digest::Context>),
+    /// SHA-512.
+    Sha512(Box<aws_lc_rs::digest::Context>),
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sha256(_) => "Hasher(sha256)",
+            Self::Sha512(_) => "Hasher(sha512)",
+        })
+    }
+}
+
+impl Hasher {
+    /// A hasher for the algorithm of `digest`.
+    ///
+    /// # Errors
+    /// An algorithm other than sha256 and sha512.
+    pub fn for_digest(digest: &Digest) -> Result<Self, Error> {
+        match digest.algorithm() {
+            DigestAlgorithm::Sha256 => Ok(Self::sha256()),
+            DigestAlgorithm::Sha512 => Ok(Self::Sha512(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512)))),
+            other => Err(Error::new(ErrorKind::Refused, format!("the digest algorithm {other} of {digest} is not accepted"))
+                .hint("name the content by sha256 or sha512")),
+        }
+    }
+
+    /// A SHA-256 hasher.
+    #[must_use]
+    pub fn sha256() -> Self {
+        Self::Sha256(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256)))
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(h) | Self::Sha512(h) => h.update(bytes),
+        }
+    }
+
+    /// The digest of what was added.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        let (name, sum) = match self {
+            Self::Sha256(h) => ("sha256", h.finish()),
+            Self::Sha512(h) => ("sha512", h.finish()),
+        };
+        parse_own(&format!("{name}:{}", hex::encode(sum.as_ref())))
+    }
+}
+
+fn parse_own(text: &str) -> Digest {
+    Digest::from_str(text).unwrap_or_else(|e| unreachable!("a digest made here parses: {e}"))
+}
+
+/// The SHA-256 digest of `bytes`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Digest {
+    parse_own(&format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
+}
+
+/// Whether `bytes` have `digest`, in the digest's own algorithm.
+///
+/// # Errors
+/// [`ErrorKind::Refused`] when they don't, with both digests.
+pub fn check_digest(digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    let mut hasher = Hasher::for_digest(digest)?;
+    hasher.update(bytes);
+    let found = hasher.finish();
+    if found == *digest { Ok(()) } else { Err(digest_mismatch(digest, &found)) }
+}
+
+/// The refusal for content that isn't what its digest says.
+#[must_use]
+pub fn digest_mismatch(wanted: &Digest, found: &Digest) -> Error {
+    Error::new(ErrorKind::Refused, format!("the content's digest is {found}, not {wanted}"))
+        .hint("the content was altered or damaged on its way; fetch it from a source you trust")
+}
+
+/// Parses a digest, accepting sha256 and sha512 only.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for anything else.
+pub fn parse_digest(text: &str) -> Result<Digest, Error> {
+    let digest = Digest::from_str(text)
+        .map_err(|e| Error::new(ErrorKind::Usage, format!("`{text}` is not a digest: {e}")).hint("write it as sha256:<64 hex digits>"))?;
+    Hasher::for_digest(&digest)?;
+    Ok(digest)
+}
+
+/// What stands where a REF is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArtifactRef {
+    /// In a registry (or in the store, under that name).
+    Registry(Reference),
+    /// `oci:PATH[:tag|@digest]`: an OCI layout folder or tar.
+    Layout {
+        /// The folder or tar file.
+        path: PathBuf,
+        /// What names the manifest in it; `None` where the layout holds just one.
+        name: Option<LayoutName>,
+    },
+    /// A bare digest: what the store holds under it.
+    Stored(Digest),
+}
+
+/// How a manifest in an OCI layout is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayoutName {
+    /// By the annotation `org.opencontainers.image.ref.name`.
+    Tag(String),
+    /// By digest.
+    Digest(Digest),
+}
+
+impl ArtifactRef {
+    /// The digest in the reference, if it has one.
+    ///
+    /// # Errors
+    /// A digest algorithm that isn't accepted.
+    pub fn digest(&self) -> Result<Option<Digest>, Error> {
+        match self {
+            Self::Registry(reference) => reference.digest().map(parse_digest).transpose(),
+            Self::Layout { name: Some(LayoutName::Digest(digest)), .. } | Self::Stored(digest) => Ok(Some(digest.clone())),
+            Self::Layout { .. } => Ok(None),
+        }
+    }
+
+    /// `host[:port]/repository` for a registry reference: what trust rules match on.
+    #[must_use]
+    pub fn repository(&self) -> Option<String> {
+        match self {
+            Self::Registry(reference) => Some(repository_of(reference)),
+            _ => None,
+        }
+    }
+}
+
+/// `host[:port]/repository` of a reference.
+#[must_use]
+pub fn repository_of(reference: &Reference) -> String {
+    format!("{}/{}", reference.registry(), reference.repository())
+}
+
+impl fmt::Display for ArtifactRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(reference) => reference.fmt(f),
+            Self::Layout { path, name } => {
+                write!(f, "oci:{}", path.display())?;
+                match name {
+                    Some(LayoutName::Tag(tag)) => write!(f, ":{tag}"),
+                    Some(LayoutName::Digest(digest)) => write!(f, "@{digest}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Stored(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ArtifactRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(rest) = text.strip_prefix("oci:") {
+            return layout_ref(rest);
+        }
+        if text.starts_with("sha256:") || text.starts_with("sha512:") {
+            return parse_digest(text).map(Self::Stored);
+        }
+        parse_reference(text).map(Self::Registry)
+    }
+}
+
+/// Parses `host[:port]/repository[:tag][@digest]`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] with what is wrong.
+pub fn parse_reference(text: &str) -> Result<Reference, Error> {
+    let reference = Reference::from_str(text).map_err(|e| {
+        Error::new(ErrorKind::Usage, format!("`{text}` is not a reference: {e}"))
+            .hint("write host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag] or a digest")
+    })?;
+    if let Some(digest) = reference.digest() {
+        parse_digest(digest)?;
+    }
+    Ok(reference)
+}
+
+fn layout_ref(rest: &str) -> Result<ArtifactRef, Error> {
+    if rest.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "`oci:` names no folder").hint("write oci:PATH[:tag|@digest]"));
+    }
+    if let Some((path, digest)) = rest.rsplit_once('@').filter(|(_, d)| d.starts_with("sha256:") || d.starts_with("sha512:")) {
+        return Ok(ArtifactRef::Layout { path: path.into(), name: Some(LayoutName::Digest(parse_digest(digest)?)) });
+    }
+    // The first colon ends the path, as in the transports of containers/image: names may hold colons, and do.
+    match rest.split_once(':') {
+        Some((path, tag)) if !path.is_empty() && !tag.is_empty() => {
+            Ok(ArtifactRef::Layout { path: path.into(), name: Some(LayoutName::Tag(tag.to_owned())) })
+        }
+        Some(_) => Err(Error::new(ErrorKind::Usage, format!("`oci:{rest}` has an empty path or name")).hint("write oci:PATH[:tag|@digest]")),
+        None => Ok(ArtifactRef::Layout { path: rest.into(), name: None }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn references_of_each_kind_parse_and_print_back() -> Result<(), Error> {
+        let by_digest = format!("localhost:5000/a/b@sha256:{HEX}");
+        for text in ["localhost:5000/app:v1", by_digest.as_str(), "oci:/tmp/layout:v1", "oci:rel/layout", &format!("oci:x@sha256:{HEX}"), &format!("sha256:{HEX}")] {
+            assert_eq!(text.parse::<ArtifactRef>()?.to_string(), text);
+        }
+        assert!(matches!("oci:store:localhost:5000/app:v1".parse()?, ArtifactRef::Layout { name: Some(LayoutName::Tag(t)), .. } if t == "localhost:5000/app:v1"));
+        Ok(())
+    }
+
+    #[test]
+    fn bad_references_are_usage_errors() {
+        for text in ["", "UPPER/case", "host/app@sha256:12", "sha256:zz", "md5:00", "oci:", "oci::v1", "localhost:5000/app:", "a b"] {
+            let error = text.parse::<ArtifactRef>().err();
+            assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Usage), "{text}");
+        }
+    }
+
+    #[test]
+    fn both_algorithms_hash() -> Result<(), Error> {
+        let d256 = sha256(b"");
+        assert_eq!(d256.to_string(), format!("sha256:{HEX}"));
+        check_digest(&d256, b"")?;
+        let d512 = parse_digest("sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e")?;
+        check_digest(&d512, b"")?;
+        assert_eq!(check_digest(&d512, b"x").map_err(|e| e.kind()), Err(ErrorKind::Refused));
+        Ok(())
+    }
+}
