@@ -14,6 +14,7 @@
 
 pub mod error;
 pub mod oci;
+pub mod artifact;
 pub mod store;
 pub mod registry;
 pub mod trust;

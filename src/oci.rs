@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn bad_references_are_usage_errors() {
-        for text in ["", "UPPER/case", "host/app@sha256:12", "sha256:zz", "md5:00", "oci:", "oci::v1", "localhost:5000/app:", "a b"] {
+        for text in ["", "localhost:5000/UPPER", "host/app@sha256:12", "sha256:zz", "md5:00", "oci:", "oci::v1", "localhost:5000/app:", "a b"] {
             let error = text.parse::<ArtifactRef>().err();
             assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Usage), "{text}");
         }
