@@ -12,7 +12,9 @@
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
 //! downwards: `error`, `oci` ← `artifact`, `registry`, `store` ← `trust` ← `engine` ← `ops` ← `cli`.
 
+pub mod config;
 pub mod error;
+pub mod telemetry;
 pub mod oci;
 pub mod artifact;
 pub mod store;

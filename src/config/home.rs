@@ -1,0 +1,83 @@
+//! Owns the names of what stands in the data folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::Digest;
+
+/// The data folder (`VYR_HOME`).
+///
+/// | entry | what it is | who writes it |
+/// | --- | --- | --- |
+/// | `store/` | an OCI image layout: everything pulled, put or pushed | `store` |
+/// | `ingest/`, `leases/`, `store.lock` | writes under way | `store` |
+/// | `db/vyr.sqlite` | the index over the layout | `store` |
+/// | `cache/code-v1/` | compiled code | `engine` |
+/// | `cache/ready/` | what was verified, for which policy | `ops` |
+/// | `keys/` | this machine's signing key, and the secret its caches are sealed with | `config` |
+/// | `trust.toml` | the trust policy | `vyr trust` |
+/// | `config.toml` | settings | the user |
+/// | `audit.jsonl` | runs that went round the trust policy | `ops` |
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// A data folder at `root`; nothing is made.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        Self(root)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// `config.toml`.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// `trust.toml`.
+    #[must_use]
+    pub fn trust_file(&self) -> PathBuf {
+        self.0.join("trust.toml")
+    }
+
+    /// `audit.jsonl`.
+    #[must_use]
+    pub fn audit_file(&self) -> PathBuf {
+        self.0.join("audit.jsonl")
+    }
+
+    /// The folder that the code cache makes its own folder in.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.0.join("cache")
+    }
+
+    /// The folder of what was proven about one manifest.
+    #[must_use]
+    pub fn ready(&self, manifest: &Digest) -> PathBuf {
+        self.0.join("cache/ready").join(format!("{}-{}", manifest.algorithm(), manifest.digest()))
+    }
+
+    /// This machine's private signing key.
+    #[must_use]
+    pub fn machine_key(&self) -> PathBuf {
+        self.0.join("keys/machine.key")
+    }
+
+    /// Its public half.
+    #[must_use]
+    pub fn machine_public_key(&self) -> PathBuf {
+        self.0.join("keys/machine.pub")
+    }
+
+    /// The secret that seals this node's caches.
+    #[must_use]
+    pub fn node_secret(&self) -> PathBuf {
+        self.0.join("keys/node.secret")
+    }
+}

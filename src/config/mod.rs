@@ -1,0 +1,222 @@
+//! Owns every setting: where it comes from (flag, `VYR_*` variable, `config.toml`, default, in that order), and the
+//! folder that VYR keeps its data in. The only place that reads the environment.
+
+mod home;
+mod identity;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use home::Home;
+pub use identity::Secret;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The variables that VYR reads, each with what it means. The reference page is made from these.
+#[derive(Debug)]
+pub struct EnvVars;
+
+impl EnvVars {
+    /// The data folder. Default: `vyr` in the XDG data folder.
+    pub const VYR_HOME: &'static str = "VYR_HOME";
+    /// The settings file. Default: `config.toml` in the data folder.
+    pub const VYR_CONFIG: &'static str = "VYR_CONFIG";
+    /// The trust policy. Default: `trust.toml` in the data folder.
+    pub const VYR_TRUST_POLICY: &'static str = "VYR_TRUST_POLICY";
+    /// Never touch the network, when set to anything but `0` or the empty string.
+    pub const VYR_OFFLINE: &'static str = "VYR_OFFLINE";
+    /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
+    pub const VYR_LOG: &'static str = "VYR_LOG";
+    /// The password of an encrypted private key.
+    pub const VYR_KEY_PASSWORD: &'static str = "VYR_KEY_PASSWORD";
+    /// The same, under cosign's name.
+    pub const COSIGN_PASSWORD: &'static str = "COSIGN_PASSWORD";
+    /// The folder that holds Docker's `config.json`. Default: `~/.docker`.
+    pub const DOCKER_CONFIG: &'static str = "DOCKER_CONFIG";
+    /// Plain output without colour, when set.
+    pub const NO_COLOR: &'static str = "NO_COLOR";
+    /// Where to send traces by OTLP; nothing is sent when neither this nor the next is set.
+    pub const OTEL_EXPORTER_OTLP_ENDPOINT: &'static str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    /// The same, for traces alone.
+    pub const OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: &'static str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    /// `grpc` or `http/protobuf` (the default).
+    pub const OTEL_EXPORTER_OTLP_PROTOCOL: &'static str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    /// The W3C trace context that a run joins.
+    pub const TRACEPARENT: &'static str = "TRACEPARENT";
+    /// Proxy for HTTPS registries; the lower-case form is read too.
+    pub const HTTPS_PROXY: &'static str = "HTTPS_PROXY";
+    /// Proxy for plain HTTP registries; the lower-case form alone is read, as curl does.
+    pub const HTTP_PROXY: &'static str = "http_proxy";
+    /// Hosts that are reached without a proxy; the lower-case form is read too.
+    pub const NO_PROXY: &'static str = "NO_PROXY";
+
+    /// A variable's value; `None` when it is unset, empty or not UTF-8.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn get(name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|v| !v.is_empty())
+    }
+
+    /// The value of the first of `names` that is set.
+    #[must_use]
+    pub fn first(names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| Self::get(name))
+    }
+}
+
+/// `config.toml`. Every field may be missing; an unknown one is an error that names it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct File {
+    /// Path of the trust policy.
+    pub trust_policy: Option<PathBuf>,
+    /// Never touch the network.
+    pub offline: Option<bool>,
+    /// Registry settings.
+    pub registry: RegistryFile,
+    /// The most that compiled code may take on disk, in bytes.
+    pub code_cache_bytes: Option<u64>,
+}
+
+/// The `[registry]` part of `config.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RegistryFile {
+    /// Hosts (with port) that speak plain HTTP. Loopback hosts do without being named.
+    pub plain_http: Vec<String>,
+    /// PEM files with further certificate authorities.
+    pub ca_files: Vec<PathBuf>,
+    /// How long a connection may take to open.
+    pub connect_timeout_seconds: Option<u64>,
+    /// How long a registry may be silent.
+    pub read_timeout_seconds: Option<u64>,
+    /// How often a transient failure is tried again.
+    pub retries: Option<usize>,
+    /// How many blobs move at once.
+    pub concurrency: Option<usize>,
+}
+
+/// What the command line said; these win over everything else.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--home`.
+    pub home: Option<PathBuf>,
+    /// `--trust-policy`.
+    pub trust_policy: Option<PathBuf>,
+    /// `--offline`.
+    pub offline: bool,
+    /// `--plain-http`.
+    pub plain_http: bool,
+    /// `--ca-file`.
+    pub ca_files: Vec<PathBuf>,
+}
+
+/// The settings in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data folder.
+    pub home: Home,
+    /// The trust policy file, which may not exist.
+    pub trust_policy: PathBuf,
+    /// Whether the user named that file: then it must exist.
+    pub trust_policy_named: bool,
+    /// Never touch the network.
+    pub offline: bool,
+    /// All registries speak plain HTTP.
+    pub plain_http: bool,
+    /// What `config.toml` says of registries, with the flags' CA files added.
+    pub registry: RegistryFile,
+    /// The folder of Docker's `config.json`, where there is one.
+    pub docker_config: Option<PathBuf>,
+    /// The most that compiled code may take on disk, in bytes.
+    pub code_cache_bytes: u64,
+}
+
+impl Config {
+    /// Loads the settings, once a process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when the settings file can't be parsed or no home can be found.
+    pub fn load(flags: Flags) -> Result<Self> {
+        let home = match flags.home.or_else(|| EnvVars::get(EnvVars::VYR_HOME).map(PathBuf::from)) {
+            Some(path) => path,
+            None => default_home()?,
+        };
+        let home = Home::new(absolute(&home)?);
+        let named = EnvVars::get(EnvVars::VYR_CONFIG).map(PathBuf::from);
+        let file = read_file(named.as_deref().unwrap_or(&home.config_file()), named.is_some())?;
+        let offline_variable = EnvVars::get(EnvVars::VYR_OFFLINE).map(|v| v != "0");
+        let policy = flags
+            .trust_policy
+            .or_else(|| EnvVars::get(EnvVars::VYR_TRUST_POLICY).map(PathBuf::from))
+            .or(file.trust_policy.map(|p| home.root().join(p)));
+        let mut registry = file.registry;
+        registry.ca_files.extend(flags.ca_files);
+        Ok(Self {
+            trust_policy_named: policy.is_some(),
+            trust_policy: policy.unwrap_or_else(|| home.trust_file()),
+            offline: flags.offline || offline_variable.or(file.offline).unwrap_or(false),
+            plain_http: flags.plain_http,
+            registry,
+            docker_config: EnvVars::get(EnvVars::DOCKER_CONFIG)
+                .map(PathBuf::from)
+                .or_else(|| etcetera::home_dir().ok().map(|h| h.join(".docker"))),
+            code_cache_bytes: file.code_cache_bytes.unwrap_or(4 << 30),
+            home,
+        })
+    }
+
+    /// How long a connection to a registry may take to open.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(self.registry.connect_timeout_seconds.unwrap_or(10))
+    }
+
+    /// How long a registry may be silent.
+    #[must_use]
+    pub fn read_timeout(&self) -> Duration {
+        Duration::from_secs(self.registry.read_timeout_seconds.unwrap_or(30))
+    }
+}
+
+fn default_home() -> Result<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    etcetera::choose_base_strategy()
+        .map(|base| base.data_dir().join("vyr"))
+        .map_err(|e| Error::new(ErrorKind::Usage, format!("no home folder was found: {e}")).hint("set VYR_HOME to a folder"))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path)
+        .map_err(|e| Error::new(ErrorKind::Usage, format!("the data folder {} can't be used: {e}", path.display())))
+}
+
+fn read_file(path: &Path, must_exist: bool) -> Result<File> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(File::default()),
+        Err(e) => return Err(Error::new(ErrorKind::Usage, format!("the settings file {} can't be read: {e}", path.display()))),
+    };
+    toml::from_str(&text).map_err(|e| {
+        Error::new(ErrorKind::Usage, format!("the settings file {} is malformed: {}", path.display(), e.to_string().trim_end()))
+            .hint("see docs/configuration.md for the settings there are")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_setting_is_named() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "ofline = true\n").expect("write");
+        let error = read_file(&path, false).map_err(|e| e.to_string());
+        assert!(error.as_ref().is_err_and(|e| e.contains("ofline")), "{error:?}");
+        assert!(read_file(&folder.path().join("none.toml"), false).is_ok());
+        assert!(read_file(&folder.path().join("none.toml"), true).is_err());
+    }
+}
