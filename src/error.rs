@@ -188,9 +188,6 @@ mod tests {
             .hint("push it first")
             .hint("a later hint is not nearer")
             .attempted("pull localhost:5000/app:v1");
-        assert_eq!(
-            error.to_string(),
-            "could not pull localhost:5000/app:v1: no such manifest; push it first"
-        );
+        assert_eq!(error.to_string(), "could not pull localhost:5000/app:v1: no such manifest; push it first");
     }
 }

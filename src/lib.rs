@@ -12,14 +12,16 @@
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
 //! downwards: `error`, `oci` ← `artifact`, `registry`, `store` ← `trust` ← `engine` ← `ops` ← `cli`.
 
-pub mod config;
-pub mod error;
-pub mod telemetry;
-pub mod oci;
 pub mod artifact;
-pub mod store;
-pub mod registry;
-pub mod trust;
+pub mod cli;
+pub mod config;
 pub mod engine;
+pub mod error;
+pub mod oci;
+pub mod ops;
+pub mod registry;
+pub mod store;
+pub mod telemetry;
+pub mod trust;
 
 pub use error::{Error, ErrorKind, Result};

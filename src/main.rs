@@ -1,1 +1,7 @@
-fn main(){}
+//! The `vyr` program: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vyr::cli::main()
+}

@@ -76,9 +76,13 @@ impl Hasher {
     pub fn for_digest(digest: &Digest) -> Result<Self, Error> {
         match digest.algorithm() {
             DigestAlgorithm::Sha256 => Ok(Self::sha256()),
-            DigestAlgorithm::Sha512 => Ok(Self::Sha512(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512)))),
-            other => Err(Error::new(ErrorKind::Refused, format!("the digest algorithm {other} of {digest} is not accepted"))
-                .hint("name the content by sha256 or sha512")),
+            DigestAlgorithm::Sha512 => {
+                Ok(Self::Sha512(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512))))
+            }
+            other => {
+                Err(Error::new(ErrorKind::Refused, format!("the digest algorithm {other} of {digest} is not accepted"))
+                    .hint("name the content by sha256 or sha512"))
+            }
         }
     }
 
@@ -139,8 +143,10 @@ pub fn digest_mismatch(wanted: &Digest, found: &Digest) -> Error {
 /// # Errors
 /// [`ErrorKind::Usage`] for anything else.
 pub fn parse_digest(text: &str) -> Result<Digest, Error> {
-    let digest = Digest::from_str(text)
-        .map_err(|e| Error::new(ErrorKind::Usage, format!("`{text}` is not a digest: {e}")).hint("write it as sha256:<64 hex digits>"))?;
+    let digest = Digest::from_str(text).map_err(|e| {
+        Error::new(ErrorKind::Usage, format!("`{text}` is not a digest: {e}"))
+            .hint("write it as sha256:<64 hex digits>")
+    })?;
     Hasher::for_digest(&digest)?;
     Ok(digest)
 }
@@ -178,7 +184,9 @@ impl ArtifactRef {
     pub fn digest(&self) -> Result<Option<Digest>, Error> {
         match self {
             Self::Registry(reference) => reference.digest().map(parse_digest).transpose(),
-            Self::Layout { name: Some(LayoutName::Digest(digest)), .. } | Self::Stored(digest) => Ok(Some(digest.clone())),
+            Self::Layout { name: Some(LayoutName::Digest(digest)), .. } | Self::Stored(digest) => {
+                Ok(Some(digest.clone()))
+            }
             Self::Layout { .. } => Ok(None),
         }
     }
@@ -249,7 +257,9 @@ fn layout_ref(rest: &str) -> Result<ArtifactRef, Error> {
     if rest.is_empty() {
         return Err(Error::new(ErrorKind::Usage, "`oci:` names no folder").hint("write oci:PATH[:tag|@digest]"));
     }
-    if let Some((path, digest)) = rest.rsplit_once('@').filter(|(_, d)| d.starts_with("sha256:") || d.starts_with("sha512:")) {
+    if let Some((path, digest)) =
+        rest.rsplit_once('@').filter(|(_, d)| d.starts_with("sha256:") || d.starts_with("sha512:"))
+    {
         return Ok(ArtifactRef::Layout { path: path.into(), name: Some(LayoutName::Digest(parse_digest(digest)?)) });
     }
     // The first colon ends the path, as in the transports of containers/image: names may hold colons, and do.
@@ -257,7 +267,8 @@ fn layout_ref(rest: &str) -> Result<ArtifactRef, Error> {
         Some((path, tag)) if !path.is_empty() && !tag.is_empty() => {
             Ok(ArtifactRef::Layout { path: path.into(), name: Some(LayoutName::Tag(tag.to_owned())) })
         }
-        Some(_) => Err(Error::new(ErrorKind::Usage, format!("`oci:{rest}` has an empty path or name")).hint("write oci:PATH[:tag|@digest]")),
+        Some(_) => Err(Error::new(ErrorKind::Usage, format!("`oci:{rest}` has an empty path or name"))
+            .hint("write oci:PATH[:tag|@digest]")),
         None => Ok(ArtifactRef::Layout { path: rest.into(), name: None }),
     }
 }
@@ -271,16 +282,35 @@ mod tests {
     #[test]
     fn references_of_each_kind_parse_and_print_back() -> Result<(), Error> {
         let by_digest = format!("localhost:5000/a/b@sha256:{HEX}");
-        for text in ["localhost:5000/app:v1", by_digest.as_str(), "oci:/tmp/layout:v1", "oci:rel/layout", &format!("oci:x@sha256:{HEX}"), &format!("sha256:{HEX}")] {
+        for text in [
+            "localhost:5000/app:v1",
+            by_digest.as_str(),
+            "oci:/tmp/layout:v1",
+            "oci:rel/layout",
+            &format!("oci:x@sha256:{HEX}"),
+            &format!("sha256:{HEX}"),
+        ] {
             assert_eq!(text.parse::<ArtifactRef>()?.to_string(), text);
         }
-        assert!(matches!("oci:store:localhost:5000/app:v1".parse()?, ArtifactRef::Layout { name: Some(LayoutName::Tag(t)), .. } if t == "localhost:5000/app:v1"));
+        assert!(
+            matches!("oci:store:localhost:5000/app:v1".parse()?, ArtifactRef::Layout { name: Some(LayoutName::Tag(t)), .. } if t == "localhost:5000/app:v1")
+        );
         Ok(())
     }
 
     #[test]
     fn bad_references_are_usage_errors() {
-        for text in ["", "localhost:5000/UPPER", "host/app@sha256:12", "sha256:zz", "md5:00", "oci:", "oci::v1", "localhost:5000/app:", "a b"] {
+        for text in [
+            "",
+            "localhost:5000/UPPER",
+            "host/app@sha256:12",
+            "sha256:zz",
+            "md5:00",
+            "oci:",
+            "oci::v1",
+            "localhost:5000/app:",
+            "a b",
+        ] {
             let error = text.parse::<ArtifactRef>().err();
             assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Usage), "{text}");
         }
@@ -291,7 +321,9 @@ mod tests {
         let d256 = sha256(b"");
         assert_eq!(d256.to_string(), format!("sha256:{HEX}"));
         check_digest(&d256, b"")?;
-        let d512 = parse_digest("sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e")?;
+        let d512 = parse_digest(
+            "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+        )?;
         check_digest(&d512, b"")?;
         assert_eq!(check_digest(&d512, b"x").map_err(|e| e.kind()), Err(ErrorKind::Refused));
         Ok(())

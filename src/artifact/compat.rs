@@ -202,7 +202,10 @@ impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.budget.bytes = self.budget.bytes.checked_sub(count as u64).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("the layers unpack to more than {MAX_UNPACKED_BYTES} bytes"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the layers unpack to more than {MAX_UNPACKED_BYTES} bytes"),
+            )
         })?;
         self.hasher.update(buffer.get(..count).unwrap_or_default());
         Ok(count)
@@ -214,8 +217,9 @@ fn decompressed<'r, R: Read + 'r>(media_type: &str, reader: R) -> Result<Box<dyn
     if media_type.ends_with("gzip") {
         Ok(Box::new(flate2::read::MultiGzDecoder::new(reader)))
     } else if media_type.ends_with("zstd") {
-        let decoder = zstd::stream::read::Decoder::new(reader)
-            .map_err(|e| Error::new(ErrorKind::InvalidContent, format!("the layer's zstd stream can't be opened: {e}")))?;
+        let decoder = zstd::stream::read::Decoder::new(reader).map_err(|e| {
+            Error::new(ErrorKind::InvalidContent, format!("the layer's zstd stream can't be opened: {e}"))
+        })?;
         Ok(Box::new(decoder))
     } else if media_type.ends_with("tar") {
         Ok(Box::new(reader))
@@ -245,8 +249,9 @@ fn scan_layer<R: Read>(
                 .checked_sub(1)
                 .ok_or_else(|| invalid(format!("the layers have more than {MAX_ENTRIES} entries")))?;
             let raw = entry.path().map_err(unreadable)?.into_owned();
-            let path = inside(&raw)
-                .ok_or_else(|| invalid(format!("the archive has an entry that leads out of the image: `{}`", raw.display())))?;
+            let path = inside(&raw).ok_or_else(|| {
+                invalid(format!("the archive has an entry that leads out of the image: `{}`", raw.display()))
+            })?;
             let kind = entry.header().entry_type();
             if kind.is_hard_link() || kind.is_symlink() {
                 let target = entry.link_name().map_err(unreadable)?.unwrap_or_default().into_owned();
@@ -289,8 +294,11 @@ fn scan_layer<R: Read>(
     if found == *diff_id {
         Ok(seen)
     } else {
-        Err(Error::new(ErrorKind::Refused, format!("the layer unpacks to {found}, but the image config says {diff_id}"))
-            .hint("the image was put together wrongly or altered; build and push it again"))
+        Err(Error::new(
+            ErrorKind::Refused,
+            format!("the layer unpacks to {found}, but the image config says {diff_id}"),
+        )
+        .hint("the image was put together wrongly or altered; build and push it again"))
     }
 }
 
@@ -325,7 +333,9 @@ mod tests {
             let mut header = tar::Header::new_ustar();
             header.set_mode(0o644);
             // Written raw: the crate's own setters refuse what these tests need.
-            let set = |header: &mut tar::Header, name: &str| header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            let set = |header: &mut tar::Header, name: &str| {
+                header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes())
+            };
             match item {
                 Item::File(name, bytes) => {
                     set(&mut header, name);
@@ -384,7 +394,10 @@ mod tests {
             (vec![Item::File("app.wasm", b"\x7fELF...")], "ELF"),
         ] {
             let error = extract(&[layer(&items)]).map_err(|e| (e.kind(), e.to_string()));
-            assert!(error.as_ref().is_err_and(|(k, e)| *k == ErrorKind::InvalidContent && e.contains(words)), "{words}: {error:?}");
+            assert!(
+                error.as_ref().is_err_and(|(k, e)| *k == ErrorKind::InvalidContent && e.contains(words)),
+                "{words}: {error:?}"
+            );
         }
     }
 
@@ -401,7 +414,10 @@ mod tests {
     fn entrypoints_follow_docker_rules() -> Result<()> {
         let parse = |text: &str| ImageConfig::parse(text.as_bytes()).and_then(|c| c.entrypoint());
         let both = parse(r#"{"config":{"Entrypoint":["/bin/app.wasm","-v"],"Cmd":["a"],"Env":["K=V=W"]}}"#)?;
-        assert_eq!((both.path.as_path(), both.fixed_args.len(), both.default_args.len()), (Path::new("bin/app.wasm"), 1, 1));
+        assert_eq!(
+            (both.path.as_path(), both.fixed_args.len(), both.default_args.len()),
+            (Path::new("bin/app.wasm"), 1, 1)
+        );
         assert_eq!(both.env, [("K".to_owned(), "V=W".to_owned())]);
         let cmd = parse(r#"{"config":{"Cmd":["app.wasm","a"]}}"#)?;
         assert_eq!((cmd.path.as_path(), cmd.default_args), (Path::new("app.wasm"), vec!["a".to_owned()]));

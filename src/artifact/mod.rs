@@ -77,9 +77,13 @@ impl Manifest {
     pub fn parse(bytes: &[u8], transport_type: Option<&str>) -> Result<Self> {
         let invalid = |why: String| Error::new(ErrorKind::InvalidContent, why);
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
-            return Err(invalid(format!("the manifest has {} bytes; at most {MAX_MANIFEST_BYTES} are read", bytes.len())));
+            return Err(invalid(format!(
+                "the manifest has {} bytes; at most {MAX_MANIFEST_BYTES} are read",
+                bytes.len()
+            )));
         }
-        let probe: Probe = serde_json::from_slice(bytes).map_err(|e| invalid(format!("the manifest is not JSON of the OCI image spec: {e}")))?;
+        let probe: Probe = serde_json::from_slice(bytes)
+            .map_err(|e| invalid(format!("the manifest is not JSON of the OCI image spec: {e}")))?;
         if probe.schema_version != Some(2) {
             return Err(invalid(format!(
                 "the manifest's schemaVersion is {}, not 2",
@@ -89,7 +93,9 @@ impl Manifest {
         }
         if probe.manifests.is_some() && probe.layers.is_some() {
             // The same bytes read as an index by one tool and as an image by another (CVE-2021-41190).
-            return Err(invalid("the manifest lists both `manifests` and `layers`: it could be read in two ways".to_owned()));
+            return Err(invalid(
+                "the manifest lists both `manifests` and `layers`: it could be read in two ways".to_owned(),
+            ));
         }
         let inner = probe.media_type.as_deref();
         if let (Some(inner), Some(outer)) = (inner, transport_type)
@@ -118,8 +124,8 @@ impl Manifest {
         };
         match kind {
             Kind::Image => {
-                let manifest: ImageManifest =
-                    serde_json::from_slice(bytes).map_err(|e| invalid(format!("the image manifest is malformed: {e}")))?;
+                let manifest: ImageManifest = serde_json::from_slice(bytes)
+                    .map_err(|e| invalid(format!("the image manifest is malformed: {e}")))?;
                 count_checked(manifest.layers().len(), "layers")?;
                 Ok(Self::Image(Box::new(manifest)))
             }
@@ -226,10 +232,9 @@ pub fn recognise(manifest: &ImageManifest) -> Result<Recognised> {
             Ok(Recognised::Wasm { form, layer: Box::new((*layer).clone()) })
         }
         [] => match config_type.as_str() {
-            media::IMAGE_CONFIG | "application/vnd.docker.container.image.v1+json" => Ok(Recognised::Image {
-                config: Box::new(manifest.config().clone()),
-                layers: manifest.layers().clone(),
-            }),
+            media::IMAGE_CONFIG | "application/vnd.docker.container.image.v1+json" => {
+                Ok(Recognised::Image { config: Box::new(manifest.config().clone()), layers: manifest.layers().clone() })
+            }
             _ => Err(invalid(format!(
                 "the manifest holds no layer of type {} and is no container image (config {config_type}{})",
                 media::WASM_LAYER,
@@ -237,8 +242,10 @@ pub fn recognise(manifest: &ImageManifest) -> Result<Recognised> {
             ))
             .hint("push Wasm with `vyr push REF FILE` or `oras push REF FILE:application/wasm`")),
         },
-        several => Err(invalid(format!("the manifest lists {} Wasm layers, and nothing says which one to run", several.len()))
-            .hint("push one Wasm file an artifact")),
+        several => {
+            Err(invalid(format!("the manifest lists {} Wasm layers, and nothing says which one to run", several.len()))
+                .hint("push one Wasm file an artifact"))
+        }
     }
 }
 
@@ -356,7 +363,10 @@ mod tests {
 
     #[test]
     fn an_image_needs_its_config_to_tell() -> Result<()> {
-        assert!(matches!(form(media::IMAGE_CONFIG, &["application/vnd.oci.image.layer.v1.tar+gzip"])?, Recognised::Image { .. }));
+        assert!(matches!(
+            form(media::IMAGE_CONFIG, &["application/vnd.oci.image.layer.v1.tar+gzip"])?,
+            Recognised::Image { .. }
+        ));
         Ok(())
     }
 
@@ -382,7 +392,10 @@ mod tests {
             (vec![b' '; usize::try_from(MAX_MANIFEST_BYTES).unwrap_or(0) + 1], None, "bytes"),
         ] {
             let error = Manifest::parse(&bytes, served).err();
-            assert!(error.as_ref().is_some_and(|e| e.to_string().contains(words) && e.kind() == ErrorKind::InvalidContent), "{words}: {error:?}");
+            assert!(
+                error.as_ref().is_some_and(|e| e.to_string().contains(words) && e.kind() == ErrorKind::InvalidContent),
+                "{words}: {error:?}"
+            );
         }
     }
 
@@ -402,7 +415,9 @@ mod tests {
     #[test]
     fn an_index_gives_wasm_first_then_the_image_for_this_machine() -> Result<()> {
         for wasm in [("wasip1", "wasm"), ("wasip2", "wasm"), ("wasi", "wasm"), ("wasi", "wasm32")] {
-            assert!(matches!(index(&[("linux", "amd64"), ("linux", "arm64"), wasm])?, Choice::Wasm(d) if d.digest().to_string() == digest(18)));
+            assert!(
+                matches!(index(&[("linux", "amd64"), ("linux", "arm64"), wasm])?, Choice::Wasm(d) if d.digest().to_string() == digest(18))
+            );
         }
         assert!(matches!(index(&[("linux", "arm64"), ("linux", "amd64")])?, Choice::Linux(_)));
         let none = index(&[("windows", "amd64")]).map_err(|e| e.to_string());

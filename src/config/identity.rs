@@ -51,7 +51,8 @@ impl Secret {
             .fill(&mut bytes)
             .map_err(|_| Error::new(ErrorKind::Internal, "the system gave no random bytes"))?;
         write_new_private(&home.node_secret(), &bytes)?;
-        Self::read(home)?.ok_or_else(|| Error::new(ErrorKind::Storage, "the node's secret vanished after it was written"))
+        Self::read(home)?
+            .ok_or_else(|| Error::new(ErrorKind::Storage, "the node's secret vanished after it was written"))
     }
 
     /// A key for one use, named by `purpose`.
@@ -76,9 +77,9 @@ pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     let mut temporary = tempfile::Builder::new();
-    let temporary = temporary.prefix(".new-").make_in(folder, |p| {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(p)
-    });
+    let temporary = temporary
+        .prefix(".new-")
+        .make_in(folder, |p| OpenOptions::new().write(true).create_new(true).mode(0o600).open(p));
     let mut temporary = temporary.map_err(failed)?;
     temporary.write_all(bytes).map_err(failed)?;
     temporary.as_file().sync_all().map_err(failed)?;

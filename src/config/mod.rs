@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 pub use home::Home;
 pub use identity::Secret;
+pub(crate) use identity::write_new_private;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -183,9 +184,9 @@ impl Config {
 
 fn default_home() -> Result<PathBuf> {
     use etcetera::BaseStrategy as _;
-    etcetera::choose_base_strategy()
-        .map(|base| base.data_dir().join("vyr"))
-        .map_err(|e| Error::new(ErrorKind::Usage, format!("no home folder was found: {e}")).hint("set VYR_HOME to a folder"))
+    etcetera::choose_base_strategy().map(|base| base.data_dir().join("vyr")).map_err(|e| {
+        Error::new(ErrorKind::Usage, format!("no home folder was found: {e}")).hint("set VYR_HOME to a folder")
+    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -197,11 +198,19 @@ fn read_file(path: &Path, must_exist: bool) -> Result<File> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(File::default()),
-        Err(e) => return Err(Error::new(ErrorKind::Usage, format!("the settings file {} can't be read: {e}", path.display()))),
+        Err(e) => {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("the settings file {} can't be read: {e}", path.display()),
+            ));
+        }
     };
     toml::from_str(&text).map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("the settings file {} is malformed: {}", path.display(), e.to_string().trim_end()))
-            .hint("see docs/configuration.md for the settings there are")
+        Error::new(
+            ErrorKind::Usage,
+            format!("the settings file {} is malformed: {}", path.display(), e.to_string().trim_end()),
+        )
+        .hint("see docs/configuration.md for the settings there are")
     })
 }
 

@@ -1,1 +1,231 @@
-//! Under way.
+//! Owns the execution of Wasm: compile, the cache of compiled code, instantiate, run within limits.
+//!
+//! It knows bytes, files and digests, and nothing of stores, registries or signatures.
+//!
+//! ```text
+//! bytes → CodeCache::get_or_compile → Compiled → Engine::prepare → Prepared → Engine::run → Execution
+//! ```
+//!
+//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2. WASI 0.3 isn't offered: this
+//! Wasmtime calls its implementation "experimental, unstable and incomplete".
+
+use std::sync::{Arc, OnceLock};
+
+use wasmtime::component::Component;
+use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConfig, WasmBacktraceDetails};
+
+mod cache;
+mod code;
+mod error;
+mod inspect;
+mod limiter;
+mod net;
+mod prepare;
+mod run;
+mod seal;
+mod spec;
+mod stdio;
+mod ticker;
+
+#[cfg(test)]
+mod tests;
+
+pub use cache::{Cached, CodeCache, Entry, Pruned, Tier};
+pub use code::Compiled;
+pub use error::StartError;
+pub use inspect::{Kind, WasmInfo, inspect};
+pub use net::NetRule;
+pub use prepare::Prepared;
+pub use run::{Clock, Execution, Outcome, Trapped};
+pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec};
+pub use tokio_util::sync::CancellationToken;
+pub use wasmtime_wasi::cli::{StdinStream, StdoutStream};
+
+use code::Code;
+use run::State;
+
+/// The version of the runtime, which compiled code depends on. Cargo.toml pins it; a test compares.
+pub const WASMTIME: &str = "48.0.8";
+
+/// How an engine is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Whether instances come from a pool of slots that is reserved once. Right for a process that runs
+    /// many guests (an instance takes some 5 µs instead of 50), wrong for one that runs a single guest.
+    pub pooling: bool,
+    /// With `pooling`: how many guests may run at once.
+    pub max_instances: u32,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { pooling: false, max_instances: 1000 }
+    }
+}
+
+/// A Wasm runtime in one configuration. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: wasmtime::Engine,
+    fingerprint: OnceLock<String>,
+    // Each is made when the first guest of its kind comes: a module doesn't pay for the component's linker.
+    p1: OnceLock<Result<wasmtime::Linker<State>, String>>,
+    p2: OnceLock<Result<wasmtime::component::Linker<State>, String>>,
+    ticker: ticker::Ticker,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// The configuration. The Wasm proposals are those that Wasmtime has on by default, which are those that it
+/// calls stable (WebAssembly 3.0 with SIMD, exceptions and GC, and threads but no shared memory).
+fn config(options: &EngineOptions) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .cranelift_opt_level(wasmtime::OptLevel::Speed)
+        // Wasmtime walks Wasm frames by their frame pointers; unwind tables would only serve debuggers, and
+        // registering them is a large part of loading a large module.
+        .native_unwind_info(false)
+        // Set, so that the process's environment has no say. File and line are in a trap's backtrace where the
+        // Wasm carries DWARF, and cost nothing where it doesn't.
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    if options.pooling {
+        let count = options.max_instances.max(1);
+        let mut pool = PoolingAllocationConfig::default();
+        // A component has several core instances, and may have several memories and tables.
+        let parts = count.saturating_mul(4);
+        pool.total_component_instances(count)
+            .total_core_instances(parts)
+            .total_memories(count.saturating_mul(2))
+            .total_tables(parts)
+            .total_stacks(count)
+            .total_gc_heaps(count)
+            .max_memories_per_module(16)
+            .max_tables_per_module(16)
+            .table_elements(1_000_000)
+            .max_core_instance_size(4 << 20)
+            .max_component_instance_size(8 << 20)
+            // What a small guest dirtied is cleared by hand rather than given back to the system and faulted
+            // in again.
+            .linear_memory_keep_resident(64 << 10)
+            .table_keep_resident(16 << 10)
+            .max_unused_warm_slots(count.min(100));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    }
+    config
+}
+
+impl Engine {
+    /// Sets up an engine.
+    ///
+    /// # Errors
+    /// [`StartError::Engine`]: this machine's CPU or address space doesn't do.
+    pub fn new(options: &EngineOptions) -> Result<Self, StartError> {
+        let engine = wasmtime::Engine::new(&config(options)).map_err(StartError::engine)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                fingerprint: OnceLock::new(),
+                p1: OnceLock::new(),
+                p2: OnceLock::new(),
+                ticker: ticker::Ticker::default(),
+            }),
+        })
+    }
+
+    /// What compiled code depends on besides the Wasm, hashed: the runtime's version, its configuration, the
+    /// target and the CPU features that are used. 64 hex digits.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        self.inner.fingerprint.get_or_init(|| {
+            use std::hash::Hash as _;
+            let mut hasher = Sha256Hasher(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256));
+            ("vyr-code-1", WASMTIME).hash(&mut hasher);
+            self.inner.engine.precompile_compatibility_hash().hash(&mut hasher);
+            hex::encode(hasher.0.finish())
+        })
+    }
+
+    /// Compiles `bytes` to what [`CodeCache`] keeps. Takes long (a megabyte of Wasm some seconds of all CPUs),
+    /// so call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`StartError::NotWasm`], [`StartError::Malformed`], [`StartError::Unsupported`], [`StartError::Compile`].
+    pub fn compile(&self, bytes: &[u8]) -> Result<(Kind, Vec<u8>), StartError> {
+        let kind = Kind::of(bytes)?;
+        let code = match kind {
+            Kind::Module => self.inner.engine.precompile_module(bytes),
+            Kind::Component => self.inner.engine.precompile_component(bytes),
+        };
+        Ok((kind, code.map_err(|error| StartError::from_compile(&error))?))
+    }
+
+    /// Compiles `bytes` in memory, for a run without a cache. `label` is what spans call it.
+    ///
+    /// # Errors
+    /// As [`Engine::compile`].
+    #[tracing::instrument(name = "compile", skip_all, fields(digest = label, bytes = bytes.len()))]
+    pub fn compile_in_memory(&self, label: &str, bytes: &[u8]) -> Result<Compiled, StartError> {
+        let code = match Kind::of(bytes)? {
+            Kind::Module => Module::from_binary(&self.inner.engine, bytes).map(Code::Module),
+            Kind::Component => Component::from_binary(&self.inner.engine, bytes).map(Code::Component),
+        };
+        Ok(Compiled { code: code.map_err(|error| StartError::from_compile(&error))?, label: label.into() })
+    }
+
+    fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner.engine
+    }
+
+    fn tick(&self) -> Result<ticker::Ticking, StartError> {
+        self.inner
+            .ticker
+            .tick(&self.inner.engine)
+            .map_err(|error| StartError::Engine { why: format!("no thread for the guests' clock: {error}") })
+    }
+
+    fn p1(&self) -> Result<&wasmtime::Linker<State>, StartError> {
+        let linker = self.inner.p1.get_or_init(|| {
+            let mut linker = wasmtime::Linker::new(&self.inner.engine);
+            wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut State| {
+                state.called = true;
+                &mut state.wasi
+            })
+            .map_err(|error| format!("{error:#}"))?;
+            Ok(linker)
+        });
+        linker.as_ref().map_err(StartError::engine)
+    }
+
+    fn p2(&self) -> Result<&wasmtime::component::Linker<State>, StartError> {
+        let linker = self.inner.p2.get_or_init(|| {
+            let mut linker = wasmtime::component::Linker::new(&self.inner.engine);
+            wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| format!("{error:#}"))?;
+            Ok(linker)
+        });
+        linker.as_ref().map_err(StartError::engine)
+    }
+}
+
+/// `std::hash::Hash` into SHA-256.
+struct Sha256Hasher(aws_lc_rs::digest::Context);
+
+impl std::hash::Hasher for Sha256Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Not asked for: the whole digest is taken.
+        0
+    }
+}

@@ -1,1 +1,48 @@
-//! Under way.
+//! Owns the local content-addressed store: an OCI image layout at rest, with a database beside it.
+//!
+//! ```text
+//! HOME/store/{oci-layout, index.json, blobs/<algorithm>/<hex>}   what any OCI tool reads
+//! HOME/ingest/       temporary files and partial pulls, on the same device
+//! HOME/leases/       what writers under way depend on, one file each
+//! HOME/store.lock    shared by writers for moments, exclusive for a collection
+//! HOME/db/           vyr.sqlite (the listing), index.lock (who rewrites index.json)
+//! ```
+//!
+//! Three orders keep it whole:
+//! * a write is blobs (fsynced), then the database's commit, then index.json; a removal is the reverse. Killed at any
+//!   point, what is listed is there; index.json, if behind, is made again at the next open;
+//! * locks are taken in the order store.lock, database, index.lock, and never backwards;
+//! * a digest is noted in a [`Lease`] before its presence is relied on, and a [`Pin`] holds what a run uses: a
+//!   collection keeps both, and all they reach.
+
+mod batch;
+mod db;
+mod disk;
+mod error;
+mod export;
+mod gc;
+mod graph;
+mod import;
+mod index;
+mod layout;
+mod lease;
+mod manifest;
+mod rebuild;
+mod rows;
+mod source;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use batch::Batch;
+pub use db::{Entry, Store, Target};
+pub use error::StoreError;
+pub use gc::{GcOptions, GcReport, Removed, RemovedKind};
+pub use layout::{Layout, Pin};
+pub use lease::Lease;
+pub use source::{LayoutSource, SourceBlob};
+pub use writer::BlobWriter;
+
+/// The module's result.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

@@ -95,7 +95,8 @@ pub fn install(settings: &Settings) -> Result<Guard> {
     let lines = match &settings.log {
         Some(filter) => {
             let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| {
-                Error::new(ErrorKind::Usage, format!("VYR_LOG is `{filter}`: {e}")).hint("write a level or target=level, as in VYR_LOG=debug")
+                Error::new(ErrorKind::Usage, format!("VYR_LOG is `{filter}`: {e}"))
+                    .hint("write a level or target=level, as in VYR_LOG=debug")
             })?;
             let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(settings.color);
             Some(tracing_subscriber::Layer::with_filter(layer, filter))
@@ -124,7 +125,11 @@ pub fn current_traceparent() -> Option<String> {
 
 fn provider(grpc: bool) -> Result<SdkTracerProvider> {
     let builder = opentelemetry_otlp::SpanExporter::builder();
-    let exporter = if grpc { builder.with_tonic().build() } else { builder.with_http().with_protocol(Protocol::HttpBinary).build() };
+    let exporter = if grpc {
+        builder.with_tonic().build()
+    } else {
+        builder.with_http().with_protocol(Protocol::HttpBinary).build()
+    };
     let exporter = exporter.map_err(|e| {
         Error::new(ErrorKind::Usage, format!("the OTLP exporter can't be set up: {e}"))
             .hint("check OTEL_EXPORTER_OTLP_ENDPOINT, as in http://localhost:4318")

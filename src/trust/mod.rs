@@ -1,1 +1,29 @@
-//! Under way.
+//! Owns the question whether an artifact may run: the trust policy, keys, and signatures in cosign's two forms, made
+//! and verified offline over bytes. It is the only place that makes a [`Verified`].
+
+mod keyless;
+mod keys;
+mod material;
+mod policy;
+mod policy_edit;
+mod refusal;
+mod sign;
+mod verified;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+pub use keys::{Algorithm, KeyError, MAX_KEY_BYTES, SigningKey, VerifyingKey};
+pub use material::{
+    MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURES, SigLayer, SignatureMaterial, SimpleSignature, Unusable,
+    bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag,
+};
+pub use policy::{Action, DefaultAction, PolicyError, TrustPolicy};
+pub use policy_edit::{IdentityEntry, RuleView};
+pub use refusal::Refusal;
+pub use sign::{
+    Blob, BundleForm, PREDICATE_TYPE, SignError, SignedForms, SignedSubject, SimpleForm, sign, wrap_bundle,
+};
+pub use verified::{Acceptance, Form, Signer, Verified};
+pub use verify::{Override, verify, verify_value};

@@ -1,0 +1,115 @@
+//! Owns how words on the command line become values: sizes, durations, folders, pairs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::config::Flags;
+
+/// Flags that every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The data folder [default: vyr in the XDG data folder]
+    #[arg(long, global = true, env = "VYR_HOME", value_name = "FOLDER", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// The trust policy [default: trust.toml in the data folder]
+    #[arg(long, global = true, env = "VYR_TRUST_POLICY", value_name = "FILE", hide_env_values = true)]
+    pub(crate) trust_policy: Option<PathBuf>,
+    /// Never touch the network; say what is missing instead
+    #[arg(long, global = true)]
+    pub(crate) offline: bool,
+    /// Speak plain HTTP to registries that aren't on this machine
+    #[arg(long, global = true)]
+    pub(crate) plain_http: bool,
+    /// Trust the certificate authorities in this PEM file too (repeatable)
+    #[arg(long = "ca-file", global = true, value_name = "FILE")]
+    pub(crate) ca_files: Vec<PathBuf>,
+    /// How to print results
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+impl Global {
+    /// As the configuration takes them.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags {
+            home: self.home.clone(),
+            trust_policy: self.trust_policy.clone(),
+            offline: self.offline,
+            plain_http: self.plain_http,
+            ca_files: self.ca_files.clone(),
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// One JSON document a line.
+    Jsonl,
+}
+
+/// Parses `64MiB`, `1.5G`, `1048576`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|e| format!("`{text}` is not a size: {e}; write it as 64MiB or in bytes"))
+}
+
+/// Parses `2s`, `500ms`, `1h 30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("`{text}` is not a duration: {e}; write it as 30s or 500ms"))
+}
+
+/// Parses `KEY=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not KEY=VALUE")),
+    }
+}
+
+/// A folder given to the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folder {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: String,
+    pub(crate) read_only: bool,
+}
+
+/// Parses `HOST::GUEST[:ro]`, or `HOST` alone for the same name inside.
+pub(crate) fn folder(text: &str) -> Result<Folder, String> {
+    let (text, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let (host, guest) = text.split_once("::").unwrap_or((text, text));
+    if host.is_empty() || guest.is_empty() {
+        return Err(format!("`{text}` is not HOST::GUEST[:ro]"));
+    }
+    Ok(Folder { host: host.into(), guest: guest.to_owned(), read_only })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_parse_or_say_why() {
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("1048576"), Ok(1 << 20));
+        assert!(size("much").is_err_and(|e| e.contains("not a size")));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("5").is_err());
+        assert_eq!(pair("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert!(pair("=x").is_err() && pair("A").is_err());
+        assert_eq!(folder("/a::/b:ro"), Ok(Folder { host: "/a".into(), guest: "/b".into(), read_only: true }));
+        assert_eq!(folder("data"), Ok(Folder { host: "data".into(), guest: "data".into(), read_only: false }));
+        assert!(folder("::/b").is_err());
+    }
+}

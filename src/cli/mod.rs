@@ -1,0 +1,159 @@
+//! Owns the command line: each verb translates its words into an operation and prints what comes back. One place maps
+//! errors to exit codes.
+
+mod args;
+mod print;
+mod progress;
+mod publish;
+mod run;
+mod store;
+mod system;
+mod trust;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use args::Global;
+use print::Printer;
+
+use crate::config::{Config, EnvVars};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::Vyr;
+use crate::telemetry;
+
+/// Run a Wasm artifact by digest, verified, from any OCI registry
+#[derive(Debug, Parser)]
+#[command(name = "vyr", version, about, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Wherever a REF stands: host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag|@digest] for an OCI layout \
+folder or tar, or a bare digest for what the store holds.\n\nExit codes: the guest's own for run; 2 usage, 124 timed out, \
+125 VYR failed, 126 refused, 127 no such artifact, 130 cancelled, 134 the guest trapped."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Pull, verify and run an artifact here; its output and exit code pass through
+    Run(Box<run::Run>),
+    /// Make a Wasm file an artifact, push it and sign it; prints REF@sha256:…
+    Push(publish::Push),
+    /// Pull an artifact with its signatures into the store
+    Pull(store::Pull),
+    /// Put an artifact into the store from its parts
+    Put(store::Put),
+    /// Copy artifacts with their signatures to an OCI layout folder or tar
+    Export(store::Export),
+    /// Take artifacts from an OCI layout folder or tar into the store
+    Import(store::Import),
+    /// Sign an artifact in both forms that cosign reads
+    Sign(publish::Sign),
+    /// Say whether the trust policy accepts an artifact, and why
+    Verify(trust::Verify),
+    /// Make a key pair that vyr and cosign sign with
+    Keygen(publish::Keygen),
+    /// Edit the trust policy
+    #[command(subcommand)]
+    Trust(trust::Trust),
+    /// Show manifest, Wasm, signatures and cache state of an artifact
+    Inspect(store::Inspect),
+    /// List the artifacts in the store
+    Artifacts(store::Artifacts),
+    /// Remove what nothing needs from the store
+    Gc(store::Gc),
+    /// Check what works on this machine and what is missing
+    Doctor(system::Doctor),
+    /// Print the completion script of a shell
+    Completions(system::Completions),
+    /// Print the versions of vyr and its runtime
+    Version(system::Version),
+}
+
+/// What a verb works with.
+#[derive(Debug)]
+struct Session {
+    vyr: Vyr,
+    printer: Printer,
+}
+
+/// Runs the program; its exit code is the whole answer to the shell.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.global.output);
+    match start(cli, printer) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            printer.error(&e);
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}
+
+fn start(cli: Cli, printer: Printer) -> Result<u8> {
+    let config = Config::load(cli.global.flags())?;
+    let settings = telemetry_settings(printer);
+    // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
+    let mut builder = if settings.otlp {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = builder
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the runtime can't start: {e}")))?;
+    let guard = {
+        let _entered = runtime.enter();
+        telemetry::install(&settings)?
+    };
+    let session = Session { vyr: Vyr::new(config, Arc::new(progress::Terminal::new(printer))), printer };
+    let root = tracing::info_span!("vyr");
+    guard.adopt(&root);
+    let result = runtime.block_on(tracing::Instrument::instrument(session.execute(cli.command), root));
+    // A thread that is blocked in a read of the guest's must not hold the process up.
+    guard.shutdown();
+    runtime.shutdown_background();
+    result
+}
+
+fn telemetry_settings(printer: Printer) -> telemetry::Settings {
+    let endpoint = EnvVars::first(&[EnvVars::OTEL_EXPORTER_OTLP_ENDPOINT, EnvVars::OTEL_EXPORTER_OTLP_TRACES_ENDPOINT]);
+    telemetry::Settings {
+        otlp: endpoint.is_some(),
+        grpc: endpoint.is_some() && EnvVars::get(EnvVars::OTEL_EXPORTER_OTLP_PROTOCOL).as_deref() == Some("grpc"),
+        log: EnvVars::get(EnvVars::VYR_LOG),
+        color: printer.color(),
+        traceparent: EnvVars::get(EnvVars::TRACEPARENT),
+    }
+}
+
+impl Session {
+    async fn execute(&self, command: Command) -> Result<u8> {
+        match command {
+            Command::Run(verb) => verb.execute(self).await,
+            Command::Push(verb) => verb.execute(self).await,
+            Command::Pull(verb) => verb.execute(self).await,
+            Command::Put(verb) => verb.execute(self).await,
+            Command::Export(verb) => verb.execute(self).await,
+            Command::Import(verb) => verb.execute(self).await,
+            Command::Sign(verb) => verb.execute(self).await,
+            Command::Verify(verb) => verb.execute(self).await,
+            Command::Keygen(verb) => verb.execute(self),
+            Command::Trust(verb) => verb.execute(self),
+            Command::Inspect(verb) => verb.execute(self).await,
+            Command::Artifacts(verb) => verb.execute(self).await,
+            Command::Gc(verb) => verb.execute(self).await,
+            Command::Doctor(verb) => verb.execute(self).await,
+            Command::Completions(verb) => verb.execute(self),
+            Command::Version(verb) => verb.execute(self),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Owns what reaches the terminal: results on stdout, notes, errors and bars on stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::args::Output;
+use crate::config::EnvVars;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Prints results in the format that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    pub(crate) output: Output,
+    color: bool,
+}
+
+impl Printer {
+    /// A printer for `output`; colour only on a terminal, and never with `NO_COLOR`.
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, color: io::stderr().is_terminal() && EnvVars::get(EnvVars::NO_COLOR).is_none() }
+    }
+
+    /// Whether stderr takes colour.
+    pub(crate) fn color(self) -> bool {
+        self.color
+    }
+
+    /// One result: as JSON where that was asked for, else as `text` says.
+    pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
+        match self.output {
+            Output::Text => self.line(&text()),
+            Output::Json => self.line(&pretty(value)?),
+            Output::Jsonl => self.line(&compact(value)?),
+        }
+    }
+
+    /// A listing: one document, a line each, or a table.
+    pub(crate) fn list<T: Serialize>(self, rows: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> Result<()> {
+        match self.output {
+            Output::Json => self.line(&pretty(&rows)?),
+            Output::Jsonl => {
+                for row in rows {
+                    self.line(&compact(row)?)?;
+                }
+                Ok(())
+            }
+            Output::Text => {
+                let mut table = table();
+                table.set_header(head.iter().map(|h| h.to_uppercase()));
+                for row in rows {
+                    table.add_row(cells(row));
+                }
+                self.line(table.to_string().trim_end())
+            }
+        }
+    }
+
+    /// A line on stdout. A reader that has gone away isn't an error: `vyr artifacts | head` ends quietly.
+    pub(crate) fn line(self, text: &str) -> Result<()> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::new(ErrorKind::Storage, format!("the output can't be written: {e}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A remark on stderr.
+    pub(crate) fn note(self, text: &str) {
+        self.say("note", "36", text);
+    }
+
+    /// A warning on stderr.
+    pub(crate) fn warning(self, text: &str) {
+        self.say("warning", "33", text);
+    }
+
+    /// The error, once: attempted, why, next.
+    pub(crate) fn error(self, error: &Error) {
+        if self.output == Output::Text {
+            let mut text = String::new();
+            if let Some(what) = error.what() {
+                text.push_str(&format!("could not {what}\n  "));
+                text.push_str(&self.paint("2", "why: "));
+            }
+            text.push_str(error.why());
+            if let Some(next) = error.next() {
+                text.push_str(&format!("\n  {}{next}", self.paint("2", "next: ")));
+            }
+            self.say("error", "1;31", &text);
+        } else {
+            let document = serde_json::json!({"error": {
+                "kind": error.kind().as_str(), "exit_code": error.kind().exit_code(),
+                "attempted": error.what(), "why": error.why(), "next": error.next(),
+            }});
+            drop(writeln!(io::stderr().lock(), "{document}"));
+        }
+    }
+
+    fn say(self, label: &str, color: &str, text: &str) {
+        // Nothing is left to tell when stderr itself is gone.
+        drop(writeln!(io::stderr().lock(), "{} {text}", self.paint(color, &format!("{label}:"))));
+    }
+
+    fn paint(self, color: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// A table without borders, as wide as it needs to be.
+pub(crate) fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn pretty<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the result can't be written as JSON: {e}")))
+}
+
+fn compact<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the result can't be written as JSON: {e}")))
+}
+
+/// A size for people: `1.5 MiB`.
+pub(crate) fn human(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// A digest cut for a table: enough to tell and to paste.
+pub(crate) fn short(digest: &str) -> String {
+    match digest.split_once(':') {
+        Some((algorithm, hex)) => format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)),
+        None => digest.to_owned(),
+    }
+}

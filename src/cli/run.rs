@@ -1,0 +1,124 @@
+//! `vyr run`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Session;
+use super::args::{Folder, Output as Format, duration, folder, pair, size};
+use crate::engine::{CancellationToken, DirSpec, Input, Limits, NetRule, Output};
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::ArtifactRef;
+use crate::ops::prepare::Wanted;
+use crate::ops::resolve::PullMode;
+use crate::ops::run::{RunReport, RunRequest, run};
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The artifact
+    reference: ArtifactRef,
+    /// Arguments of the guest
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
+    args: Vec<String>,
+    /// Set a variable in the guest's environment (repeatable); nothing is inherited
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// Give the guest a folder (repeatable)
+    #[arg(long = "dir", value_name = "HOST::GUEST[:ro]", value_parser = folder)]
+    dirs: Vec<Folder>,
+    /// Let the guest connect to an address (repeatable); without it there is no network
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_net: Vec<NetRule>,
+    /// The most linear memory
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
+    memory: u64,
+    /// The most wall-clock time
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    /// The most CPU time
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    cpu: Option<Duration>,
+    /// When to ask the registry: missing, always or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: PullMode,
+    /// Run it although the trust policy refuses; this is recorded in audit.jsonl
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Write what happened to this file, as JSON (with --output json it goes to stderr)
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl Run {
+    pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
+        let request = RunRequest {
+            wanted: Wanted { reference: self.reference, pull: self.pull, allow_unsigned: self.allow_unsigned },
+            args: self.args,
+            env: self.env,
+            dirs: self
+                .dirs
+                .into_iter()
+                .map(|d| DirSpec { host: d.host, guest: d.guest, read_only: d.read_only })
+                .collect(),
+            limits: Limits { memory_bytes: self.memory, wall: self.timeout, cpu: self.cpu, ..Limits::default() },
+            allow_net: self.allow_net,
+            stdin: Input::Inherit,
+            stdout: Output::Inherit,
+            stderr: Output::Inherit,
+        };
+        let cancel = CancellationToken::new();
+        let guest = run(&session.vyr, request, &cancel);
+        tokio::pin!(guest);
+        let report = tokio::select! {
+            biased;
+            report = &mut guest => report?,
+            () = interrupted() => {
+                cancel.cancel();
+                // While it is still being prepared there is no guest to end.
+                match tokio::time::timeout(Duration::from_secs(2), &mut guest).await {
+                    Ok(report) => report?,
+                    Err(_) => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the guest started")),
+                }
+            }
+        };
+        tell(session, &report);
+        if session.printer.output != Format::Text {
+            let text = serde_json::to_string(&report).map_err(|e| Error::new(ErrorKind::Internal, e))?;
+            drop(std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes()));
+        }
+        if let Some(path) = &self.report {
+            let text = serde_json::to_vec_pretty(&report).map_err(|e| Error::new(ErrorKind::Internal, e))?;
+            std::fs::write(path, text).map_err(|e| {
+                Error::new(ErrorKind::Storage, format!("the report {} can't be written: {e}", path.display()))
+            })?;
+        }
+        Ok(report.exit_code)
+    }
+}
+
+/// What the exit code alone doesn't say.
+fn tell(session: &Session, report: &RunReport) {
+    if session.printer.output == Format::Text && report.outcome != "exited" {
+        let mut text = format!("the guest {}", report.message);
+        if let Some(backtrace) = &report.backtrace {
+            text.push('\n');
+            text.push_str(backtrace.trim_end());
+        }
+        session.printer.warning(&text);
+    }
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}

@@ -1,0 +1,81 @@
+//! `vyr doctor`, `vyr completions`, `vyr version`.
+
+use clap::{Args, CommandFactory};
+use serde::Serialize;
+
+use super::{Cli, Session};
+use crate::error::Result;
+use crate::ops::doctor::{State, examine};
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {}
+
+impl Doctor {
+    pub(super) async fn execute(self, session: &Session) -> Result<u8> {
+        let checks = examine(&session.vyr).await;
+        session.printer.list(&checks, &["check", "", "found"], |check| {
+            let mark = match check.state {
+                State::Ok => "ok",
+                State::Note => "note",
+                State::Fail => "FAIL",
+            };
+            let found = match &check.next {
+                Some(next) => format!("{}\n→ {next}", check.found),
+                None => check.found.clone(),
+            };
+            vec![check.name.to_owned(), mark.to_owned(), found]
+        })?;
+        Ok(if checks.iter().any(|c| c.state == State::Fail) { 125 } else { 0 })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(super) fn execute(self, session: &Session) -> Result<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "vyr", &mut script);
+        session.printer.line(String::from_utf8_lossy(&script).trim_end())?;
+        Ok(0)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Version {}
+
+#[derive(Serialize)]
+struct Versions {
+    vyr: &'static str,
+    wasmtime: &'static str,
+    os: &'static str,
+    architecture: &'static str,
+}
+
+impl Version {
+    pub(super) fn execute(self, session: &Session) -> Result<u8> {
+        let versions = Versions {
+            vyr: env!("CARGO_PKG_VERSION"),
+            wasmtime: crate::engine::WASMTIME,
+            os: std::env::consts::OS,
+            architecture: std::env::consts::ARCH,
+        };
+        session.printer.result(&versions, || {
+            format!("vyr {} (Wasmtime {}, {}/{})", versions.vyr, versions.wasmtime, versions.os, versions.architecture)
+        })?;
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

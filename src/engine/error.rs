@@ -1,0 +1,225 @@
+//! Owns the ways in which a guest can fail to start, and what each means to the user.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind};
+
+/// Why a guest could not be started. Whatever is reported this way, no instruction of the guest had an
+/// effect outside of it: another way of running the artifact may be tried.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The bytes don't begin like Wasm.
+    #[error("this is not a Wasm binary: it looks like {looks_like}")]
+    NotWasm {
+        /// What the first bytes look like.
+        looks_like: String,
+    },
+    /// They begin like Wasm, but don't validate.
+    #[error("this is not valid Wasm: {why}")]
+    Malformed {
+        /// The validator's words, with the offset.
+        why: String,
+    },
+    /// A Wasm proposal or encoding that this runtime doesn't have.
+    #[error("the Wasm needs a feature that this runtime doesn't have: {why}")]
+    Unsupported {
+        /// The validator's words.
+        why: String,
+    },
+    /// An import that nobody provides.
+    #[error("the Wasm imports `{import}`, which nobody here provides")]
+    UnknownImport {
+        /// The import's module (or, for a component, its interface).
+        module: String,
+        /// The name in the module; `None` where a whole interface is missing.
+        name: Option<String>,
+        /// Both, as they are shown.
+        import: String,
+        /// What would provide it.
+        hint: &'static str,
+    },
+    /// An import that is provided, but as something else.
+    #[error("the Wasm imports `{import}` as something other than what is provided: {why}")]
+    IncompatibleImport {
+        /// The import.
+        import: String,
+        /// The mismatch.
+        why: String,
+    },
+    /// No `_start` (module) or `wasi:cli/run` (component).
+    #[error("the Wasm is not a command: {why}")]
+    NoEntry {
+        /// What is missing, and what is there.
+        why: String,
+    },
+    /// The code generator failed.
+    #[error("the Wasm could not be compiled: {why}")]
+    Compile {
+        /// The compiler's words.
+        why: String,
+    },
+    /// The guest needs more at its start than the limit allows.
+    #[error("the guest needs {needed} {what} to start, the limit is {limit}")]
+    Limit {
+        /// What is limited, with its unit: "bytes of memory", "table elements", "instances".
+        what: &'static str,
+        /// What it needs.
+        needed: u64,
+        /// What it may have.
+        limit: u64,
+    },
+    /// All instance slots of this engine are in use.
+    #[error("no more instances fit into this engine now: {why}")]
+    Busy {
+        /// Which pool is full.
+        why: String,
+    },
+    /// A folder that should be given to the guest can't be opened.
+    #[error("the folder {} can't be given to the guest as {guest}: {source}", host.display())]
+    DirUnavailable {
+        /// The folder on this machine.
+        host: PathBuf,
+        /// Its name in the guest.
+        guest: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A host in a network rule has no address.
+    #[error("the host of the network rule `{rule}` can't be resolved: {source}")]
+    NetUnavailable {
+        /// The rule.
+        rule: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Instantiation failed before any guest code had run.
+    #[error("the Wasm could not be instantiated: {why}")]
+    Instantiate {
+        /// The runtime's words.
+        why: String,
+    },
+    /// The runtime itself can't be set up on this machine.
+    #[error("the Wasm runtime could not be set up: {why}")]
+    Engine {
+        /// The runtime's words.
+        why: String,
+    },
+}
+
+impl StartError {
+    /// A stable word for machine output and records.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotWasm { .. } => "not_wasm",
+            Self::Malformed { .. } => "malformed",
+            Self::Unsupported { .. } => "unsupported",
+            Self::UnknownImport { .. } => "unknown_import",
+            Self::IncompatibleImport { .. } => "incompatible_import",
+            Self::NoEntry { .. } => "no_entry",
+            Self::Compile { .. } => "compile",
+            Self::Limit { .. } => "limit",
+            Self::Busy { .. } => "busy",
+            Self::DirUnavailable { .. } => "dir_unavailable",
+            Self::NetUnavailable { .. } => "net_unavailable",
+            Self::Instantiate { .. } => "instantiate",
+            Self::Engine { .. } => "engine",
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotWasm { .. } => "push a .wasm file, built for wasm32-wasip1 or wasm32-wasip2",
+            Self::Malformed { .. } => "rebuild it, or check that the file wasn't cut short before it was pushed",
+            Self::Unsupported { .. } => "rebuild it without that feature",
+            Self::UnknownImport { hint, .. } => hint,
+            Self::IncompatibleImport { .. } => "rebuild it against the released version of that interface",
+            Self::NoEntry { .. } => "build it as a program, not as a library",
+            Self::Compile { .. } => "rebuild it with a current toolchain, and report this if it stays",
+            Self::Limit { .. } => "raise the limit, or rebuild the guest to need less at its start",
+            Self::Busy { .. } => "wait for a running guest to end, or raise the number of instances",
+            Self::DirUnavailable { .. } => "give a folder that exists and that you may open",
+            Self::NetUnavailable { .. } => "correct the host name, or write the rule with an address",
+            Self::Instantiate { .. } => "check that the toolchain that built it is a current one",
+            Self::Engine { .. } => "see `vyr doctor` for what this machine lacks",
+        }
+    }
+
+    pub(super) fn engine(error: impl std::fmt::Display) -> Self {
+        Self::Engine { why: format!("{error:#}") }
+    }
+
+    /// Sorts an error of the compiler: the validator has one error type for "not valid" and "valid only
+    /// with a proposal that is off", told apart by its words.
+    pub(super) fn from_compile(error: &wasmtime::Error) -> Self {
+        let why = shown(error);
+        if ["not enabled", "support is not", "is disabled", "Unsupported feature", "unknown binary version"]
+            .iter()
+            .any(|words| why.contains(words))
+        {
+            Self::Unsupported { why }
+        } else if why.contains("at offset") || why.contains("failed to parse") {
+            Self::Malformed { why }
+        } else {
+            Self::Compile { why }
+        }
+    }
+
+    /// An import that the linker has nothing for.
+    pub(super) fn unknown_import(module: &str, name: Option<&str>) -> Self {
+        Self::UnknownImport {
+            module: module.to_owned(),
+            name: name.map(str::to_owned),
+            import: name.map_or_else(|| module.to_owned(), |name| format!("{module}::{name}")),
+            hint: provider(module),
+        }
+    }
+}
+
+/// The whole chain of a runtime error in one line.
+pub(super) fn shown(error: &wasmtime::Error) -> String {
+    format!("{error:#}").replace('\n', " ")
+}
+
+/// What would provide the import module or interface `module`.
+fn provider(module: &str) -> &'static str {
+    match module {
+        "env" | "a" => {
+            "`env` is provided by the embedder the module was built for (Emscripten, a bare build with undefined symbols): \
+             rebuild it for wasm32-wasip1 or wasm32-wasip2"
+        }
+        "wasi_unstable" => "that's WASI from before preview 1: rebuild it with a current toolchain",
+        "wasi_snapshot_preview1" => "WASI preview 1 has no function of that name: rebuild it with a current toolchain",
+        _ if module.starts_with("wbg") || module.starts_with("__wbindgen") => {
+            "it was built for a browser with wasm-bindgen: rebuild it for wasm32-wasip1 or wasm32-wasip2"
+        }
+        _ if module == "gojs" || module == "go" => "it was built with GOOS=js: rebuild it with GOOS=wasip1",
+        _ if module.starts_with("wasi:") && module.contains("@0.3") => {
+            "WASI 0.3 is not stable in this runtime: rebuild it for WASI 0.2"
+        }
+        _ if module.starts_with("wasi:") && module.contains("@0.1") => "rebuild it for WASI 0.2",
+        _ if module.starts_with("wasi:http") => {
+            "commands get no wasi:http here: use wasi:sockets, or run it where HTTP is served"
+        }
+        _ if module.starts_with("wasi:") => {
+            "that interface is outside of wasi:cli/command, which is what is provided here"
+        }
+        _ => "compose it with the component that provides it, or rebuild it without it",
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        let kind = match &error {
+            StartError::NotWasm { .. } | StartError::Malformed { .. } => ErrorKind::InvalidContent,
+            StartError::Engine { .. } => ErrorKind::Internal,
+            StartError::Busy { .. } => ErrorKind::Unavailable,
+            _ => ErrorKind::CannotStart,
+        };
+        Self::new(kind, &error).hint(error.hint())
+    }
+}

@@ -1,0 +1,216 @@
+//! Owns what can be said about Wasm bytes without compiling them.
+
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
+
+use super::error::StartError;
+
+/// The two things that a Wasm binary can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A core module.
+    Module,
+    /// A component.
+    Component,
+}
+
+impl Kind {
+    /// A stable word for machine output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Module => "module",
+            Self::Component => "component",
+        }
+    }
+
+    /// What `bytes` begin like.
+    ///
+    /// # Errors
+    /// [`StartError::NotWasm`], saying what they look like instead; [`StartError::Unsupported`] for a Wasm
+    /// version that doesn't exist yet.
+    pub fn of(bytes: &[u8]) -> Result<Self, StartError> {
+        // Core specification 5.5.16 (magic and version) and the component model's Binary.md (layer).
+        match bytes.get(..8) {
+            Some(b"\0asm\x01\0\0\0") => Ok(Self::Module),
+            Some(b"\0asm\x0d\0\x01\0") => Ok(Self::Component),
+            Some([0, b'a', b's', b'm', a, b, c, d]) => {
+                Err(StartError::Unsupported { why: format!("Wasm binary version {a:02x}{b:02x}{c:02x}{d:02x}") })
+            }
+            _ => Err(StartError::NotWasm { looks_like: looks_like(bytes).to_owned() }),
+        }
+    }
+}
+
+/// What a Wasm binary asks for and offers, at its outermost level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WasmInfo {
+    /// Module or component.
+    pub kind: Kind,
+    /// Imports: `module::name` for a module, the interface for a component.
+    pub imports: Vec<String>,
+    /// Exports.
+    pub exports: Vec<String>,
+    /// `wasip0`, `wasip1`, `wasip2`, `wasip3`, or `none`: from what is imported and exported, whatever the
+    /// artifact's labels say.
+    pub wasi: &'static str,
+    /// Whether it has the entry point of a command.
+    pub command: bool,
+}
+
+/// Reads imports and exports of `bytes`.
+///
+/// # Errors
+/// [`StartError::NotWasm`], [`StartError::Unsupported`], [`StartError::Malformed`].
+pub fn inspect(bytes: &[u8]) -> Result<WasmInfo, StartError> {
+    let kind = Kind::of(bytes)?;
+    let malformed = |e: wasmparser::BinaryReaderError| StartError::Malformed { why: e.to_string() };
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(malformed)? {
+            Payload::Version { encoding, .. } => {
+                depth += 1;
+                debug_assert!(depth > 1 || (encoding == Encoding::Component) == (kind == Kind::Component));
+            }
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ImportSection(section) if depth == 1 => {
+                for import in section.into_imports() {
+                    let import = import.map_err(malformed)?;
+                    imports.push(format!("{}::{}", import.module, import.name));
+                }
+            }
+            Payload::ExportSection(section) if depth == 1 => {
+                for export in section {
+                    exports.push(export.map_err(malformed)?.name.to_owned());
+                }
+            }
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    imports.push(import.map_err(malformed)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    let export = export.map_err(malformed)?;
+                    if export.kind != ComponentExternalKind::Type {
+                        exports.push(export.name.name.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let wasi = wasi(kind, imports.iter().chain(&exports));
+    let command = match kind {
+        Kind::Module => exports.iter().any(|name| name == "_start"),
+        Kind::Component => exports.iter().any(|name| name.starts_with("wasi:cli/run@")),
+    };
+    Ok(WasmInfo { kind, imports, exports, wasi, command })
+}
+
+fn wasi<'a>(kind: Kind, names: impl Iterator<Item = &'a String>) -> &'static str {
+    let mut found = "none";
+    for name in names {
+        found = match kind {
+            Kind::Module if name.starts_with("wasi_snapshot_preview1::") => return "wasip1",
+            Kind::Module if name.starts_with("wasi_unstable::") => return "wasip0",
+            Kind::Component if name.starts_with("wasi:") && name.contains("@0.3") => return "wasip3",
+            Kind::Component if name.starts_with("wasi:") && name.contains("@0.2") => "wasip2",
+            _ => found,
+        };
+    }
+    found
+}
+
+/// What bytes that aren't Wasm look like, in words.
+fn looks_like(bytes: &[u8]) -> &'static str {
+    // The magic numbers are those of file(1).
+    const KNOWN: &[(&[u8], &str)] = &[
+        (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0wasmtime", "precompiled code"),
+        (b"\x7fELF", "an ELF file: a Linux program, or precompiled code"),
+        (b"MZ", "a PE file: a Windows program"),
+        (b"\xcf\xfa\xed\xfe", "a Mach-O file: a macOS program"),
+        (b"\xca\xfe\xba\xbe", "a Mach-O or Java class file"),
+        (b"\x1f\x8b", "gzip-compressed data"),
+        (b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"#!", "a script"),
+        (b"(module", "Wasm in text form"),
+        (b"(component", "Wasm in text form"),
+        (b"{", "JSON"),
+        (b"<", "HTML or XML"),
+    ];
+    if bytes.is_empty() {
+        return "an empty file";
+    }
+    if b"\0asm".starts_with(&bytes[..bytes.len().min(4)]) || (bytes.len() < 8 && bytes.starts_with(b"\0asm")) {
+        return "the very beginning of a Wasm file, cut short";
+    }
+    if bytes.get(257..262) == Some(b"ustar") {
+        return "a tar archive";
+    }
+    let start = bytes.trim_ascii_start();
+    if let Some((_, words)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic) || start.starts_with(magic)) {
+        return words;
+    }
+    match std::str::from_utf8(&bytes[..bytes.len().min(64)]) {
+        Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => "text",
+        _ => "data of no known kind",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_not_wasm_are_named() {
+        for (bytes, words) in [
+            (&b"\x7fELF\x02\x01\x01"[..], "ELF"),
+            (b"MZ\x90\0", "Windows"),
+            (b"\x1f\x8b\x08\0", "gzip"),
+            (b"", "empty"),
+            (b"\0as", "cut short"),
+            (b"\0asm\x01", "cut short"),
+            (b"  (module)", "text form"),
+            (b"hello there, this is text", "text"),
+            (b"\x93\x01\x02\x00\xff", "no known kind"),
+        ] {
+            let error = inspect(bytes).expect_err("not Wasm");
+            assert!(matches!(error, StartError::NotWasm { .. }), "{error:?}");
+            assert!(error.to_string().contains(words), "{error} should say {words}");
+        }
+        assert!(matches!(Kind::of(b"\0asm\x02\0\0\0"), Err(StartError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn a_module_tells_its_imports_and_world() {
+        let bytes = wat::parse_str(
+            r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+                 (memory (export "memory") 1) (func (export "_start")))"#,
+        )
+        .unwrap();
+        let info = inspect(&bytes).unwrap();
+        assert_eq!(info.kind, Kind::Module);
+        assert_eq!(info.imports, ["wasi_snapshot_preview1::proc_exit"]);
+        assert_eq!(info.exports, ["memory", "_start"]);
+        assert_eq!((info.wasi, info.command), ("wasip1", true));
+        assert!(matches!(inspect(&bytes[..bytes.len() - 3]), Err(StartError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_component_tells_its_outer_names_only() {
+        let bytes = wat::parse_str(
+            r#"(component
+                 (import "wasi:cli/environment@0.2.0" (instance))
+                 (core module (import "inner" "hidden" (func)) (func (export "_start")))
+                 (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#,
+        )
+        .unwrap();
+        let info = inspect(&bytes).unwrap();
+        assert_eq!(info.kind, Kind::Component);
+        assert_eq!(info.imports, ["wasi:cli/environment@0.2.0"]);
+        assert_eq!(info.exports, ["wasi:cli/run@0.2.0"]);
+        assert_eq!((info.wasi, info.command), ("wasip2", true));
+    }
+}

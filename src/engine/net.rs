@@ -1,0 +1,177 @@
+//! Owns the network rules of a guest: whom it may reach, and nobody else.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::sockets::SocketAddrUse;
+
+use super::error::StartError;
+use crate::error::{Error, ErrorKind};
+
+/// One `HOST:PORT` that a guest may connect to, by TCP and UDP. `PORT` may be `*`; an IPv6 address stands in
+/// brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetRule {
+    host: Host,
+    /// `None` for any port.
+    port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+impl fmt::Display for NetRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
+            Host::Address(address) => write!(f, "{address}:")?,
+            Host::Name(name) => write!(f, "{name}:")?,
+        }
+        match self.port {
+            Some(port) => write!(f, "{port}"),
+            None => f.write_str("*"),
+        }
+    }
+}
+
+impl FromStr for NetRule {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = |why: &str| {
+            Error::new(ErrorKind::Usage, format!("`{text}` is not a network rule: {why}"))
+                .hint("write HOST:PORT, [IPv6]:PORT, or * for any port")
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| bad("it has no port"))?;
+        let port = match port {
+            "*" => None,
+            _ => match port.parse::<u16>() {
+                Ok(0) | Err(_) => return Err(bad("the port is not a number from 1 to 65535")),
+                Ok(port) => Some(port),
+            },
+        };
+        let host = if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Host::Address(IpAddr::V6(inner.parse().map_err(|_| bad("what is in brackets is not an IPv6 address"))?))
+        } else if let Ok(address) = host.parse::<IpAddr>() {
+            if address.is_ipv6() {
+                return Err(bad("an IPv6 address stands in brackets"));
+            }
+            Host::Address(address)
+        } else if host.is_empty()
+            || host.len() > 253
+            || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        {
+            return Err(bad("that is not a host name or an address"));
+        } else {
+            Host::Name(host.to_owned())
+        };
+        Ok(Self { host, port })
+    }
+}
+
+/// Resolved rules.
+#[derive(Debug, Default)]
+pub(super) struct Allowed {
+    addresses: Vec<(IpAddr, Option<u16>)>,
+    names: bool,
+}
+
+/// Resolves `rules` once: a guest reaches the addresses that the names have now, whatever they become later.
+pub(super) async fn resolve(rules: &[NetRule]) -> Result<Allowed, StartError> {
+    let mut allowed = Allowed::default();
+    for rule in rules {
+        match &rule.host {
+            Host::Address(address) => allowed.addresses.push((address.to_canonical(), rule.port)),
+            Host::Name(name) => {
+                allowed.names = true;
+                let found = tokio::net::lookup_host((name.as_str(), 0))
+                    .await
+                    .map_err(|source| StartError::NetUnavailable { rule: rule.to_string(), source })?;
+                allowed.addresses.extend(found.map(|address| (address.ip().to_canonical(), rule.port)));
+            }
+        }
+    }
+    Ok(allowed)
+}
+
+impl Allowed {
+    fn permits(&self, address: SocketAddr, purpose: SocketAddrUse) -> bool {
+        match purpose {
+            // A connection binds implicitly, to no address and no port in particular. Taking a port or an
+            // address, listening and accepting stay denied.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.ip().is_unspecified() && address.port() == 0,
+            SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => {
+                let ip = address.ip().to_canonical();
+                self.addresses.iter().any(|(a, port)| *a == ip && port.is_none_or(|port| port == address.port()))
+            }
+        }
+    }
+
+    /// Gives the guest what the rules allow. Without any rule it gets nothing, which is the default of the
+    /// builder. Where a rule names a host, the guest may look up names, and any name: that is how a guest
+    /// finds the address, and the library can't restrict it further.
+    pub(super) fn apply(self, builder: &mut WasiCtxBuilder) {
+        if self.addresses.is_empty() {
+            return;
+        }
+        builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(self.names);
+        let allowed = Arc::new(self);
+        builder.socket_addr_check(move |address, purpose| {
+            let permitted = allowed.permits(address, purpose);
+            Box::pin(std::future::ready(permitted))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_parse_and_print() {
+        for text in ["127.0.0.1:80", "[::1]:443", "example.org:*", "[fe80::1]:*"] {
+            assert_eq!(text.parse::<NetRule>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            ":80",
+            "::1:80",
+            "[127.0.0.1]:80",
+            "a b:80",
+            "*:80",
+            "[::1:80",
+        ] {
+            assert!(text.parse::<NetRule>().is_err(), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_a_rule_says_is_permitted() {
+        let rules = ["127.0.0.1:80".parse().unwrap(), "[::1]:*".parse().unwrap()];
+        let allowed = resolve(&rules).await.unwrap();
+        let permits = |address: &str, purpose| allowed.permits(address.parse().unwrap(), purpose);
+        assert!(permits("127.0.0.1:80", SocketAddrUse::TcpConnect));
+        assert!(permits("[::ffff:127.0.0.1]:80", SocketAddrUse::UdpSend));
+        assert!(permits("[::1]:9", SocketAddrUse::TcpConnect));
+        assert!(permits("0.0.0.0:0", SocketAddrUse::TcpBind));
+        assert!(!permits("127.0.0.1:81", SocketAddrUse::TcpConnect));
+        assert!(!permits("127.0.0.2:80", SocketAddrUse::TcpConnect));
+        assert!(!permits("127.0.0.1:80", SocketAddrUse::TcpBind));
+        assert!(!permits("0.0.0.0:80", SocketAddrUse::UdpBind));
+        assert!(!permits("0.0.0.0:0", SocketAddrUse::TcpListen));
+        assert!(!permits("127.0.0.1:80", SocketAddrUse::TcpAccept));
+        assert!(!allowed.names);
+        assert!(resolve(&["localhost:80".parse().unwrap()]).await.unwrap().names);
+    }
+}

@@ -1,0 +1,130 @@
+//! Owns linking: what the guest imports is looked up once, before any number of instances.
+
+use std::fmt;
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+use wasmtime::{ExternType, InstancePre, Module, ModuleExport, UnknownImportError};
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use super::Engine;
+use super::code::{Code, Compiled};
+use super::error::{StartError, shown};
+use super::inspect::Kind;
+use super::run::State;
+
+/// A guest that is ready to be instantiated, any number of times and from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct Prepared {
+    pub(super) program: Program,
+    pub(super) label: Arc<str>,
+}
+
+#[derive(Clone)]
+pub(super) enum Program {
+    Module { pre: InstancePre<State>, start: ModuleExport },
+    Component(CommandPre<State>),
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("kind", &self.kind()).field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl Prepared {
+    /// Module or component.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.program {
+            Program::Module { .. } => Kind::Module,
+            Program::Component(_) => Kind::Component,
+        }
+    }
+}
+
+impl Engine {
+    /// Links `compiled` with WASI: preview 1 for a module, 0.2 (`wasi:cli/command`) for a component.
+    ///
+    /// # Errors
+    /// [`StartError::UnknownImport`] and [`StartError::IncompatibleImport`] with the import's name,
+    /// [`StartError::NoEntry`].
+    pub fn prepare(&self, compiled: &Compiled) -> Result<Prepared, StartError> {
+        let program = match &compiled.code {
+            Code::Module(module) => self.prepare_module(module)?,
+            Code::Component(component) => self.prepare_component(component)?,
+        };
+        Ok(Prepared { program, label: Arc::clone(&compiled.label) })
+    }
+
+    fn prepare_module(&self, module: &Module) -> Result<Program, StartError> {
+        let pre =
+            self.p1()?.instantiate_pre(module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
+                Some(import) => StartError::unknown_import(import.module(), Some(import.name())),
+                None => incompatible(&error),
+            })?;
+        let entry = module.get_export("_start");
+        let runnable =
+            matches!(&entry, Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0);
+        match module.get_export_index("_start") {
+            Some(start) if runnable => Ok(Program::Module { pre, start }),
+            _ => Err(StartError::NoEntry {
+                why: if entry.is_some() {
+                    "its export `_start` is not a function without parameters and results".into()
+                } else if module.get_export("_initialize").is_some() {
+                    "it exports no `_start`, but `_initialize`: it was built as a library (a reactor)".into()
+                } else {
+                    "it exports no `_start`".into()
+                },
+            }),
+        }
+    }
+
+    fn prepare_component(&self, component: &Component) -> Result<Program, StartError> {
+        let pre = self.p2()?.instantiate_pre(component).map_err(|error| {
+            let outer = error.to_string();
+            let import = outer.split('`').nth(1).unwrap_or("?").to_owned();
+            let why = shown(&error);
+            // The cause tells what in the interface is missing, or what is different about it.
+            if !outer.contains("matching implementation was not found") {
+                StartError::Instantiate { why }
+            } else if !self.provides(&import) {
+                StartError::unknown_import(&import, None)
+            } else {
+                let missing = error.root_cause().to_string().contains("is missing");
+                let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+                match causes.iter().rev().find_map(|cause| cause.split('`').nth(1)).filter(|_| missing) {
+                    Some(name) => StartError::unknown_import(&import, Some(name)),
+                    None => StartError::IncompatibleImport { import, why },
+                }
+            }
+        })?;
+        match CommandPre::new(pre) {
+            Ok(pre) => Ok(Program::Component(pre)),
+            Err(error) => Err(StartError::NoEntry {
+                why: format!("it doesn't export `wasi:cli/run` of WASI 0.2 ({})", shown(&error)),
+            }),
+        }
+    }
+
+    /// Whether an interface of that name is in the world that components get, in a compatible version.
+    fn provides(&self, interface: &str) -> bool {
+        let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
+        let package = name.split_once('/').map_or(name, |(package, _)| package);
+        version.starts_with("0.2.")
+            && matches!(
+                package,
+                "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:io" | "wasi:random" | "wasi:sockets"
+            )
+    }
+}
+
+fn incompatible(error: &wasmtime::Error) -> StartError {
+    let outer = error.to_string();
+    match outer.split('`').nth(1) {
+        Some(import) if outer.contains("import") => {
+            StartError::IncompatibleImport { import: import.to_owned(), why: shown(error) }
+        }
+        _ => StartError::Instantiate { why: shown(error) },
+    }
+}

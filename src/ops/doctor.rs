@@ -1,0 +1,153 @@
+//! Owns the checks of `vyr doctor`: what works on this machine and what is missing, in words to act on.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Vyr;
+use super::verify::Policy;
+use crate::config::EnvVars;
+use crate::engine::{CancellationToken, Engine, EngineOptions, RunSpec};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It works.
+    Ok,
+    /// It works without, or less well.
+    Note,
+    /// It doesn't work.
+    Fail,
+}
+
+/// One check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it ended.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+fn check(name: &'static str, state: State, found: impl Into<String>, next: Option<&str>) -> Check {
+    Check { name, state, found: found.into(), next: next.map(str::to_owned) }
+}
+
+/// A module whose `_start` does nothing.
+const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x13\x02\x06_start\0\0\x06memory\x02\0\x0a\x04\x01\x02\0\x0b";
+
+/// Runs all checks. None changes anything but the data folder's own making.
+pub async fn examine(vyr: &Vyr) -> Vec<Check> {
+    let mut checks = vec![check(
+        "vyr",
+        State::Ok,
+        format!("{} on {}/{}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH),
+        None,
+    )];
+    let home = vyr.config().home.root();
+    checks.push(match vyr.store().await {
+        Ok(store) if store.is_read_only() => check(
+            "store",
+            State::Note,
+            format!("{} can only be read", home.display()),
+            Some("set VYR_HOME to a folder that you may write, to pull or push"),
+        ),
+        Ok(_) => check("store", State::Ok, format!("{}, {}", home.display(), free(home)), None),
+        Err(e) => check("store", State::Fail, e.why(), e.next().or(Some("set VYR_HOME to another folder"))),
+    });
+    checks.push(match vyr.secret() {
+        Ok(_) => check("node secret", State::Ok, "there, and only this user can read it", None),
+        Err(e) => check("node secret", State::Fail, e.why(), e.next()),
+    });
+    checks.push(match Policy::load(vyr) {
+        Ok(policy) => {
+            let rules = policy.rules().rules().len();
+            let machine = if vyr.config().home.machine_public_key().exists() {
+                "this machine's key"
+            } else {
+                "no key of this machine yet (made by the first `vyr push`)"
+            };
+            check("trust policy", State::Ok, format!("{rules} rules, {machine}; everything else is refused"), None)
+        }
+        Err(e) => check("trust policy", State::Fail, e.why(), e.next()),
+    });
+    checks.push(wasm().await);
+    let docker = vyr.config().docker_config.as_ref().map(|d| d.join("config.json"));
+    checks.push(match docker.filter(|p| p.exists()) {
+        Some(path) => match std::fs::read(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).map_err(|e| e.to_string()))
+        {
+            Ok(_) => check("registry logins", State::Ok, path.display().to_string(), None),
+            Err(e) => check(
+                "registry logins",
+                State::Fail,
+                format!("{}: {e}", path.display()),
+                Some("repair it, or log in again with `oras login`"),
+            ),
+        },
+        None => check(
+            "registry logins",
+            State::Note,
+            "no config.json: registries are used anonymously",
+            Some("`oras login HOST` or `docker login HOST`, where a registry wants one"),
+        ),
+    });
+    checks.push(if vyr.config().offline {
+        check("network", State::Note, "forbidden by a setting", Some("unset VYR_OFFLINE to pull"))
+    } else {
+        match EnvVars::first(&[EnvVars::HTTPS_PROXY, "https_proxy"]) {
+            Some(proxy) => check("network", State::Ok, format!("through the proxy {proxy}"), None),
+            None => check("network", State::Ok, "direct, no proxy set", None),
+        }
+    });
+    checks.push(
+        match EnvVars::first(&[EnvVars::OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, EnvVars::OTEL_EXPORTER_OTLP_ENDPOINT]) {
+            Some(endpoint) => check("telemetry", State::Ok, format!("to {endpoint}"), None),
+            None => check("telemetry", State::Note, "off", Some("set OTEL_EXPORTER_OTLP_ENDPOINT to send traces")),
+        },
+    );
+    checks.push(check(
+        "container fallback",
+        State::Note,
+        "not part of this version: Linux images are recognised, not run",
+        None,
+    ));
+    checks
+}
+
+async fn wasm() -> Check {
+    let tried = async {
+        let engine = Engine::new(&EngineOptions::default())?;
+        let compiled = engine.compile_in_memory("doctor", EMPTY_COMMAND)?;
+        let prepared = engine.prepare(&compiled)?;
+        engine.run(&prepared, RunSpec::default(), &CancellationToken::new()).await
+    };
+    match tried.await {
+        Ok(execution) => check(
+            "Wasm",
+            State::Ok,
+            format!("Wasmtime compiles and runs (a first program {})", execution.outcome),
+            None,
+        ),
+        Err(e) => check(
+            "Wasm",
+            State::Fail,
+            e.to_string(),
+            Some("this needs a 64-bit CPU and memory that may be made executable"),
+        ),
+    }
+}
+
+fn free(path: &Path) -> String {
+    match rustix::fs::statvfs(path) {
+        Ok(fs) => format!("{} free", bytesize::ByteSize::b(fs.f_bavail.saturating_mul(fs.f_frsize)).display().iec()),
+        Err(e) => format!("free space unknown: {e}"),
+    }
+}

@@ -1,0 +1,160 @@
+//! Owns the operations, one file each. A command line and a remote call are translations into these, so they can't
+//! disagree. An operation knows no terminal: what it has to say while it works goes to a [`Reporter`].
+
+mod audit;
+pub mod doctor;
+pub mod inspect;
+pub mod prepare;
+pub mod pull;
+pub mod push;
+pub mod put;
+mod ready;
+pub mod resolve;
+pub mod run;
+pub mod sign;
+pub mod transfer;
+pub mod trust;
+pub mod verify;
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, EnvVars, Secret};
+use crate::engine::CodeCache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::Reference;
+use crate::registry::{Client, ClientOptions, DockerConfig, HeaderSource, Progress, ProxySettings};
+use crate::store::{Layout, Store};
+use crate::telemetry;
+
+/// Hears what an operation has to say while it works.
+pub trait Reporter: Send + Sync + std::fmt::Debug {
+    /// A remark that the user should see once.
+    fn note(&self, text: &str);
+    /// A remark that the user must not miss.
+    fn warning(&self, text: &str);
+    /// Long work begins on something of `total` bytes; what is returned hears how far it is.
+    fn begin(&self, what: &str, total: u64) -> Box<dyn Progress>;
+}
+
+/// Says nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Reporter for Silent {
+    fn note(&self, _text: &str) {}
+    fn warning(&self, _text: &str) {}
+    fn begin(&self, _what: &str, _total: u64) -> Box<dyn Progress> {
+        Box::new(())
+    }
+}
+
+/// What every operation works with: the settings, the store and the registry client, each opened at first need.
+#[derive(Debug)]
+pub struct Vyr {
+    config: Config,
+    reporter: Arc<dyn Reporter>,
+    layout: Layout,
+    store: OnceCell<Store>,
+    client: OnceLock<Client>,
+    secret: OnceLock<Secret>,
+}
+
+impl Vyr {
+    /// Nothing is opened yet.
+    #[must_use]
+    pub fn new(config: Config, reporter: Arc<dyn Reporter>) -> Self {
+        let layout = Layout::at(config.home.root());
+        Self { config, reporter, layout, store: OnceCell::new(), client: OnceLock::new(), secret: OnceLock::new() }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Who hears remarks.
+    #[must_use]
+    pub fn reporter(&self) -> &dyn Reporter {
+        &*self.reporter
+    }
+
+    /// The store's files, without its database.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// When it can't be opened or made.
+    pub async fn store(&self) -> Result<&Store> {
+        self.store.get_or_try_init(|| async { Store::open(self.config.home.root()).await.map_err(Error::from) }).await
+    }
+
+    /// The registry client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the network is forbidden; [`ErrorKind::Usage`] for settings it can't use.
+    pub fn client(&self, wanted: &Reference) -> Result<&Client> {
+        if self.config.offline {
+            return Err(Error::new(ErrorKind::Unavailable, "the network is forbidden (--offline)").hint(format_args!(
+                "run `vyr pull {wanted}` while there is a network, or `vyr import` it from a folder"
+            )));
+        }
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(self.client_options(wanted))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    /// The secret that this node's caches are sealed with, made at first use.
+    ///
+    /// # Errors
+    /// When it can't be read or made.
+    pub fn secret(&self) -> Result<&Secret> {
+        if let Some(secret) = self.secret.get() {
+            return Ok(secret);
+        }
+        let secret = Secret::read_or_create(&self.config.home)?;
+        Ok(self.secret.get_or_init(|| secret))
+    }
+
+    fn client_options(&self, wanted: &Reference) -> ClientOptions {
+        let config = &self.config;
+        let defaults = ClientOptions::default();
+        let named = config.registry.plain_http.iter().any(|host| host == wanted.registry());
+        ClientOptions {
+            plain_http: config.plain_http || named,
+            ca_files: config.registry.ca_files.clone(),
+            connect_timeout: config.connect_timeout(),
+            read_timeout: config.read_timeout(),
+            retries: config.registry.retries.unwrap_or(defaults.retries),
+            concurrency: config.registry.concurrency.unwrap_or(defaults.concurrency),
+            docker_config: config.docker_config.clone().map_or(DockerConfig::Anonymous, DockerConfig::Folder),
+            proxy: ProxySettings {
+                https: EnvVars::first(&[EnvVars::HTTPS_PROXY, "https_proxy"]),
+                http: EnvVars::get(EnvVars::HTTP_PROXY),
+                no_proxy: EnvVars::first(&[EnvVars::NO_PROXY, "no_proxy"]),
+            },
+            headers: Some(HeaderSource(Arc::new(|headers| {
+                if let Some(value) = telemetry::current_traceparent().and_then(|v| v.parse().ok()) {
+                    headers.insert("traceparent", value);
+                }
+            }))),
+            ..defaults
+        }
+    }
+
+    /// The cache of compiled code.
+    ///
+    /// # Errors
+    /// When the node's secret can't be read or made.
+    pub fn code_cache(&self) -> Result<CodeCache> {
+        Ok(CodeCache::open(self.config.home.cache(), &self.secret()?.derive("vyr code cache v1")))
+    }
+}

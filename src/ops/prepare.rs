@@ -1,0 +1,382 @@
+//! Owns the way from a digest in the store to something verified that can be run: which manifest, which bytes, may it,
+//! and the compiled code. The short way, by the ready record, does none of it twice.
+
+use std::io::Read;
+
+use super::Vyr;
+use super::pull::{Purpose, blocking, needs_fallback};
+use super::ready::{Command, Conditions, Ready, SealedBlob};
+use super::resolve::{Located, PullMode, locate};
+use super::verify::{Policy, verify, verify_or_overrule};
+use crate::artifact::{
+    ArtifactForm, Choice, Code, ImageConfig, Manifest, Recognised, WASM_MAGIC, choose, extract_entrypoint, looks_like,
+    recognise,
+};
+use crate::engine::{Engine, EngineOptions, Prepared, Tier};
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::{
+    ArtifactRef, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, digest_mismatch, parse_digest, repository_of,
+};
+use crate::store::{Layout, Pin};
+use crate::trust::{Acceptance, Verified};
+
+/// The largest Wasm binary that is compiled, in bytes.
+const MAX_WASM_BYTES: u64 = 4 << 30;
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// What to make ready.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The artifact.
+    pub reference: ArtifactRef,
+    /// When to ask the registry.
+    pub pull: PullMode,
+    /// Go on where the policy refuses, on record.
+    pub allow_unsigned: bool,
+}
+
+/// A verified guest, ready to be started. It holds the artifact against collection while it lives.
+#[derive(Debug)]
+pub struct Runnable {
+    pub(super) engine: Engine,
+    pub(super) guest: Verified<Prepared>,
+    pub(super) command: Command,
+    _pin: Pin,
+    /// The digest that was asked for.
+    pub root: Digest,
+    /// The manifest that runs.
+    pub selected: Digest,
+    /// Its form.
+    pub form: ArtifactForm,
+    /// The digest of the Wasm bytes.
+    pub code: Digest,
+    /// A component, else a module.
+    pub component: bool,
+    /// `S0` when something was fetched, `S1` when it was compiled, `S2` when compiled code was there.
+    pub tier: &'static str,
+}
+
+impl Runnable {
+    /// Why it may run.
+    #[must_use]
+    pub fn acceptance(&self) -> &Acceptance {
+        self.guest.acceptance()
+    }
+}
+
+/// Makes an artifact ready to run.
+///
+/// # Errors
+/// Whatever stands in the way, from the reference to the linker.
+pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
+    let policy = Policy::load(vyr)?;
+    if let Some(digest) = wanted.reference.digest()?.filter(|_| wanted.pull != PullMode::Always)
+        && !matches!(wanted.reference, ArtifactRef::Layout { .. })
+        && let Some(runnable) = proven(vyr, &policy, wanted, &digest)?
+    {
+        return Ok(runnable);
+    }
+    let mut located = locate(vyr, &wanted.reference, wanted.pull, Purpose::Run).await?;
+    if matches!(wanted.reference, ArtifactRef::Registry(_))
+        && !located.pulled
+        && let Some(runnable) = proven(vyr, &policy, wanted, &located.root)?
+    {
+        return Ok(runnable);
+    }
+    prove(vyr, &policy, wanted, &mut located).await
+}
+
+/// What the artifact's policy repository is, as far as the REF alone tells.
+fn repository(reference: &ArtifactRef) -> Option<String> {
+    match reference {
+        ArtifactRef::Registry(reference) => Some(repository_of(reference)),
+        _ => None,
+    }
+}
+
+/// The short way: everything about this digest was proven before, and nothing changed since.
+fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+    let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
+    let repository = repository(&wanted.reference);
+    let conditions = Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref() };
+    let Some(ready) = Ready::load(vyr, &conditions)? else { return Ok(None) };
+    // A run that overruled the policy proves nothing for one that doesn't ask for that, and each is on record.
+    if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
+        return Ok(None);
+    }
+    let engine = Engine::new(&EngineOptions::default())?;
+    let code = parse_digest(&ready.code)?;
+    let Some(compiled) = vyr.code_cache()?.get(&engine, &code) else { return Ok(None) };
+    let prepared = engine.prepare(&compiled)?;
+    Ready::touch(vyr, &conditions);
+    Ok(Some(Runnable {
+        guest: Verified::by_memo(prepared, digest.clone(), ready.acceptance),
+        engine,
+        command: ready.command,
+        _pin: pin,
+        root: digest.clone(),
+        selected: parse_digest(&ready.selected)?,
+        form: ready.form,
+        code,
+        component: ready.component,
+        tier: Tier::S2.as_str(),
+    }))
+}
+
+/// The long way: read, hash, ask the policy, compile.
+async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Located) -> Result<Runnable> {
+    let pin = vyr.layout().pin(&located.root)?;
+    let found = examine(vyr, &located.root)?;
+    let accepted = if wanted.allow_unsigned {
+        verify_or_overrule(vyr, policy, located, &found.selected, "run", &wanted.reference.to_string()).await?
+    } else {
+        verify(vyr, policy, located, &found.selected).await?
+    };
+    let verified = super::verify::seal(found, accepted);
+    let engine = Engine::new(&EngineOptions::default())?;
+    let cache = vyr.code_cache()?;
+    let layout = vyr.layout().clone();
+    let work_engine = engine.clone();
+    // Reading, hashing and compiling take long: not on the runtime's own thread.
+    let span = tracing::Span::current();
+    let (verified, loaded, cached) = blocking(move || {
+        let _entered = span.entered();
+        let loaded = verified.load(&layout)?;
+        let bytes = &loaded.bytes;
+        let cached = cache.get_or_compile(&work_engine, &loaded.code, || Ok::<_, Error>(bytes.as_slice()))?;
+        Ok((verified, loaded, cached))
+    })
+    .await?;
+    let prepared = engine.prepare(&cached.compiled)?;
+    let component = cached.compiled.kind() == crate::engine::Kind::Component;
+    let tier = if located.pulled { "S0" } else { cached.tier.as_str() };
+    let repository = repository(&wanted.reference);
+    let conditions = Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref() };
+    let command = Command { argv0: argv0(&verified, located), ..loaded.command };
+    let ready = Ready::new(
+        &conditions,
+        &verified.selected,
+        verified.form,
+        &loaded.code,
+        component,
+        command.clone(),
+        loaded.seals,
+        verified.acceptance().clone(),
+    );
+    if let Err(e) = ready.save(vyr, &conditions) {
+        tracing::warn!(error = %e, "what was proven can't be kept; the next run proves it again");
+    }
+    let (selected, form) = (verified.selected.clone(), verified.form);
+    Ok(Runnable {
+        guest: verified.map(|_| prepared),
+        engine,
+        command,
+        _pin: pin,
+        root: located.root.clone(),
+        selected,
+        form,
+        code: loaded.code,
+        component,
+        tier,
+    })
+}
+
+/// What the program is called inside: the layer's title, else the repository's last part.
+fn argv0(found: &Found, located: &Located) -> String {
+    if let Code::Layer(layer) = &found.source
+        && let Some(title) = layer.annotations().as_ref().and_then(|a| a.get(TITLE))
+    {
+        return title.clone();
+    }
+    if let Some(path) = &found.entrypoint {
+        return path.clone();
+    }
+    let name = located.repository.as_deref().and_then(|r| r.rsplit('/').next()).unwrap_or("main");
+    format!("{name}.wasm")
+}
+
+/// What the manifests say, before any large blob is read.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) selected: Digest,
+    pub(super) form: ArtifactForm,
+    pub(super) source: Code,
+    entrypoint: Option<String>,
+}
+
+/// Reads and hashes the manifests from `root` down to the one that runs.
+pub(super) fn examine(vyr: &Vyr, root: &Digest) -> Result<Found> {
+    let layout = vyr.layout();
+    let bytes = layout.read_verified(root, MAX_MANIFEST_BYTES)?;
+    let (selected, manifest) = match Manifest::parse(&bytes, None)? {
+        Manifest::Image(manifest) => (root.clone(), manifest),
+        Manifest::Index(index) => {
+            let (Choice::Wasm(child) | Choice::Linux(child)) = choose(&index)?;
+            let bytes = layout.read_verified(child.digest(), MAX_MANIFEST_BYTES).map_err(|e| {
+                Error::from(e).hint(format_args!(
+                    "the store holds the index but not its manifest for this platform; run `vyr pull` again"
+                ))
+            })?;
+            match Manifest::parse(&bytes, Some(&child.media_type().to_string()))? {
+                Manifest::Image(manifest) => (child.digest().clone(), manifest),
+                Manifest::Index(_) => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidContent,
+                        format!("the index lists another index, {}, for this platform", child.digest()),
+                    ));
+                }
+            }
+        }
+    };
+    match recognise(&manifest)? {
+        Recognised::Wasm { form, layer } => Ok(Found { selected, form, source: Code::Layer(layer), entrypoint: None }),
+        Recognised::Image { config, layers } => {
+            let parsed = ImageConfig::parse(&layout.read_verified(config.digest(), MAX_MANIFEST_BYTES)?)?;
+            match parsed.form()? {
+                ArtifactForm::LinuxImage => Err(needs_fallback(&parsed)),
+                form => {
+                    let entrypoint = parsed.entrypoint()?.path.to_string_lossy().into_owned();
+                    Ok(Found {
+                        selected,
+                        form,
+                        source: Code::Entrypoint { config, layers },
+                        entrypoint: Some(entrypoint),
+                    })
+                }
+            }
+        }
+    }
+}
+
+/// The manifest that would run of `root`: itself, or for an index the one for this machine. What can't be run at all
+/// stands for itself, since it can still be kept and verified.
+///
+/// # Errors
+/// The store's own.
+pub fn selected(vyr: &Vyr, root: &Digest) -> Result<Digest> {
+    match examine(vyr, root) {
+        Ok(found) => Ok(found.selected),
+        Err(e) if matches!(e.kind(), ErrorKind::CannotStart | ErrorKind::InvalidContent) => Ok(root.clone()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The Wasm bytes, hashed as they were read.
+pub(super) struct Loaded {
+    pub(super) bytes: Vec<u8>,
+    pub(super) code: Digest,
+    seals: Vec<SealedBlob>,
+    command: Command,
+}
+
+impl Found {
+    /// Reads the Wasm. What is returned is what was hashed: nothing is read twice.
+    pub(super) fn load(&self, layout: &Layout) -> Result<Loaded> {
+        match &self.source {
+            Code::Layer(layer) => {
+                let (bytes, seal) = read_sealed(layout, layer)?;
+                if !bytes.starts_with(WASM_MAGIC) {
+                    return Err(Error::new(
+                        ErrorKind::InvalidContent,
+                        format!("layer {} is not Wasm: {}", layer.digest(), looks_like(&bytes)),
+                    )
+                    .hint("push a .wasm file, built for wasm32-wasip1 or wasm32-wasip2"));
+                }
+                Ok(Loaded { bytes, code: layer.digest().clone(), seals: vec![seal], command: Command::default() })
+            }
+            Code::Entrypoint { config, layers } => {
+                let parsed = ImageConfig::parse(&layout.read_verified(config.digest(), MAX_MANIFEST_BYTES)?)?;
+                let entrypoint = parsed.entrypoint()?;
+                let mut seals = Vec::new();
+                let mut readers = Vec::new();
+                for layer in layers {
+                    let file = layout.open_blob(layer.digest())?;
+                    seals.push(SealedBlob::before_hashing(layer.digest(), &file).map_err(|e| unreadable(layer, &e))?);
+                    readers.push((
+                        layer.clone(),
+                        Hashed {
+                            inner: file,
+                            hasher: Hasher::for_digest(layer.digest())?,
+                            wanted: layer.digest().clone(),
+                            done: false,
+                        },
+                    ));
+                }
+                let bytes = extract_entrypoint(&entrypoint.path, &parsed.rootfs.diff_ids, readers)?;
+                let code = crate::oci::sha256(&bytes);
+                let command = Command {
+                    argv0: String::new(),
+                    fixed_args: entrypoint.fixed_args,
+                    default_args: entrypoint.default_args,
+                    env: entrypoint.env,
+                };
+                Ok(Loaded { bytes, code, seals, command })
+            }
+        }
+    }
+}
+
+fn unreadable(layer: &Descriptor, e: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Storage, format!("layer {} can't be read: {e}", layer.digest()))
+}
+
+/// Reads a whole blob and hashes it.
+fn read_sealed(layout: &Layout, layer: &Descriptor) -> Result<(Vec<u8>, SealedBlob)> {
+    let file = layout.open_blob(layer.digest())?;
+    let seal = SealedBlob::before_hashing(layer.digest(), &file).map_err(|e| unreadable(layer, &e))?;
+    if layer.size() > MAX_WASM_BYTES {
+        return Err(Error::new(
+            ErrorKind::InvalidContent,
+            format!("layer {} has {} bytes; at most {MAX_WASM_BYTES} are compiled", layer.digest(), layer.size()),
+        ));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(layer.size()).unwrap_or(0));
+    file.take(layer.size() + 1).read_to_end(&mut bytes).map_err(|e| unreadable(layer, &e))?;
+    if bytes.len() as u64 != layer.size() {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!(
+                "layer {} in the store has {} bytes, not the {} that the manifest says",
+                layer.digest(),
+                bytes.len(),
+                layer.size()
+            ),
+        )
+        .hint("run `vyr pull` to fetch it again"));
+    }
+    let mut hasher = Hasher::for_digest(layer.digest())?;
+    hasher.update(&bytes);
+    let found = hasher.finish();
+    if found == *layer.digest() {
+        Ok((bytes, seal))
+    } else {
+        Err(digest_mismatch(layer.digest(), &found).hint("run `vyr pull` to fetch it again from a registry you trust"))
+    }
+}
+
+/// Hashes a compressed layer as it streams by, and turns its end into an error when the digest is another.
+struct Hashed<R> {
+    inner: R,
+    hasher: Hasher,
+    wanted: Digest,
+    done: bool,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        if count > 0 {
+            self.hasher.update(buffer.get(..count).unwrap_or_default());
+        } else if !self.done {
+            self.done = true;
+            let found = self.hasher.clone().finish();
+            if found != self.wanted {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    format!("its digest is {found}, not {}", self.wanted),
+                ));
+            }
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,300 @@
+//! Owns the way of an artifact from a registry into the store, with its signatures.
+
+use std::collections::HashSet;
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::Vyr;
+use super::resolve::stored_name;
+use crate::artifact::{ArtifactForm, Choice, ImageConfig, Manifest, Recognised, choose, recognise};
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::{Descriptor, Digest, ImageManifest, Reference, media, parse_digest, repository_of};
+use crate::registry::{BlobSink as _, Client, FetchedManifest, MemorySink, ThreadedSink};
+use crate::store::{Batch, Lease};
+use crate::trust::{self, SignatureMaterial};
+
+/// The largest config that is read into memory, in bytes.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+/// The most referrers of one digest that are looked at.
+const MAX_REFERRERS: usize = 64;
+
+/// What the content is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To have it: whatever it is.
+    Keep,
+    /// To run it: a Linux image is not fetched, since nothing here runs it yet.
+    Run,
+}
+
+/// What was pulled.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The digest of the manifest or index.
+    pub root: Digest,
+    /// Signatures that were found but can't be stored.
+    pub unusable: Vec<SignatureMaterial>,
+}
+
+/// Pulls the artifact: its manifest, for an index the one that this machine runs, all its blobs, and the signatures of
+/// both. It is listed once everything is there and verified.
+///
+/// # Errors
+/// What the registry and the store fail with.
+#[tracing::instrument(name = "pull", skip_all, fields(reference = %reference, digest))]
+pub async fn pull(vyr: &Vyr, reference: &Reference, purpose: Purpose) -> Result<Pulled> {
+    let client = vyr.client(reference)?;
+    let fetched = client.manifest(reference).await?;
+    tracing::Span::current().record("digest", tracing::field::display(&fetched.digest));
+    let store = vyr.store().await?;
+    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mut batch = store.batch()?;
+    let mut signed = vec![fetched.digest.clone()];
+    match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
+        Manifest::Image(manifest) => mover.image(&manifest, purpose).await?,
+        Manifest::Index(index) => {
+            let (Choice::Wasm(child) | Choice::Linux(child)) = choose(&index)?;
+            let below = client.manifest(&reference.clone_with_digest(child.digest().to_string())).await?;
+            let Manifest::Image(manifest) = Manifest::parse(&below.bytes, Some(&below.media_type))? else {
+                return Err(Error::new(
+                    ErrorKind::InvalidContent,
+                    format!("the index lists another index, {}, for this platform", below.digest),
+                )
+                .hint("name the inner index's own digest"));
+            };
+            mover.image(&manifest, purpose).await?;
+            mover.keep(&mut batch, &below).await?;
+            signed.push(below.digest);
+        }
+    }
+    mover.keep(&mut batch, &fetched).await?;
+    if let Some(name) = reference.digest().is_none().then(|| stored_name(reference)).flatten() {
+        batch.tag(&name, &fetched.digest)?;
+    }
+    let mut unusable = Vec::new();
+    for digest in &signed {
+        unusable.extend(mover.signatures(&mut batch, digest).await?);
+    }
+    batch.commit().await?;
+    Ok(Pulled { root: fetched.digest, unusable })
+}
+
+/// Asks the registry again for the signatures of what the store holds. Returns those that can't be stored.
+///
+/// # Errors
+/// What the registry and the store fail with.
+#[tracing::instrument(skip_all, fields(reference = %reference))]
+pub async fn refresh_signatures(
+    vyr: &Vyr,
+    reference: &Reference,
+    digests: &[Digest],
+) -> Result<Vec<SignatureMaterial>> {
+    let client = vyr.client(reference)?;
+    let store = vyr.store().await?;
+    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mut batch = store.batch()?;
+    let mut unusable = Vec::new();
+    for digest in digests {
+        unusable.extend(mover.signatures(&mut batch, digest).await?);
+    }
+    batch.commit().await?;
+    Ok(unusable)
+}
+
+struct Mover<'a> {
+    vyr: &'a Vyr,
+    client: &'a Client,
+    reference: &'a Reference,
+    lease: Lease,
+    origin: String,
+}
+
+impl Mover<'_> {
+    async fn keep(&self, batch: &mut Batch, fetched: &FetchedManifest) -> Result<()> {
+        let media_type = Some(fetched.media_type.as_str()).filter(|t| !t.is_empty());
+        batch.put_manifest(&self.lease, Some(&fetched.digest), &fetched.bytes, media_type, Some(&self.origin)).await?;
+        Ok(())
+    }
+
+    /// The config and layers of one manifest.
+    async fn image(&self, manifest: &ImageManifest, purpose: Purpose) -> Result<()> {
+        match recognise(manifest) {
+            Ok(Recognised::Image { config, .. }) if purpose == Purpose::Run => {
+                let config = ImageConfig::parse(&self.small(&config).await?)?;
+                if config.form()? == ArtifactForm::LinuxImage {
+                    return Err(needs_fallback(&config));
+                }
+            }
+            Ok(_) => {}
+            // What can't be run can still be kept: a receipt, a chart, somebody's data.
+            Err(_) if purpose == Purpose::Keep => {}
+            Err(e) => return Err(e),
+        }
+        let mut seen = HashSet::new();
+        let blobs: Vec<&Descriptor> = std::iter::once(manifest.config())
+            .chain(manifest.layers())
+            .filter(|d| seen.insert(d.digest().clone()))
+            .collect();
+        let at_once = self.vyr.config().registry.concurrency.unwrap_or(4).max(1);
+        stream::iter(blobs).map(|d| self.blob(d)).buffer_unordered(at_once).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    /// One blob, unless the store has it whole.
+    async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
+        let (digest, size) = (descriptor.digest(), descriptor.size());
+        parse_digest(digest.as_ref())?;
+        if self.present(digest, size).await? {
+            return Ok(());
+        }
+        let layout = self.vyr.layout().clone();
+        let (wanted, lease) = (digest.clone(), self.lease.clone());
+        let writer = blocking(move || Ok(layout.resume_writer(&wanted, size)?)).await?;
+        let position = writer.position();
+        let progress = self.vyr.reporter().begin(&format!("pull {}", short(digest)), size);
+        let mut sink = ThreadedSink::new(writer, position);
+        let moved = self.client.blob(self.reference, digest, size, &mut sink, &*progress).await;
+        let writer = sink.finish().await.map_err(|e| Error::new(ErrorKind::Storage, e))?;
+        if let Err(e) = moved {
+            blocking(move || {
+                writer.keep_partial();
+                Ok(())
+            })
+            .await?;
+            return Err(e);
+        }
+        blocking(move || {
+            writer.commit(&lease)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether the store has the blob whole. One that was damaged on disk is taken out, to be fetched again.
+    async fn present(&self, digest: &Digest, size: u64) -> Result<bool> {
+        let (layout, lease, digest) = (self.vyr.layout().clone(), self.lease.clone(), digest.clone());
+        let damaged = blocking(move || {
+            if lease.hold(&digest)?.is_none() {
+                return Ok(None);
+            }
+            match layout.verify_blob(&digest) {
+                Ok(found) if found == size => Ok(Some(None)),
+                Ok(found) => Err(Error::new(
+                    ErrorKind::Refused,
+                    format!("the manifest says that blob {digest} has {size} bytes, but it has {found}"),
+                )),
+                Err(_) => {
+                    let path = layout.blob_path(&digest);
+                    std::fs::remove_file(&path).map_err(|e| {
+                        Error::new(ErrorKind::Storage, format!("the damaged {} can't be removed: {e}", path.display()))
+                    })?;
+                    Ok(Some(Some(digest)))
+                }
+            }
+        })
+        .await?;
+        match damaged {
+            None => Ok(false),
+            Some(None) => Ok(true),
+            Some(Some(digest)) => {
+                self.vyr.reporter().warning(&format!("{digest} in the store was damaged; it is fetched again"));
+                Ok(false)
+            }
+        }
+    }
+
+    /// A small blob, in memory and verified.
+    async fn small(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        if descriptor.size() > MAX_CONFIG_BYTES {
+            return Err(Error::new(
+                ErrorKind::InvalidContent,
+                format!("{} has {} bytes; at most {MAX_CONFIG_BYTES} are read", descriptor.digest(), descriptor.size()),
+            ));
+        }
+        let mut sink = MemorySink::default();
+        self.client.blob(self.reference, descriptor.digest(), descriptor.size(), &mut sink, &()).await?;
+        debug_assert_eq!(sink.position(), descriptor.size());
+        crate::oci::check_digest(descriptor.digest(), &sink.0)?;
+        Ok(sink.0)
+    }
+
+    /// The signatures of `digest` in both forms, put into the store; those that can't be are returned.
+    async fn signatures(&self, batch: &mut Batch, digest: &Digest) -> Result<Vec<SignatureMaterial>> {
+        let mut unusable = Vec::new();
+        let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());
+        let tagged = Reference::with_tag(registry, repository, trust::sig_tag(digest));
+        match self.client.manifest(&tagged).await {
+            Ok(fetched) => {
+                let (layers, bad) = trust::sig_layers(&fetched.bytes);
+                let all_usable = bad.is_empty();
+                unusable.extend(bad);
+                let parsed = Manifest::parse(&fetched.bytes, Some(&fetched.media_type));
+                if let (true, Ok(Manifest::Image(manifest))) = (all_usable, parsed) {
+                    self.image(&manifest, Purpose::Keep).await?;
+                    self.keep(batch, &fetched).await?;
+                    if let Some(name) = stored_name(&tagged) {
+                        batch.tag(&name, &fetched.digest)?;
+                    }
+                } else {
+                    for layer in layers {
+                        let payload = self.small(&layer.descriptor).await?;
+                        unusable.push(layer.material(payload));
+                    }
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let referrers = self.client.referrers(self.reference, digest, Some(media::SIGSTORE_BUNDLE)).await?;
+        if referrers.len() > MAX_REFERRERS {
+            self.vyr.reporter().warning(&format!(
+                "{digest} has {} referrers; the first {MAX_REFERRERS} are looked at",
+                referrers.len()
+            ));
+        }
+        for referrer in referrers.iter().take(MAX_REFERRERS) {
+            let fetched =
+                match self.client.manifest(&self.reference.clone_with_digest(referrer.digest().to_string())).await {
+                    Ok(fetched) => fetched,
+                    // Listed and gone: a deleted signature is no signature.
+                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                };
+            match trust::bundle_descriptor(&fetched.bytes) {
+                Ok(None) => {}
+                Err(bad) => unusable.push(bad.into()),
+                Ok(Some(_)) => match Manifest::parse(&fetched.bytes, Some(&fetched.media_type)) {
+                    Ok(Manifest::Image(manifest)) => {
+                        self.image(&manifest, Purpose::Keep).await?;
+                        self.keep(batch, &fetched).await?;
+                    }
+                    _ => unusable
+                        .push(trust::Unusable::Bundle("its manifest is not an image manifest".to_owned()).into()),
+                },
+            }
+        }
+        Ok(unusable)
+    }
+}
+
+/// The message for form 5.
+pub(super) fn needs_fallback(config: &ImageConfig) -> Error {
+    Error::new(
+        ErrorKind::CannotStart,
+        format!(
+            "this is a container image for {}/{}, not Wasm: only the container fallback can run it",
+            config.os, config.architecture
+        ),
+    )
+    .hint("the fallback is not part of this version; publish a Wasm build of it, with `vyr push REF FILE`")
+}
+
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("a worker thread failed: {e}")))?
+}
+
+fn short(digest: &Digest) -> &str {
+    digest.digest().get(..12).unwrap_or(digest.digest())
+}

@@ -1,0 +1,155 @@
+//! Owns how a REF becomes a digest that the store holds.
+
+use std::str::FromStr;
+
+use super::Vyr;
+use super::pull;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::{ArtifactRef, Digest, Reference, parse_digest};
+use crate::store::LayoutSource;
+use crate::trust::SignatureMaterial;
+
+/// When the registry is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullMode {
+    /// A digest only if the store lacks it; a tag each time, with the last known digest if there is no network.
+    #[default]
+    Missing,
+    /// Each time, and no network is an error.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl FromStr for PullMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "missing" => Ok(Self::Missing),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("`{text}` is not missing, always or never")),
+        }
+    }
+}
+
+/// What a REF turned out to name, in the store by now.
+#[derive(Debug)]
+pub struct Located {
+    /// The digest of the manifest or index.
+    pub root: Digest,
+    /// `host[:port]/repository`, which trust rules match on.
+    pub repository: Option<String>,
+    /// The registry reference that was given, for asking it again.
+    pub reference: Option<Reference>,
+    /// Whether content was fetched just now.
+    pub pulled: bool,
+    /// Signatures that were found but can't be stored, since they are malformed.
+    pub unusable: Vec<SignatureMaterial>,
+}
+
+/// The name under which the store knows a tag: always with host and tag.
+#[must_use]
+pub fn stored_name(reference: &Reference) -> Option<String> {
+    reference.tag().map(|tag| format!("{}/{}:{tag}", reference.registry(), reference.repository()))
+}
+
+/// Finds what `reference` names, pulling it if need be.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when there is no such thing; what the registry or the store fails with.
+#[tracing::instrument(name = "resolve", skip_all, fields(reference = %reference))]
+pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
+    match reference {
+        ArtifactRef::Stored(digest) => stored(vyr, digest).await,
+        ArtifactRef::Layout { path, name } => {
+            let (path, select) = (path.clone(), name.clone());
+            let wanted = tokio::task::spawn_blocking(move || -> Result<Digest> {
+                Ok(LayoutSource::open(&path)?.resolve(select.as_ref())?.digest().clone())
+            })
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("reading the layout failed: {e}")))??;
+            let ArtifactRef::Layout { path, name } = reference else { unreachable!("matched above") };
+            let store = vyr.store().await?;
+            store.import(path, name.as_ref()).await?;
+            Ok(Located { root: wanted, repository: None, reference: None, pulled: true, unusable: Vec::new() })
+        }
+        ArtifactRef::Registry(reference) => in_registry(vyr, reference, mode, purpose).await,
+    }
+}
+
+async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Located> {
+    if vyr.layout().blob_size(digest)?.is_none() {
+        return Err(Error::new(ErrorKind::NotFound, format!("{digest} is not in the store"))
+            .hint("name it with its registry, as in host/repository@sha256:…, or see `vyr artifacts`"));
+    }
+    // Rules by repository apply where the store knows one single place that it came from.
+    let origins = vyr.store().await?.origins(digest).await?;
+    let repository = match origins.as_slice() {
+        [one] => Some(one.clone()),
+        _ => None,
+    };
+    Ok(Located { root: digest.clone(), repository, reference: None, pulled: false, unusable: Vec::new() })
+}
+
+async fn in_registry(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
+    let found = |root: Digest, pulled: bool, unusable| Located {
+        root,
+        repository: Some(crate::oci::repository_of(reference)),
+        reference: Some(reference.clone()),
+        pulled,
+        unusable,
+    };
+    let network = mode != PullMode::Never && !vyr.config().offline;
+    if let Some(digest) = reference.digest() {
+        let digest = parse_digest(digest)?;
+        if mode != PullMode::Always && vyr.layout().blob_size(&digest)?.is_some() && is_listed(vyr, &digest).await? {
+            return Ok(found(digest, false, Vec::new()));
+        }
+        if !network {
+            return Err(missing(vyr, &format!("{digest} is not in the store"), reference));
+        }
+        let pulled = pull::pull(vyr, reference, purpose).await?;
+        return Ok(found(pulled.root, true, pulled.unusable));
+    }
+    let name = stored_name(reference).unwrap_or_else(|| reference.whole());
+    if !network {
+        return match vyr.store().await?.resolve(&name).await? {
+            Some(digest) => Ok(found(digest, false, Vec::new())),
+            None => Err(missing(vyr, &format!("{name} is not in the store"), reference)),
+        };
+    }
+    let current = match vyr.client(reference)?.resolve(reference).await {
+        Ok(resolved) => resolved.digest,
+        Err(e) if e.kind() == ErrorKind::Unavailable && mode != PullMode::Always => {
+            let Some(digest) = vyr.store().await?.resolve(&name).await? else { return Err(e) };
+            vyr.reporter()
+                .note(&format!("{name} could not be looked up ({}); using the last known digest {digest}", e.why()));
+            return Ok(found(digest, false, Vec::new()));
+        }
+        Err(e) => return Err(e),
+    };
+    if mode != PullMode::Always && vyr.layout().blob_size(&current)?.is_some() && is_listed(vyr, &current).await? {
+        let store = vyr.store().await?;
+        if store.resolve(&name).await?.as_ref() != Some(&current) {
+            store.tag(&name, &current).await?;
+        }
+        return Ok(found(current, false, Vec::new()));
+    }
+    let pulled = pull::pull(vyr, reference, purpose).await?;
+    Ok(found(pulled.root, true, pulled.unusable))
+}
+
+async fn is_listed(vyr: &Vyr, digest: &Digest) -> Result<bool> {
+    Ok(vyr.store().await?.get(digest).await?.is_some())
+}
+
+fn missing(vyr: &Vyr, why: &str, reference: &Reference) -> Error {
+    let forbidden =
+        if vyr.config().offline { "the network is forbidden (--offline)" } else { "pulling is off (--pull never)" };
+    Error::new(ErrorKind::NotFound, format!("{why}, and {forbidden}")).hint(format_args!(
+        "run `vyr pull {}` while there is a network, or `vyr import` it from a folder",
+        reference.whole()
+    ))
+}

@@ -1,0 +1,170 @@
+//! Owns one run in the foreground, and what is known about it afterwards.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::Vyr;
+use super::prepare::{Wanted, prepare};
+use crate::artifact::ArtifactForm;
+use crate::engine::{CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec};
+use crate::error::Result;
+use crate::trust::Acceptance;
+
+/// One run.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// The artifact, and how to get it.
+    pub wanted: Wanted,
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// The guest's environment.
+    pub env: Vec<(String, String)>,
+    /// The folders it sees.
+    pub dirs: Vec<DirSpec>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Whom it may reach.
+    pub allow_net: Vec<NetRule>,
+    /// Its standard input.
+    pub stdin: Input,
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error.
+    pub stderr: Output,
+}
+
+/// What happened. The field names are stable.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// The REF as it was given.
+    pub reference: String,
+    /// The digest that it named.
+    pub digest: String,
+    /// The manifest that ran.
+    pub manifest: String,
+    /// Its form.
+    pub form: ArtifactForm,
+    /// `module` or `component`.
+    pub kind: &'static str,
+    /// The digest of the Wasm bytes.
+    pub code: String,
+    /// Why it was allowed to run.
+    pub acceptance: Acceptance,
+    /// S0, S1 or S2.
+    pub start_tier: &'static str,
+    /// When instantiation began, RFC 3339.
+    pub started_at: String,
+    /// From the request to a guest ready to be instantiated, in microseconds.
+    pub prepare_us: u64,
+    /// Instantiation, in microseconds.
+    pub instantiate_us: u64,
+    /// The guest's own run, in microseconds.
+    pub run_us: u64,
+    /// CPU time of the guest's thread, in microseconds.
+    pub cpu_us: u64,
+    /// The most linear memory it held, in bytes.
+    pub peak_memory_bytes: u64,
+    /// `exited`, `trapped`, `timed_out` or `cancelled`.
+    pub outcome: &'static str,
+    /// The outcome in words.
+    pub message: String,
+    /// The process exit code that follows from it.
+    pub exit_code: u8,
+    /// The guest's frames, for a trap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<String>,
+}
+
+/// The exit code of a guest that trapped: 128 + SIGABRT, as a shell shows a program that was aborted.
+pub const TRAPPED: u8 = 134;
+
+/// Runs it to its end. `cancel` ends it early, whatever the guest does.
+///
+/// # Errors
+/// Whatever keeps it from starting; all that happens afterwards is in the report.
+#[tracing::instrument(name = "run", skip_all, fields(reference = %request.wanted.reference, digest, tier))]
+pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> Result<RunReport> {
+    let began = Instant::now();
+    let reference = request.wanted.reference.to_string();
+    let ready = prepare(vyr, &request.wanted).await.map_err(|e| e.attempted(format_args!("run {reference}")))?;
+    let prepared_in = began.elapsed();
+    let span = tracing::Span::current();
+    span.record("digest", tracing::field::display(&ready.root));
+    span.record("tier", ready.tier);
+    let command = &ready.command;
+    let mut args = command.fixed_args.clone();
+    args.extend(if request.args.is_empty() { command.default_args.clone() } else { request.args });
+    let mut env: Vec<(String, String)> =
+        command.env.iter().filter(|(k, _)| !request.env.iter().any(|(given, _)| given == k)).cloned().collect();
+    env.extend(request.env);
+    let spec = RunSpec {
+        argv0: command.argv0.clone(),
+        args,
+        env,
+        dirs: request.dirs,
+        stdin: request.stdin,
+        stdout: request.stdout,
+        stderr: request.stderr,
+        limits: request.limits,
+        allow_net: request.allow_net,
+    };
+    let execution = ready
+        .engine
+        .run(&ready.guest, spec, cancel)
+        .await
+        .map_err(|e| crate::Error::from(e).attempted(format_args!("run {reference}")))?;
+    Ok(report(reference, &ready, prepared_in, &execution))
+}
+
+fn report(
+    reference: String,
+    ready: &super::prepare::Runnable,
+    prepared_in: Duration,
+    execution: &Execution,
+) -> RunReport {
+    let backtrace = match &execution.outcome {
+        Outcome::Trapped(trap) => trap.backtrace.clone(),
+        _ => None,
+    };
+    RunReport {
+        reference,
+        digest: ready.root.to_string(),
+        manifest: ready.selected.to_string(),
+        form: ready.form,
+        kind: if ready.component { "component" } else { "module" },
+        code: ready.code.to_string(),
+        acceptance: ready.acceptance().clone(),
+        start_tier: ready.tier,
+        started_at: rfc3339(execution.started_at),
+        prepare_us: micros(prepared_in),
+        instantiate_us: micros(execution.instantiate),
+        run_us: micros(execution.run),
+        cpu_us: micros(execution.cpu),
+        peak_memory_bytes: execution.peak_memory_bytes,
+        outcome: execution.outcome.as_str(),
+        message: execution.outcome.to_string(),
+        exit_code: exit_code(&execution.outcome),
+        backtrace,
+    }
+}
+
+/// The process exit code that stands for an outcome.
+#[must_use]
+pub fn exit_code(outcome: &Outcome) -> u8 {
+    match outcome {
+        // As the system does with a process's own code.
+        Outcome::Exited(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+        Outcome::Trapped(_) => TRAPPED,
+        Outcome::TimedOut(_) => 124,
+        Outcome::Cancelled => 130,
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}

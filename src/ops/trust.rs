@@ -1,0 +1,94 @@
+//! Owns edits of the trust policy file.
+
+use std::path::{Path, PathBuf};
+
+use super::Vyr;
+use crate::error::{Error, ErrorKind, Result};
+use crate::trust::{IdentityEntry, RuleView, TrustPolicy, VerifyingKey};
+
+/// What to trust.
+#[derive(Debug, Clone)]
+pub enum Trusted {
+    /// Whoever holds the private half of this key file.
+    Key(PathBuf),
+    /// A certificate's identity.
+    Identity {
+        /// The subject alternative name, exact or (with `regexp`) a pattern for the whole of it.
+        identity: String,
+        /// Whether it is a pattern.
+        regexp: bool,
+        /// The OIDC issuer.
+        issuer: String,
+        /// The trusted root of its Sigstore instance.
+        trusted_root: PathBuf,
+    },
+}
+
+fn load(vyr: &Vyr) -> Result<TrustPolicy> {
+    Ok(TrustPolicy::load_or_default(&vyr.config().trust_policy)?)
+}
+
+/// Adds a signer for `repository` (a prefix; empty for everything).
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a key or root that can't be read.
+pub fn add(vyr: &Vyr, repository: &str, what: &Trusted) -> Result<()> {
+    let mut policy = load(vyr)?;
+    match what {
+        Trusted::Key(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;
+            // The key itself goes into the policy: the file may be moved or changed, and trust must not follow it.
+            let key = VerifyingKey::from_pem(&text)
+                .map_err(|e| Error::from(e).attempted(format_args!("trust {}", path.display())))?;
+            policy.add_key(repository, &key.to_pem())?;
+        }
+        Trusted::Identity { identity, regexp, issuer, trusted_root } => {
+            let root = std::path::absolute(trusted_root)
+                .map_err(|e| Error::new(ErrorKind::Usage, format!("{} can't be used: {e}", trusted_root.display())))?;
+            if !root.is_file() {
+                return Err(Error::new(ErrorKind::Usage, format!("the trusted root {} is not a file", root.display()))
+                    .hint("make one with `cosign trusted-root create`"));
+            }
+            let entry = IdentityEntry {
+                identity: identity.clone(),
+                regexp: *regexp,
+                issuer: issuer.clone(),
+                trusted_root: root.to_string_lossy().into_owned(),
+            };
+            policy.add_identity(repository, &entry)?;
+        }
+    }
+    save(&vyr.config().trust_policy, policy.to_toml())
+}
+
+/// Removes one entry of a repository's rule, or the rule.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when there is no such rule or entry.
+pub fn remove(vyr: &Vyr, repository: &str, what: Option<&str>) -> Result<()> {
+    let mut policy = load(vyr)?;
+    policy.remove(repository, what)?;
+    save(&vyr.config().trust_policy, policy.to_toml())
+}
+
+/// The rules, as they apply.
+///
+/// # Errors
+/// When the policy can't be read.
+pub fn list(vyr: &Vyr) -> Result<Vec<RuleView>> {
+    Ok(load(vyr)?.rules())
+}
+
+fn save(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Storage, format!("the trust policy {} can't be written: {e}", path.display()))
+    };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed)
+}

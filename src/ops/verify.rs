@@ -1,0 +1,187 @@
+//! Owns the question to the trust policy: which signatures the store holds for a digest, and what the policy says.
+
+use super::pull::refresh_signatures;
+use super::resolve::Located;
+use super::{Vyr, audit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::trust::{self, Acceptance, Refusal, SignatureMaterial, TrustPolicy, VerifyingKey};
+
+/// The largest signature blob that is read, in bytes: over it the trust module refuses by itself.
+const MAX_SIGNATURE_BYTES: u64 = 8 << 20;
+
+/// The policy in force on this machine.
+#[derive(Debug)]
+pub struct Policy {
+    policy: TrustPolicy,
+    machine_key: Option<VerifyingKey>,
+    hash: String,
+}
+
+impl Policy {
+    /// Reads the policy and this machine's public key. No key is parsed yet: a run that was verified before needs only
+    /// the hash.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for a policy that can't be read or parsed: then nothing runs.
+    pub fn load(vyr: &Vyr) -> Result<Self> {
+        let config = vyr.config();
+        let policy = if config.trust_policy_named {
+            TrustPolicy::load(&config.trust_policy)?
+        } else {
+            TrustPolicy::load_or_default(&config.trust_policy)?
+        };
+        let path = config.home.machine_public_key();
+        let machine_key = match std::fs::read_to_string(&path) {
+            Ok(pem) => Some(VerifyingKey::from_pem(&pem)?),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::new(ErrorKind::Storage, format!("{} can't be read: {e}", path.display()))),
+        };
+        let hash = policy.hash(machine_key.as_ref()).to_string();
+        Ok(Self { policy, machine_key, hash })
+    }
+
+    /// What the memo of a verification is keyed by.
+    #[must_use]
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Whether a `reject` rule governs the repository: that can't be overruled, only edited.
+    fn rejects(&self, repository: Option<&str>) -> bool {
+        let nothing = crate::oci::sha256(b"");
+        let answer = trust::verify(&self.policy, None, repository, &nothing, &[], trust::Override::AllowUnsigned);
+        matches!(answer, Err(Refusal::RejectedByRule { .. }))
+    }
+
+    /// The rules.
+    #[must_use]
+    pub fn rules(&self) -> &TrustPolicy {
+        &self.policy
+    }
+}
+
+/// What was accepted, and for which digest: the index's or the platform manifest's.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The digest whose signature counts.
+    pub digest: Digest,
+    /// Why it may run.
+    pub acceptance: Acceptance,
+}
+
+/// Asks the policy about `located` and the manifest `selected` that runs (the same, or one that the index lists; the
+/// signature of either counts). Where the store's signatures don't do and there is a network, the registry is asked
+/// for newer ones once.
+///
+/// # Errors
+/// [`ErrorKind::Refused`], with the refusal that came nearest to success.
+#[tracing::instrument(name = "verify", skip_all, fields(digest = %located.root, repository = located.repository))]
+pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected: &Digest) -> Result<Accepted> {
+    let mut digests = vec![located.root.clone()];
+    if *selected != located.root {
+        digests.push(selected.clone());
+    }
+    let mut refusal = match ask(vyr, policy, located, &digests).await? {
+        Ok(accepted) => return Ok(accepted),
+        Err(refusal) => refusal,
+    };
+    // The artifact may have been signed after it was pulled.
+    if let Some(reference) = located.reference.clone().filter(|_| !located.pulled && !vyr.config().offline) {
+        match refresh_signatures(vyr, &reference, &digests).await {
+            Ok(unusable) => {
+                located.unusable = unusable;
+                match ask(vyr, policy, located, &digests).await? {
+                    Ok(accepted) => return Ok(accepted),
+                    Err(newer) => refusal = newer,
+                }
+            }
+            Err(e) => vyr.reporter().note(&format!("newer signatures could not be looked up: {}", e.why())),
+        }
+    }
+    Err(refusal.into())
+}
+
+/// As [`verify`], but goes on where the policy refuses, and records it first.
+///
+/// # Errors
+/// As [`verify`], but for refusals; when it can't be recorded.
+pub async fn verify_or_overrule(
+    vyr: &Vyr,
+    policy: &Policy,
+    located: &mut Located,
+    selected: &Digest,
+    verb: &str,
+    reference: &str,
+) -> Result<Accepted> {
+    let located_repository = located.repository.clone();
+    let refused = |e: &Error| e.kind() == ErrorKind::Refused && !policy.rejects(located_repository.as_deref());
+    match verify(vyr, policy, located, selected).await {
+        Err(e) if refused(&e) => {
+            audit::unsigned(vyr, verb, reference, &located.root, e.why())?;
+            vyr.reporter().warning(&format!("running although {} (--allow-unsigned)", e.why()));
+            let acceptance = Acceptance::Unverified { overruled: e.why().to_owned() };
+            Ok(Accepted { digest: located.root.clone(), acceptance })
+        }
+        other => other,
+    }
+}
+
+async fn ask(vyr: &Vyr, policy: &Policy, located: &Located, digests: &[Digest]) -> Result<Result<Accepted, Refusal>> {
+    let mut first: Option<Refusal> = None;
+    for digest in digests {
+        let mut material = stored(vyr, digest).await?;
+        material.extend(located.unusable.iter().cloned());
+        match trust::verify(
+            &policy.policy,
+            policy.machine_key.as_ref(),
+            located.repository.as_deref(),
+            digest,
+            &material,
+            trust::Override::None,
+        ) {
+            Ok(acceptance) => return Ok(Ok(Accepted { digest: digest.clone(), acceptance })),
+            // "Has no signature" says least: another digest's refusal says more.
+            Err(refusal) if first.as_ref().is_none_or(|f| matches!(f, Refusal::Unsigned { .. })) => {
+                first = Some(refusal)
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(Err(first.unwrap_or_else(|| Refusal::Unsigned { digest: located.root.to_string() })))
+}
+
+/// The signatures of `digest` that the store holds, re-hashed as they are read.
+///
+/// # Errors
+/// The store's own; a damaged signature is as one that was altered.
+pub async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Vec<SignatureMaterial>> {
+    let store = vyr.store().await?;
+    let mut material = Vec::new();
+    let wanted = trust::sig_tag(digest);
+    for (name, manifest) in store.signature_tags(digest).await? {
+        if name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted) {
+            let bytes = vyr.layout().read_verified(&manifest, MAX_MANIFEST_BYTES)?;
+            material.extend(trust::material_from_sig_manifest(&bytes, |layer| {
+                vyr.layout().read_verified(layer.digest(), MAX_SIGNATURE_BYTES)
+            })?);
+        }
+    }
+    for referrer in store.referrers(digest, None).await? {
+        let bytes = vyr.layout().read_verified(referrer.digest(), MAX_MANIFEST_BYTES)?;
+        match trust::bundle_descriptor(&bytes) {
+            Ok(None) => {}
+            Err(unusable) => material.push(unusable.into()),
+            Ok(Some(layer)) => {
+                let layer = vyr.layout().read_verified(layer.digest(), MAX_SIGNATURE_BYTES)?;
+                material.extend(trust::material_from_referrer(&bytes, layer));
+            }
+        }
+    }
+    Ok(material)
+}
+
+/// Joins what was accepted with what it was accepted for: from here on only a [`Verified`](trust::Verified) goes on.
+pub(super) fn seal<T>(value: T, accepted: Accepted) -> trust::Verified<T> {
+    trust::Verified::by_memo(value, accepted.digest, accepted.acceptance)
+}

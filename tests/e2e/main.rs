@@ -1,0 +1,18 @@
+//! The end-to-end tests: the built `vyr`, real registries, real clients. One binary, so that Wasmtime is
+//! linked once. A tool that is missing fails the test with the command that installs it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "test code: a panic is how it reports, and it reads its own environment"
+)]
+
+mod alter;
+mod forms;
+mod limits;
+mod push;
+mod reference;
+mod run;
+mod store;
+mod support;

@@ -1,0 +1,28 @@
+//! `vyr-guests all` or `vyr-guests NAME…`: builds guests and prints a path a line; without arguments, their names.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut out = std::io::stdout().lock();
+    let mut say = |line: &str| writeln!(out, "{line}").is_ok();
+    if wanted.is_empty() {
+        return if vyr_guests::names().all(&mut say) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let names = wanted.iter().flat_map(|name| match name.as_str() {
+        "all" => vyr_guests::names().map(str::to_owned).collect(),
+        one => vec![one.to_owned()],
+    });
+    for name in names {
+        match vyr_guests::build(&name) {
+            Ok(path) if say(&path.display().to_string()) => {}
+            Ok(_) => return ExitCode::FAILURE,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "vyr-guests: could not build `{name}`: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
