@@ -237,7 +237,7 @@ fn scan_layer<R: Read>(
 ) -> Result<Seen> {
     let unreadable = |e: io::Error| Error::new(ErrorKind::InvalidContent, format!("the archive can't be read: {e}"));
     let invalid = |why: String| Error::new(ErrorKind::InvalidContent, why);
-    let stream = decompressed(&descriptor.media_type().to_string(), io::BufReader::with_capacity(256 << 10, reader))?;
+    let stream = decompressed(descriptor.media_type().as_ref(), io::BufReader::with_capacity(256 << 10, reader))?;
     let mut entries_left = budget.entries;
     let mut metered = Metered { inner: stream, hasher: Hasher::for_digest(diff_id)?, budget };
     let mut seen = Seen::Nothing;
@@ -334,7 +334,7 @@ mod tests {
             header.set_mode(0o644);
             // Written raw: the crate's own setters refuse what these tests need.
             let set = |header: &mut tar::Header, name: &str| {
-                header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes())
+                header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
             };
             match item {
                 Item::File(name, bytes) => {

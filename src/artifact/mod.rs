@@ -213,7 +213,7 @@ pub enum Recognised {
 pub fn recognise(manifest: &ImageManifest) -> Result<Recognised> {
     let invalid = |why: String| Error::new(ErrorKind::InvalidContent, why);
     let config_type = manifest.config().media_type().to_string();
-    let wasm: Vec<&Descriptor> = manifest.layers().iter().filter(|l| wasm_layer(&l.media_type().to_string())).collect();
+    let wasm: Vec<&Descriptor> = manifest.layers().iter().filter(|l| wasm_layer(l.media_type().as_ref())).collect();
     match wasm.as_slice() {
         [layer] => {
             let older = layer.media_type().to_string() != media::WASM_LAYER;

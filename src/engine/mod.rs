@@ -201,6 +201,13 @@ impl Engine {
                 &mut state.wasi
             })
             .map_err(|error| format!("{error:#}"))?;
+            // Wasmtime's own turns a code of 126 and above into a trap; a guest's code is the guest's.
+            linker.allow_shadowing(true);
+            linker
+                .func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
+                    Err(wasmtime_wasi::I32Exit(code).into())
+                })
+                .map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

@@ -217,7 +217,7 @@ pub(super) fn examine(vyr: &Vyr, root: &Digest) -> Result<Found> {
                     "the store holds the index but not its manifest for this platform; run `vyr pull` again"
                 ))
             })?;
-            match Manifest::parse(&bytes, Some(&child.media_type().to_string()))? {
+            match Manifest::parse(&bytes, Some(child.media_type().as_ref()))? {
                 Manifest::Image(manifest) => (child.digest().clone(), manifest),
                 Manifest::Index(_) => {
                     return Err(Error::new(

@@ -72,7 +72,7 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
         inspect(&bytes).map_err(|e| Error::from(e).attempted(format_args!("push {}", request.file.display())))?;
     let layer = sha256(&bytes);
     let size = bytes.len() as u64;
-    let component = (info.kind == Kind::Component).then(|| ComponentConfig {
+    let component = (info.kind == Kind::Component).then_some(ComponentConfig {
         exports: info.exports,
         imports: info.imports,
         target: None,

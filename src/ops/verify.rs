@@ -143,7 +143,7 @@ async fn ask(vyr: &Vyr, policy: &Policy, located: &Located, digests: &[Digest]) 
             Ok(acceptance) => return Ok(Ok(Accepted { digest: digest.clone(), acceptance })),
             // "Has no signature" says least: another digest's refusal says more.
             Err(refusal) if first.as_ref().is_none_or(|f| matches!(f, Refusal::Unsigned { .. })) => {
-                first = Some(refusal)
+                first = Some(refusal);
             }
             Err(_) => {}
         }

@@ -1,5 +1,5 @@
 //! Connects by TCP to the address given, sends `ping` and a newline, prints the answer's first line.
-//! Ends with 0 when there was an answer, 4 when the connection was denied or failed.
+//! Ends with 0 when there was an answer, 4 (as a component: 1) when the connection was denied or failed.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
