@@ -112,13 +112,11 @@ impl<T> Verified<T> {
     /// both this digest and [`super::TrustPolicy::hash`] of the policy in force, in a store that only this user writes;
     /// then running the verification again could only say the same (a certificate is judged at its signing time, so
     /// the passing of time changes nothing).
-    #[allow(dead_code, reason = "its caller is the verification memo, a layer above")]
     pub(crate) fn by_memo(value: T, digest: Digest, acceptance: Acceptance) -> Self {
         Self { value, digest, acceptance }
     }
 
     /// The same proof for another view of the same content, such as the parsed form of its bytes.
-    #[allow(dead_code, reason = "its callers are a layer above")]
     pub(crate) fn map<U>(self, view: impl FnOnce(T) -> U) -> Verified<U> {
         Verified { value: view(self.value), digest: self.digest, acceptance: self.acceptance }
     }

@@ -10,9 +10,11 @@
 
 mod alter;
 mod forms;
+mod house;
 mod limits;
 mod push;
 mod reference;
 mod run;
 mod store;
 mod support;
+mod telemetry;

@@ -46,6 +46,12 @@ impl Home {
         self.folder.path().join("vyr")
     }
 
+    /// This machine's own key, made by the first push.
+    pub(crate) fn machine_key(&self) -> Key {
+        let keys = self.vyr_home().join("keys");
+        Key { private: keys.join("machine.key"), public: keys.join("machine.pub") }
+    }
+
     /// The store's folder, an OCI image layout.
     pub(crate) fn store(&self) -> PathBuf {
         self.vyr_home().join("store")
