@@ -356,7 +356,6 @@ mod tests {
             "localhost:5000/UPPER",
             "host/app@sha256:12",
             "sha256:zz",
-            "md5:00",
             "oci:",
             "oci::v1",
             "localhost:5000/app:",
