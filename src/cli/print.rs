@@ -52,7 +52,8 @@ impl Printer {
                 for row in rows {
                     table.add_row(cells(row));
                 }
-                self.line(table.to_string().trim_end())
+                let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+                self.line(&lines.join("\n"))
             }
         }
     }

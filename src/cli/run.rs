@@ -18,8 +18,8 @@ use crate::ops::run::{RunReport, RunRequest, run};
 pub(super) struct Run {
     /// The artifact
     reference: ArtifactRef,
-    /// Arguments of the guest
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
+    /// Arguments of the guest, after --
+    #[arg(last = true, value_name = "ARG")]
     args: Vec<String>,
     /// Set a variable in the guest's environment (repeatable); nothing is inherited
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
