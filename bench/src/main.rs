@@ -1,1 +1,74 @@
-fn main() {}
+//! Measures `vyr` against what a user would pick instead. Each comparison is a ratio of interleaved runs on one machine,
+//! and each sample is kept in `bench/results/`; `docs/benchmarks.md` is made from those files by `report`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
+#![allow(clippy::disallowed_methods, reason = "it sets up its own environment")]
+
+mod inside;
+mod process;
+mod pull;
+mod report;
+mod samples;
+mod stage;
+mod store;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of vyr
+#[derive(Debug, Parser)]
+struct Bench {
+    /// A few samples only: shows that the harness works, says nothing about speed
+    #[arg(long, global = true)]
+    quick: bool,
+    /// The folder for raw samples
+    #[arg(long, global = true, default_value = "bench/results")]
+    results: PathBuf,
+    /// The vyr to measure [default: the one built beside this program]
+    #[arg(long, global = true)]
+    vyr: Option<PathBuf>,
+    /// The wasmtime to compare with [default: the one that `install` made, else on the PATH]
+    #[arg(long, global = true)]
+    wasmtime: Option<PathBuf>,
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Part {
+    /// Build the wasmtime command to compare with, once, from its source
+    Install,
+    /// Whole process: vyr run, wasmtime run, crun run
+    RunProcess,
+    /// In process: S3 and S2 starts against bare Wasmtime
+    InProcess,
+    /// Pull of 512 MiB: vyr pull, oras pull
+    Pull,
+    /// vyr run with 100,000 artifacts in the store, against an empty one
+    StoreSize,
+    /// Write docs/benchmarks.md from the raw samples
+    Report,
+    /// All of the above but install
+    All,
+}
+
+fn main() -> Result<()> {
+    let bench = Bench::parse();
+    let stage = stage::Stage::new(&bench)?;
+    match bench.part {
+        Part::Install => stage::install_wasmtime(),
+        Part::RunProcess => process::measure(&stage),
+        Part::InProcess => inside::measure(&stage),
+        Part::Pull => pull::measure(&stage),
+        Part::StoreSize => store::measure(&stage),
+        Part::Report => report::write(&stage),
+        Part::All => {
+            process::measure(&stage)?;
+            inside::measure(&stage)?;
+            pull::measure(&stage)?;
+            store::measure(&stage)?;
+            report::write(&stage)
+        }
+    }
+}
