@@ -10,7 +10,7 @@ use crate::artifact::{ArtifactForm, Choice, ImageConfig, Manifest, Recognised, c
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Descriptor, Digest, ImageManifest, Reference, media, parse_digest, repository_of};
 use crate::registry::{BlobSink as _, Client, FetchedManifest, MemorySink, ThreadedSink};
-use crate::store::{Batch, Lease};
+use crate::store::{Batch, Lease, StoreError};
 use crate::trust::{self, SignatureMaterial};
 
 /// The largest config that is read into memory, in bytes.
@@ -154,15 +154,19 @@ impl Mover<'_> {
         let progress = self.vyr.reporter().begin(&format!("pull {}", short(digest)), size);
         let mut sink = ThreadedSink::new(writer, position);
         let moved = self.client.blob(self.reference, digest, size, &mut sink, &*progress).await;
-        let writer = sink.finish().await.map_err(|e| Error::new(ErrorKind::Storage, e))?;
+        let finished = sink.finish().await;
         if let Err(e) = moved {
-            blocking(move || {
-                writer.keep_partial();
-                Ok(())
-            })
-            .await?;
+            // A writer that itself failed is no use for going on; then the transfer's error says why.
+            if let Ok(writer) = finished {
+                blocking(move || {
+                    writer.keep_partial();
+                    Ok(())
+                })
+                .await?;
+            }
             return Err(e);
         }
+        let writer = finished.map_err(|e| Error::from(StoreError::from_write(e, self.vyr.layout().home())))?;
         blocking(move || {
             writer.commit(&lease)?;
             Ok(())

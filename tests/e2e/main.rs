@@ -9,11 +9,14 @@
 )]
 
 mod alter;
+mod crash;
+mod faults;
 mod forms;
 mod house;
 mod limits;
 mod push;
 mod reference;
+mod refusals;
 mod run;
 mod store;
 mod support;

@@ -1,13 +1,15 @@
 //! What the end-to-end tests stand on: real tools, a real registry, a home of one's own, the six forms.
 
 mod artifacts;
+mod bad_registry;
 mod home;
 mod process;
 mod registry;
 mod tools;
 
-pub(crate) use artifacts::{FORMS, Form};
-pub(crate) use home::Home;
+pub(crate) use artifacts::{FORMS, Form, tar_of};
+pub(crate) use bad_registry::{BadRegistry, Reply};
+pub(crate) use home::{Home, Key};
 pub(crate) use process::run;
 pub(crate) use registry::{PASSWORD, Registry, USER};
 pub(crate) use tools::tool;
