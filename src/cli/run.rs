@@ -75,8 +75,8 @@ impl Run {
             report = &mut guest => report?,
             () = interrupted() => {
                 cancel.cancel();
-                // While it is still being prepared there is no guest to end.
-                match tokio::time::timeout(Duration::from_secs(2), &mut guest).await {
+                // A guest ends within some ticks of its clock; while it is still being prepared there is none to end.
+                match tokio::time::timeout(Duration::from_millis(500), &mut guest).await {
                     Ok(report) => report?,
                     Err(_) => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the guest started")),
                 }

@@ -62,6 +62,12 @@ impl Runnable {
     pub fn acceptance(&self) -> &Acceptance {
         self.guest.acceptance()
     }
+
+    /// The digest whose signature counts: that of what was asked for, or of the manifest in it that runs.
+    #[must_use]
+    pub fn signed(&self) -> &Digest {
+        self.guest.digest()
+    }
 }
 
 /// Makes an artifact ready to run.
@@ -110,7 +116,7 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
     let prepared = engine.prepare(&compiled)?;
     Ready::touch(vyr, &conditions);
     Ok(Some(Runnable {
-        guest: Verified::by_memo(prepared, digest.clone(), ready.acceptance),
+        guest: Verified::by_memo(prepared, parse_digest(&ready.signed)?, ready.acceptance),
         engine,
         command: ready.command,
         _pin: pin,
@@ -162,6 +168,7 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         command.clone(),
         loaded.seals,
         verified.acceptance().clone(),
+        verified.digest(),
     );
     if let Err(e) = ready.save(vyr, &conditions) {
         tracing::warn!(error = %e, "what was proven can't be kept; the next run proves it again");

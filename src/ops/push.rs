@@ -115,8 +115,12 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
         ArtifactRef::Registry(reference) => {
             let client = vyr.client(reference)?;
             client.push_blob_bytes(reference, &sha256(&config), config.into(), None, &()).await?;
+            // Where this very artifact went before, on the same registry, its blob can be mounted instead of sent.
+            let here = format!("{}/", reference.registry());
+            let origins = store.origins(&digest).await?;
+            let elsewhere = origins.iter().filter_map(|o| o.strip_prefix(&here)).find(|o| *o != reference.repository());
             let progress = vyr.reporter().begin(&format!("push {}", request.file.display()), size);
-            client.push_blob(reference, &layer, size, &vyr.layout().blob_path(&layer), None, &*progress).await?;
+            client.push_blob(reference, &layer, size, &vyr.layout().blob_path(&layer), elsewhere, &*progress).await?;
             drop(progress);
             client.push_manifest(reference, media::MANIFEST, &manifest).await?;
             if let Some(name) = stored_name(reference) {

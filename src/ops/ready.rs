@@ -91,6 +91,8 @@ pub(super) struct Ready {
     pub(super) blobs: Vec<SealedBlob>,
     /// Why it may run.
     pub(super) acceptance: Acceptance,
+    /// The digest whose signature counts: the root's or the selected manifest's.
+    pub(super) signed: String,
     policy: String,
     repository: Option<String>,
 }
@@ -140,6 +142,7 @@ impl Ready {
         command: Command,
         blobs: Vec<SealedBlob>,
         acceptance: Acceptance,
+        signed: &Digest,
     ) -> Self {
         Self {
             root: conditions.root.to_string(),
@@ -150,6 +153,7 @@ impl Ready {
             command,
             blobs,
             acceptance,
+            signed: signed.to_string(),
             policy: conditions.policy.to_owned(),
             repository: conditions.repository.map(str::to_owned),
         }

@@ -49,6 +49,8 @@ pub struct RunReport {
     pub kind: &'static str,
     /// The digest of the Wasm bytes.
     pub code: String,
+    /// The digest whose signature counts: `digest` or `manifest`.
+    pub signed_digest: String,
     /// Why it was allowed to run.
     pub acceptance: Acceptance,
     /// S0, S1 or S2.
@@ -134,6 +136,7 @@ fn report(
         form: ready.form,
         kind: if ready.component { "component" } else { "module" },
         code: ready.code.to_string(),
+        signed_digest: ready.signed().to_string(),
         acceptance: ready.acceptance().clone(),
         start_tier: ready.tier,
         started_at: rfc3339(execution.started_at),

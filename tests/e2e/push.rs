@@ -31,6 +31,42 @@ fn push_prints_the_digest_alone_and_both_cosigns_verify_it() {
 }
 
 #[test]
+fn of_an_index_the_signature_that_counts_is_recorded() {
+    let (registry, signer) = (Registry::start(), Home::new());
+    let key = signer.key("cosign");
+    for (repository, inner) in [("index", false), ("inner", true)] {
+        let home = Home::new();
+        home.trust(&key);
+        let digest = home.push_dual(&registry, repository, "v1", &guest("hello-p1"));
+        let reference = registry.by_digest(repository, &digest);
+        home.vyr(["run", &reference]).expect(126);
+        let index = home.tool("crane", ["manifest", &reference]).expect(0).stdout;
+        let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+        let wasm =
+            index["manifests"].as_array().unwrap().iter().find(|m| m["platform"]["architecture"] == "wasm").unwrap();
+        let signed = if inner { wasm["digest"].as_str().unwrap() } else { &digest };
+        home.cosign3_sign(&registry.by_digest(repository, signed), &key);
+        for _ in 0..2 {
+            home.vyr(["run", "--report", "report.json", &reference]).expect(0);
+            let report: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(home.work().join("report.json")).unwrap()).unwrap();
+            assert_eq!(report["signed_digest"], signed, "{repository}: {report}");
+            assert_eq!((&report["digest"], &report["manifest"]), (&digest.as_str().into(), &wasm["digest"]));
+        }
+    }
+}
+
+#[test]
+fn the_same_artifact_is_mounted_from_where_it_was_pushed_before() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let wasm = guest("hello-p1");
+    home.vyr(["push", &registry.reference("first", "v1"), wasm.to_str().unwrap()]).expect(0);
+    let second = home.vyr(["push", &registry.reference("second", "v1"), wasm.to_str().unwrap()]).expect(0);
+    assert!(registry.log().contains("mount="), "the registry was asked to mount");
+    Home::new().vyr(["run", "--allow-unsigned", second.stdout.trim()]).expect(0);
+}
+
+#[test]
 fn push_and_run_work_at_once_with_this_machine_s_own_key() {
     let (registry, home) = (Registry::start(), Home::new());
     let pushed = home.vyr(["push", &registry.reference("app", "v1"), guest("hello").to_str().unwrap()]).expect(0);

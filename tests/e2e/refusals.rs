@@ -59,7 +59,6 @@ fn a_signature_for_another_repository_is_refused() {
 fn a_bundle_that_is_malformed_or_huge_is_refused() {
     let (registry, home) = (Registry::start(), Home::new());
     let kind = "application/vnd.dev.sigstore.bundle.v0.3+json";
-    // Two guests: the same one pushed twice in a second is one digest, and signatures belong to digests.
     let cases = [
         ("bad", "hello-p1", b"{\"mediaType\": 7}".to_vec(), "malformed"),
         ("huge", "hello", vec![b' '; 3 << 20], "too large"),

@@ -156,9 +156,10 @@ impl Home {
     #[track_caller]
     pub(crate) fn oras_push(&self, reference: &str, wasm: &Path) -> String {
         fs::copy(wasm, self.work().join("app.wasm")).unwrap_or_else(|e| panic!("{}: {e}", wasm.display()));
-        let pushed = self
-            .tool("oras", ["push", "--format", "go-template={{.digest}}", reference, "app.wasm:application/wasm"])
-            .expect(0);
+        // oras writes the second into the manifest; with the reference too, no two pushes are one digest by chance.
+        let annotation = format!("example.reference={reference}");
+        let words = ["push", "--format", "go-template={{.digest}}", "--annotation", &annotation, reference];
+        let pushed = self.tool("oras", words.into_iter().chain(["app.wasm:application/wasm"])).expect(0);
         pushed.stdout.trim().to_owned()
     }
 
