@@ -9,6 +9,8 @@
 )]
 
 mod alter;
+mod crash;
+mod faults;
 mod forms;
 mod house;
 mod limits;

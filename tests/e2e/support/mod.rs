@@ -1,15 +1,17 @@
 //! What the end-to-end tests stand on: real tools, a real registry, a home of one's own, the six forms.
 
 mod artifacts;
+mod bad_registry;
 mod home;
 mod process;
 mod registry;
 mod tools;
 
-pub(crate) use artifacts::{FORMS, Form};
+pub(crate) use artifacts::{FORMS, Form, tar_of};
+pub(crate) use bad_registry::{Act, BadRegistry, Content};
 pub(crate) use home::Home;
-pub(crate) use process::run;
-pub(crate) use registry::{PASSWORD, Registry, USER};
+pub(crate) use process::{Output, run};
+pub(crate) use registry::{PASSWORD, Registry, USER, free_port};
 pub(crate) use tools::tool;
 
 use sha2::Digest as _;
