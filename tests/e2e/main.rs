@@ -15,6 +15,7 @@ mod forms;
 mod house;
 mod limits;
 mod push;
+mod refusals;
 mod reference;
 mod run;
 mod store;
