@@ -237,7 +237,8 @@ fn allow_unsigned_is_recorded() {
     for count in 1..=2 {
         scene.home.vyr(["run", "--allow-unsigned", &reference]).expect(0);
         let text = fs::read_to_string(&audit).unwrap();
-        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("one JSON document a line")).collect();
+        let lines: Vec<Value> =
+            text.lines().map(|l| serde_json::from_str(l).expect("one JSON document a line")).collect();
         assert_eq!(lines.len(), count, "{text}");
         let line = lines.last().unwrap();
         assert_eq!((&line["digest"], &line["reference"]), (&json!(scene.digest), &json!(reference)));
