@@ -154,7 +154,17 @@ impl Mover<'_> {
         let progress = self.vyr.reporter().begin(&format!("pull {}", short(digest)), size);
         let mut sink = ThreadedSink::new(writer, position);
         let moved = self.client.blob(self.reference, digest, size, &mut sink, &*progress).await;
-        let writer = sink.finish().await.map_err(|e| Error::new(ErrorKind::Storage, e))?;
+        let writer = match sink.finish().await {
+            Ok(writer) => writer,
+            Err(e) => {
+                // Where the disk failed in the middle, the transfer already said how; after that the sink only knows that.
+                return Err(match moved {
+                    Err(first) if first.kind() == ErrorKind::Storage => first,
+                    _ => Error::new(ErrorKind::Storage, format!("blob {digest} can't be written: {e}"))
+                        .hint("check the data folder's owner and free space, or set VYR_HOME to another"),
+                });
+            }
+        };
         if let Err(e) = moved {
             blocking(move || {
                 writer.keep_partial();
