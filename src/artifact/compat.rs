@@ -161,9 +161,10 @@ pub fn extract_entrypoint<R: Read>(
         let diff_id = parse_digest(diff_id)
             .map_err(|_| invalid(format!("the image config's diff ID `{diff_id}` is not a digest")))?;
         let name = descriptor.digest().to_string();
-        match scan_layer(wanted, &descriptor, reader, &diff_id, &mut budget)
-            .map_err(|e| e.attempted(format_args!("read layer {name}")))?
-        {
+        match scan_layer(wanted, &descriptor, reader, &diff_id, &mut budget).map_err(|e| {
+            e.attempted(format_args!("read layer {name}"))
+                .hint("do not unpack it; ask who published it for a new build")
+        })? {
             Seen::Nothing => {}
             Seen::File(bytes) => found = Some(bytes),
             Seen::Removed => found = None,

@@ -117,7 +117,8 @@ impl Manifest {
         };
         let count_checked = |count: usize, what: &str| {
             if count > MAX_DESCRIPTORS {
-                Err(invalid(format!("the manifest lists {count} {what}; at most {MAX_DESCRIPTORS} are accepted")))
+                Err(invalid(format!("the manifest lists {count} {what}; at most {MAX_DESCRIPTORS} are accepted"))
+                    .hint("no honest artifact looks like this; ask who published it"))
             } else {
                 Ok(())
             }

@@ -64,6 +64,10 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
     match reference {
         ArtifactRef::Stored(digest) => stored(vyr, digest).await,
         ArtifactRef::Layout { path, name } => {
+            if !path.exists() {
+                return Err(Error::new(ErrorKind::NotFound, format!("there is no {}", path.display()))
+                    .hint("name a folder or tar in the OCI image layout, as `vyr export` and `oras` write it"));
+            }
             let (path, select) = (path.clone(), name.clone());
             let wanted = tokio::task::spawn_blocking(move || -> Result<Digest> {
                 Ok(LayoutSource::open(&path)?.resolve(select.as_ref())?.digest().clone())

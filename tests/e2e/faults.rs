@@ -1,297 +1,424 @@
-//! Bad input and bad company: each fault ends with the documented code and words to act on, and leaves nothing behind.
+//! Bad input, bad registries and bad disks: each a clear error with the documented exit code, and nothing half-written.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vyr_guests::guest;
 
-use crate::support::{BadRegistry, Home, Registry, Reply, sha256, tar_of};
+use crate::support::{Act, BadRegistry, Content, Home, Output, Registry, free_port, run, sha256, tar_of};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const WASM: &[u8] = b"\0asm\x01\0\0\0";
-
-/// A home whose registry client gives up soon.
-fn hasty() -> Home {
+/// A home that gives up soon.
+fn impatient() -> Home {
     let home = Home::new();
     fs::create_dir_all(home.vyr_home()).unwrap();
     fs::write(
         home.vyr_home().join("config.toml"),
-        "[registry]\nread-timeout-seconds = 1\nconnect-timeout-seconds = 1\nretries = 1\n",
+        "[registry]\nconnect-timeout-seconds = 1\nread-timeout-seconds = 1\nretries = 1\n",
     )
     .unwrap();
     home
 }
 
-/// Nothing is listed, and no file of a write is left but a partial download, which the next pull goes on from.
-fn nothing_left(home: &Home) {
+/// Nothing is listed, nothing is left in `ingest` but what a later pull resumes, and each blob is what its name says.
+#[track_caller]
+fn nothing_half_written(home: &Home) {
     let listed = home.vyr(["artifacts", "--all", "--output", "json"]).expect(0);
-    assert_eq!(listed.stdout.trim(), "[]");
-    let left: Vec<_> = fs::read_dir(home.vyr_home().join("ingest"))
-        .map(|d| d.map(|e| e.unwrap().path()).collect())
-        .unwrap_or_default();
-    assert!(left.iter().all(|p| p.extension().is_some_and(|e| e == "partial")), "{left:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).expect("one JSON document");
+    assert_eq!(listed, json!([]), "nothing is listed");
+    for entry in fs::read_dir(home.vyr_home().join("ingest")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        assert!(path.extension().is_some_and(|e| e == "partial"), "{} is left", path.display());
+    }
+    for entry in fs::read_dir(home.store().join("blobs/sha256")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let hex = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(sha256(&fs::read(&path).unwrap()), format!("sha256:{hex}"), "{} is whole", path.display());
+    }
 }
 
-fn manifest(layers: &[(&[u8], u64)]) -> Vec<u8> {
-    json!({
-        "schemaVersion": 2, "mediaType": MANIFEST,
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2},
-        "layers": layers.iter().map(|(bytes, size)| json!({"mediaType": "application/wasm", "digest": sha256(bytes), "size": size})).collect::<Vec<_>>(),
-    })
-    .to_string()
-    .into_bytes()
+/// An error that says what was attempted, why, and what to do next; no guest ran.
+#[track_caller]
+fn told(output: Output, code: i32, words: &[&str]) -> Output {
+    let output = output.expect(code).says(words);
+    assert_eq!(output.stdout, "", "nothing on stdout");
+    for part in ["error: could not ", "\n  why: ", "\n  next: "] {
+        assert_eq!(output.stderr.matches(part).count(), 1, "what, why and next, once each:\n{}", output.stderr);
+    }
+    assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
+    output
 }
 
-/// A registry that serves `manifest` under any name and for each blob what `blob` says.
-fn serving(manifest: Vec<u8>, blob: impl Fn(&str) -> Reply + Send + Sync + 'static) -> BadRegistry {
-    BadRegistry::start(move |path| match path {
-        p if p.contains("/manifests/sha256-") || p.contains("/referrers/") => {
-            Reply::Whole(404, "application/json", b"{}".to_vec())
+/// `vyr run` by digest against a registry that serves a good artifact, but for what `script` does.
+#[track_caller]
+fn refused(code: i32, words: &[&str], script: impl Fn(&str, &Content) -> Act + Send + Sync + 'static) -> Output {
+    let home = impatient();
+    let content = Content::of(&fs::read(guest("hello-p1")).unwrap());
+    let (digest, shared) = (content.digest(), content.clone());
+    let registry = BadRegistry::start(content, move |path| script(path, &shared));
+    let reference = registry.by_digest("app", &digest);
+    let output = told(home.vyr(["run", "--allow-unsigned", &reference]), code, &[&[&*reference], words].concat());
+    nothing_half_written(&home);
+    output
+}
+
+fn is_layer(path: &str, content: &Content) -> bool {
+    path.contains("/blobs/") && path.ends_with(&content.layer)
+}
+
+#[test]
+fn an_honest_scripted_registry_is_no_fault() {
+    let home = impatient();
+    let content = Content::of(&fs::read(guest("hello-p1")).unwrap());
+    let digest = content.digest();
+    let registry = BadRegistry::start(content, |_| Act::Honest);
+    let ran = home.vyr(["run", "--allow-unsigned", &registry.by_digest("app", &digest)]).expect(0);
+    assert_eq!(ran.stdout, "hello from wasm\n");
+    let ran = home.vyr(["run", "--allow-unsigned", &registry.reference("app", "v1")]).expect(0);
+    assert_eq!(ran.stdout, "hello from wasm\n");
+}
+
+#[test]
+fn a_manifest_of_another_digest_is_refused() {
+    let other = Content::of(b"\0asm\x01\0\0\0").manifest;
+    let found = sha256(&other);
+    refused(126, &["digest", &found], move |path, _| {
+        if path.contains("/manifests/sha256:") { Act::Swap(other.clone()) } else { Act::Honest }
+    });
+}
+
+#[test]
+fn a_blob_of_another_digest_is_refused() {
+    refused(126, &["digest"], |path, content| {
+        if !is_layer(path, content) {
+            return Act::Honest;
         }
-        p if p.contains("/manifests/") => Reply::Whole(200, MANIFEST, manifest.clone()),
-        p if p.contains(&sha256(b"{}")) => Reply::Whole(200, "application/json", b"{}".to_vec()),
-        p if p.contains("/blobs/") => blob(p),
-        _ => Reply::Whole(200, "application/json", b"{}".to_vec()),
-    })
+        let mut bytes = fs::read(guest("hello-p1")).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        Act::Swap(bytes)
+    });
 }
 
 #[test]
-fn a_registry_that_lies_about_content_is_refused() {
-    let honest = manifest(&[(WASM, 8)]);
-    let digest = sha256(&honest);
-    let cases: Vec<(&str, BadRegistry, i32, &str)> = vec![
-        ("another manifest", serving(manifest(&[(b"other", 5)]), |_| Reply::Hang), 126, "digest"),
-        (
-            "another blob",
-            serving(honest.clone(), |_| Reply::Whole(200, "application/octet-stream", b"\0asmEVIL".to_vec())),
-            126,
-            "digest",
-        ),
-        (
-            "a longer blob",
-            serving(honest.clone(), |_| Reply::Whole(200, "application/octet-stream", vec![7; 900])),
-            126,
-            "bytes",
-        ),
-        (
-            "a shorter blob",
-            serving(honest.clone(), |_| Reply::Whole(200, "application/octet-stream", b"\0asm".to_vec())),
-            126,
-            "bytes",
-        ),
-        ("a cut blob", serving(honest.clone(), |_| Reply::Cut(8, b"\0asm".to_vec())), 125, "blob"),
-    ];
-    for (what, registry, code, word) in cases {
-        let home = hasty();
-        let ran = home.vyr(["run", "--allow-unsigned", &format!("{}/app@{digest}", registry.host)]).expect(code);
-        assert!(ran.stderr.contains(word) && ran.stderr.contains("next:"), "{what}: {}", ran.stderr);
-        nothing_left(&home);
-    }
+fn a_truncated_blob_is_an_error_and_a_later_pull_goes_on() {
+    let bytes = fs::read(guest("hello-p1")).unwrap();
+    refused(125, &["broke", "end of file"], move |path, content| {
+        if is_layer(path, content) { Act::Lie(bytes.len(), bytes[..100].to_vec()) } else { Act::Honest }
+    });
 }
 
 #[test]
-fn bombs_are_refused_before_they_are_read() {
-    let many: Vec<(&[u8], u64)> = vec![(WASM, 8); 5000];
-    let layers = manifest(&many);
-    let mut huge = manifest(&[(WASM, 8)]);
-    huge.resize(5 << 20, b' ');
-    for (what, body, words) in [("5000 layers", layers, "5000 layers"), ("a manifest of 5 MiB", huge, "4194304")] {
-        let digest = sha256(&body);
-        let registry = serving(body, |_| Reply::Hang);
-        let home = hasty();
-        let ran = home.vyr(["run", "--allow-unsigned", &format!("{}/app@{digest}", registry.host)]);
-        assert!(matches!(ran.status, 125 | 126), "{what}: {ran:?}");
-        assert!(ran.stderr.contains(words) || ran.stderr.contains("4 MiB"), "{what}: {}", ran.stderr);
-        nothing_left(&home);
-    }
+fn a_registry_that_announces_another_length_is_caught() {
+    let bytes = fs::read(guest("hello-p1")).unwrap();
+    let short = bytes.clone();
+    let output =
+        refused_any(
+            move |path, content| {
+                if is_layer(path, content) { Act::Swap(short[..short.len() - 1].to_vec()) } else { Act::Honest }
+            },
+        );
+    assert!(output.stderr.contains("bytes"), "{}", output.stderr);
+    let output =
+        refused_any(
+            move |path, content| {
+                if is_layer(path, content) { Act::Swap([&bytes[..], b"more"].concat()) } else { Act::Honest }
+            },
+        );
+    assert!(output.stderr.contains("bytes"), "{}", output.stderr);
+}
+
+/// As [`refused`], where 125 and 126 are both true: the answer contradicts the descriptor.
+#[track_caller]
+fn refused_any(script: impl Fn(&str, &Content) -> Act + Send + Sync + 'static) -> Output {
+    let home = impatient();
+    let content = Content::of(&fs::read(guest("hello-p1")).unwrap());
+    let (digest, shared) = (content.digest(), content.clone());
+    let registry = BadRegistry::start(content, move |path| script(path, &shared));
+    let output = home.vyr(["run", "--allow-unsigned", &registry.by_digest("app", &digest)]);
+    assert!(matches!(output.status, 125 | 126), "{output:?}");
+    nothing_half_written(&home);
+    let code = output.status;
+    told(output, code, &[])
 }
 
 #[test]
-fn each_status_has_its_code_and_its_words() {
-    for (status, code, words) in
-        [(401, 125, "log"), (403, 125, "403"), (404, 127, "no"), (429, 125, "429"), (500, 125, "500")]
-    {
-        let registry = BadRegistry::start(move |_| {
-            Reply::Whole(status, "application/json", br#"{"errors":[{"code":"X","message":"because"}]}"#.to_vec())
-        });
-        let home = hasty();
-        let ran = home.vyr(["run", &format!("{}/app:v1", registry.host)]).expect(code);
-        assert!(ran.stderr.contains(words) && ran.stderr.contains(&registry.host), "{status}: {}", ran.stderr);
-        assert!(ran.stderr.contains("next:"), "{status}: {}", ran.stderr);
-        let expected = if matches!(status, 429 | 500) { 2 } else { 1 };
-        assert!(registry.asked() >= expected, "{status}: transient faults are tried again");
-        nothing_left(&home);
-    }
+fn a_reset_in_the_body_is_an_error() {
+    let bytes = fs::read(guest("hello-p1")).unwrap();
+    refused(125, &[], move |path, content| {
+        if is_layer(path, content) { Act::Reset(bytes.len(), bytes[..1000].to_vec()) } else { Act::Honest }
+    });
 }
 
 #[test]
-fn a_registry_that_hangs_or_is_not_there_ends_in_time() {
-    let registry = BadRegistry::start(|_| Reply::Hang);
-    let home = hasty();
-    let ran = home.vyr(["run", &format!("{}/app:v1", registry.host)]).expect(125).says(&["next:"]);
-    assert!(ran.took.as_secs() < 20, "{:?}", ran.took);
-    home.vyr(["run", "localhost:9/app:v1"]).expect(125).says(&["localhost:9", "connection", "next:"]);
-    home.vyr(["run", "--offline", "localhost:9/app:v1"]).expect(127).says(&["--offline", "vyr pull"]);
-    nothing_left(&home);
+fn a_manifest_over_4_mib_is_not_read() {
+    let big = format!("{{\"pad\":\"{}\"}}", "x".repeat(5 << 20)).into_bytes();
+    let digest = sha256(&big);
+    let home = impatient();
+    let registry = BadRegistry::start(Content::of(b""), move |path| {
+        if path.contains("/manifests/") { Act::Swap(big.clone()) } else { Act::Honest }
+    });
+    let output = home.vyr(["run", "--allow-unsigned", &registry.by_digest("app", &digest)]);
+    assert!(matches!(output.status, 125 | 126), "{output:?}");
+    let code = output.status;
+    told(output, code, &["4194304"]);
+    nothing_half_written(&home);
 }
 
 #[test]
-fn words_that_make_no_sense_are_usage_errors() {
-    let home = Home::new();
-    for words in [
-        &["run"][..],
-        &["run", "UPPER CASE"],
-        &["run", "localhost:5000/app@sha256:12"],
-        &["run", "--memory", "much", "localhost:5000/app"],
-        &["run", "--timeout", "5", "localhost:5000/app"],
-        &["run", "--allow-net", "nowhere", "localhost:5000/app"],
-        &["run", "--no-such-flag", "localhost:5000/app"],
-        &["frobnicate"],
-        &[
-            "push",
-            "localhost:5000/app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-            "x.wasm",
-        ],
-        &["trust", "add"],
-    ] {
-        home.vyr(words).expect(2);
-    }
-    fs::create_dir_all(home.vyr_home()).unwrap();
-    fs::write(home.vyr_home().join("config.toml"), "ofline = true\n").unwrap();
-    home.vyr(["artifacts"]).expect(2).says(&["ofline", "config.toml"]);
-    fs::remove_file(home.vyr_home().join("config.toml")).unwrap();
-    fs::write(home.vyr_home().join("trust.toml"), "version = 1\ndefalt = \"reject\"\n").unwrap();
-    let ran = home.vyr(["trust", "ls"]);
-    assert!(matches!(ran.status, 2 | 126) && ran.stderr.contains("defalt"), "{ran:?}");
-}
-
-#[test]
-fn layers_that_lead_out_of_the_image_are_refused() {
-    let registry = Registry::start();
-    let evil: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("dotdot", raw_tar("../evil", b'0', ""), "../evil"),
-        ("absolute", raw_tar("/etc/evil", b'0', ""), "/etc/evil"),
-        ("hardlink", raw_tar("app.wasm", b'1', "../../etc/passwd"), "hard link"),
-        ("symlink", raw_tar("app.wasm", b'2', "/etc/passwd"), "link"),
-        ("elf", tar_of(&[("app.wasm", b"\x7fELF and so on")]), "ELF"),
-    ];
-    for (name, layer, words) in evil {
-        let home = Home::new();
-        let folder = layout(&home, name, &layer);
-        home.tool("oras", ["copy", "--from-oci-layout", &format!("{folder}:v1"), &registry.reference(name, "v1")])
-            .expect(0);
-        home.vyr(["run", "--allow-unsigned", &registry.reference(name, "v1")]).expect(125).says(&[words]);
-    }
-}
-
-/// A tar with one entry whose name and link no well-behaved writer would write.
-fn raw_tar(name: &str, kind: u8, link: &str) -> Vec<u8> {
-    let mut header = [0_u8; 512];
-    header[..name.len()].copy_from_slice(name.as_bytes());
-    header[100..107].copy_from_slice(b"0000644");
-    header[124..135].copy_from_slice(b"00000000000");
-    header[136..147].copy_from_slice(b"00000000000");
-    header[148..156].copy_from_slice(b"        ");
-    header[156] = kind;
-    header[157..157 + link.len()].copy_from_slice(link.as_bytes());
-    header[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
-    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    let mut tar = header.to_vec();
-    tar.resize(512 * 3, 0);
-    tar
-}
-
-/// A layout of a compat image with one uncompressed layer.
-fn layout(home: &Home, name: &str, layer: &[u8]) -> String {
-    let blob = |bytes: &[u8]| {
-        let digest = sha256(bytes);
-        home.write(&format!("{name}/blobs/sha256/{}", &digest[7..]), bytes);
-        (digest, bytes.len())
-    };
-    let config = json!({"architecture": "wasm", "os": "wasip1", "config": {"Entrypoint": ["/app.wasm"]}, "rootfs": {"type": "layers", "diff_ids": [sha256(layer)]}}).to_string();
-    let ((config, config_size), (layer, layer_size)) = (blob(config.as_bytes()), blob(layer));
+fn a_bomb_of_5000_layers_is_not_pulled() {
+    let layer = json!({ "mediaType": "application/wasm", "digest": sha256(b"x"), "size": 1 });
     let manifest = json!({
-        "schemaVersion": 2, "mediaType": MANIFEST,
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": layer_size}],
-    })
-    .to_string();
-    let (digest, size) = blob(manifest.as_bytes());
-    home.write(&format!("{name}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
-    let entry = json!({"mediaType": MANIFEST, "digest": digest, "size": size, "annotations": {"org.opencontainers.image.ref.name": "v1"}});
-    home.write(&format!("{name}/index.json"), json!({"schemaVersion": 2, "manifests": [entry]}).to_string());
-    home.work().join(name).to_str().unwrap().to_owned()
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 },
+        "layers": vec![layer; 5000],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let digest = sha256(&manifest);
+    let home = impatient();
+    let registry = BadRegistry::start(Content::of(b""), move |path| {
+        if path.contains("/manifests/") { Act::Swap(manifest.clone()) } else { Act::Honest }
+    });
+    let output = home.vyr(["run", "--allow-unsigned", &registry.by_digest("app", &digest)]);
+    assert!(matches!(output.status, 125 | 126), "{output:?}");
+    let code = output.status;
+    told(output, code, &["5000"]);
+    nothing_half_written(&home);
 }
 
-/// Runs `script` in a mount namespace of its own; `$V` is vyr.
-fn in_mounts(home: &Home, script: &str) -> std::process::Output {
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-eu", "-c", script]);
-    command
-        .env("V", env!("CARGO_BIN_EXE_vyr"))
-        .env("H", home.vyr_home())
-        .env("VYR_HOME", home.vyr_home())
-        .current_dir(home.work());
-    let output = command.output().expect("unshare is part of util-linux");
-    let stderr = String::from_utf8_lossy(&output.stderr);
+#[test]
+fn a_registry_that_hangs_is_given_up() {
+    for place in ["/manifests/", "/blobs/"] {
+        let output = refused(125, &[], move |path, _| if path.contains(place) { Act::Hang } else { Act::Honest });
+        assert!(output.took < Duration::from_secs(20), "{place} took {:?}", output.took);
+    }
+}
+
+#[test]
+fn each_status_has_its_exit_code_and_is_named() {
+    for (status, code) in [
+        ("401 Unauthorized", 125),
+        ("403 Forbidden", 125),
+        ("404 Not Found", 127),
+        ("429 Too Many Requests", 125),
+        ("500 Internal Server Error", 125),
+    ] {
+        for place in ["/manifests/", "/blobs/"] {
+            let body = br#"{"errors":[{"code":"SAID","message":"the registry's own words"}]}"#;
+            refused(code, &[&status[..3], "the registry's own words"], move |path, _| {
+                if path.contains(place) { Act::Answer(status, body.to_vec()) } else { Act::Honest }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_refused_connection_is_an_error_that_names_the_host() {
+    let home = impatient();
+    let host = format!("localhost:{}", free_port());
+    told(home.vyr(["run", &format!("{host}/app:v1")]), 125, &[&host]);
+    told(home.vyr(["pull", &format!("{host}/app@{}", sha256(b""))]), 125, &[&host]);
+    nothing_half_written(&home);
+}
+
+#[test]
+fn what_is_no_wasm_is_recognised() {
+    let (registry, home) = (Registry::start(), Home::new());
+    for (name, bytes) in [("elf", &b"\x7fELF\x02\x01\x01\0rest"[..]), ("text", b"only text"), ("empty", b"")] {
+        let file = home.write("no.wasm", bytes);
+        let digest = home.oras_push(&registry.reference(name, "v1"), &file);
+        let reference = registry.by_digest(name, &digest);
+        told(home.vyr(["run", "--allow-unsigned", &reference]), 125, &[&reference, "Wasm"]);
+    }
+}
+
+#[test]
+fn an_unknown_import_is_named() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let digest = home.oras_push(&registry.reference("wants", "v1"), &guest("wants"));
+    let reference = registry.by_digest("wants", &digest);
+    told(home.vyr(["run", "--allow-unsigned", &reference]), 125, &["env", "frobnicate"]);
+}
+
+/// One entry of a hostile archive, its name as it is given.
+fn entry(builder: &mut tar::Builder<Vec<u8>>, name: &str, kind: tar::EntryType, target: &str, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    // `set_path` would refuse what an attacker writes.
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+    header.set_entry_type(kind);
+    header.set_mode(0o755);
+    header.set_size(content.len() as u64);
+    header.set_cksum();
+    builder.append(&header, content).expect("a tar in memory");
+}
+
+/// A compat image of one layer as an OCI layout in the work folder, for `oci:image:made`.
+fn image_layout(home: &Home, layer: &[u8]) {
+    let _ = fs::remove_dir_all(home.work().join("image"));
+    let describe = |media_type: &str, bytes: &[u8]| json!({ "mediaType": media_type, "digest": sha256(bytes), "size": bytes.len() });
+    let config = json!({
+        "architecture": "wasm", "os": "wasip1", "config": { "Entrypoint": ["/app.wasm"] },
+        "rootfs": { "type": "layers", "diff_ids": [sha256(layer)] },
+    });
+    let config = config.to_string().into_bytes();
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": manifest_type,
+        "config": describe("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [describe("application/vnd.oci.image.layer.v1.tar", layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut listed = describe(manifest_type, &manifest);
+    listed["annotations"] = json!({ "org.opencontainers.image.ref.name": "made" });
+    home.write("image/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    home.write("image/index.json", json!({ "schemaVersion": 2, "manifests": [listed] }).to_string());
+    for blob in [&config[..], layer, &manifest] {
+        home.write(&format!("image/blobs/{}", sha256(blob).replace(':', "/")), blob);
+    }
+}
+
+#[test]
+fn layer_archives_cannot_lead_out() {
+    use tar::EntryType::{Link, Regular, Symlink};
+    let home = Home::new();
+    let wasm = fs::read(guest("hello-p1")).unwrap();
+    image_layout(&home, &tar_of(&[("app.wasm", &wasm)]));
+    let ran = home.vyr(["run", "--allow-unsigned", "oci:image:made"]).expect(0);
+    assert_eq!(ran.stdout, "hello from wasm\n", "the honest one runs");
+
+    let evil = |name: &str, kind, target: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        entry(&mut builder, name, kind, target, b"");
+        entry(&mut builder, "app.wasm", Regular, "", &wasm);
+        builder.into_inner().expect("a tar in memory")
+    };
+    let linked = |kind, target: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        entry(&mut builder, "app.wasm", kind, target, b"");
+        builder.into_inner().expect("a tar in memory")
+    };
+    let outside = home.work().join("planted");
+    for (layer, word) in [
+        (evil("../planted", Regular, ""), "../planted"),
+        (evil("a/../../planted", Regular, ""), "planted"),
+        (evil("/planted", Regular, ""), "/planted"),
+        (evil("hard", Link, "../../etc/passwd"), "etc/passwd"),
+        (linked(Symlink, "/etc/passwd"), "/etc/passwd"),
+        (linked(Symlink, "other.wasm"), "other.wasm"),
+        (linked(Link, "/etc/passwd"), "/etc/passwd"),
+    ] {
+        image_layout(&home, &layer);
+        told(home.vyr(["run", "--allow-unsigned", "oci:image:made"]), 125, &[word]);
+        assert!(!outside.exists() && !Path::new("/planted").exists(), "{word} was unpacked");
+    }
+}
+
+/// Runs a script in a mount namespace of its own, with `$0` as `vyr`.
+#[track_caller]
+fn in_namespace(home: &Home, script: &str, arguments: &[&str]) -> Output {
+    let mut command: Command = home.command("unshare");
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_vyr")]).args(arguments);
+    let output = run(command, b"");
     assert!(
-        !stderr.contains("unshare failed") && !stderr.contains("mount:"),
-        "these tests mount: run them as root: {stderr}"
+        output.status != 77 && !output.stderr.contains("unshare failed"),
+        "this test mounts a small disk: run it as root, in a container with CAP_SYS_ADMIN\n{}",
+        output.stderr
     );
     output
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_leaves_what_was_there() {
+fn a_full_disk_is_an_error_and_leaves_a_store_that_opens() {
     let (registry, home) = (Registry::start(), Home::new());
-    let small = home
-        .vyr(["push", &registry.reference("small", "v1"), guest("hello-p1").to_str().unwrap()])
-        .expect(0)
-        .stdout
-        .trim()
-        .to_owned();
-    let big = home.write("big.bin", (0..12_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-    home.tool(
-        "oras",
-        [
-            "push",
-            &registry.reference("big", "v1"),
-            &format!("{}:application/wasm", big.file_name().unwrap().to_str().unwrap()),
-        ],
-    )
-    .expect(0);
-    let script = format!(
-        "mkdir -p mnt; mount -t tmpfs -o size=24m none mnt; export VYR_HOME=$PWD/mnt; cp -r $H/keys $VYR_HOME/
-        $V run {small}; code=0; $V pull {} || code=$?; echo code=$code; $V artifacts --output jsonl; $V run --offline {small}",
-        registry.reference("big", "v1")
-    );
-    let output = in_mounts(&home, &script);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
-    assert!(stdout.contains("code=125") && stdout.matches("hello from wasm").count() == 2, "{stdout}\n{stderr}");
-    assert!(stderr.contains("No space left") || stderr.contains("free"), "{stderr}");
-    assert_eq!(stdout.matches("\"digest\"").count(), 1, "only the small one is listed: {stdout}");
+    // The disk takes the database and the config, and not this.
+    let file = home.write("big.wasm", [&b"\0asm\x01\0\0\0"[..], &vec![7; 8 << 20]].concat());
+    let digest = home.oras_push(&registry.reference("big", "v1"), &file);
+    let reference = registry.by_digest("big", &digest);
+    let script = r#"
+        mkdir -p "$VYR_HOME"
+        mount -t tmpfs -o size=3m none "$VYR_HOME" || exit 77
+        "$0" pull "$1"; code=$?
+        find "$VYR_HOME/ingest" -type f ! -name '*.partial' | sed 's/^/left /'
+        rm -f "$VYR_HOME"/ingest/*.partial
+        echo "listed $("$0" artifacts --all --output json)"
+        exit $code"#;
+    let output = in_namespace(&home, script, &[&reference]).expect(125).says(&[&reference, "space", "next: "]);
+    assert!(!output.stdout.contains("left "), "{}", output.stdout);
+    assert!(output.has_line("listed []"), "{}\n{}", output.stdout, output.stderr);
 }
 
 #[test]
-fn a_store_that_can_only_be_read_still_runs_what_it_holds() {
+fn a_read_only_store_still_runs_what_it_has() {
     let (registry, home) = (Registry::start(), Home::new());
-    let pushed = home
-        .vyr(["push", &registry.reference("app", "v1"), guest("hello-p1").to_str().unwrap()])
-        .expect(0)
-        .stdout
-        .trim()
-        .to_owned();
-    home.vyr(["run", &pushed]).expect(0);
-    let other = registry.reference("other", "v1");
-    Home::new().vyr(["push", &other, guest("exit-p1").to_str().unwrap()]).expect(0);
-    let script = format!(
-        "mount --bind $H $H; mount -o remount,bind,ro $H; $V run --offline {pushed}; code=0; $V pull {other} || code=$?; echo code=$code"
-    );
-    let output = in_mounts(&home, &script);
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.contains("hello from wasm") && stdout.contains("code=125"), "{stdout}\n{stderr}");
-    assert!(stderr.to_lowercase().contains("read"), "{stderr}");
+    let push = |name: &str| {
+        let pushed = home.vyr(["push", &registry.reference(name, "v1"), guest(name).to_str().unwrap()]).expect(0);
+        pushed.stdout.trim().to_owned()
+    };
+    let (kept, other) = (push("hello-p1"), push("exit-p1"));
+    home.vyr(["run", &kept]).expect(0);
+    let script = r#"
+        mount --bind "$VYR_HOME" "$VYR_HOME" && mount -o remount,bind,ro "$VYR_HOME" || exit 77
+        "$0" run --offline "$1"; echo "run $?"
+        "$0" pull "$2"; echo "pull $?""#;
+    let output = in_namespace(&home, script, &[&kept, &other]);
+    for line in ["hello from wasm", "run 0", "pull 125"] {
+        assert!(output.has_line(line), "no `{line}` in\n{}\n{}", output.stdout, output.stderr);
+    }
+    output.says(&["can only be read", &other, "next: "]);
+}
+
+#[test]
+fn usage_errors_are_2() {
+    let home = Home::new();
+    for bad in
+        ["", "localhost:1/UPPER:v1", "localhost:1/app@sha256:short", "localhost:1/app@md5:00", "a b", "oci:", "../x:v1"]
+    {
+        home.vyr(["run", bad]).expect(2);
+    }
+    for words in
+        [&["run"][..], &["run", "--no-such-flag", "a/b:v1"], &["run", "--memory", "much", "a/b:v1"], &["nothing"]]
+    {
+        home.vyr(words).expect(2);
+    }
+}
+
+#[test]
+fn what_is_missing_is_127_and_says_what_to_do() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let reference = registry.by_digest("no/such", &sha256(b"nothing"));
+    told(home.vyr(["run", &reference]), 127, &[&reference]);
+    told(home.vyr(["pull", &registry.reference("no/such", "v1")]), 127, &["no/such"]);
+    told(home.vyr(["run", "--offline", &reference]), 127, &["--offline", "vyr pull", "import"]);
+    told(home.vyr(["run", &sha256(b"nothing")]), 127, &["vyr artifacts"]);
+    told(home.vyr(["run", "oci:no-such-folder"]), 127, &["no-such-folder"]);
+    nothing_half_written(&home);
+}
+
+#[test]
+fn malformed_settings_name_the_field() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let digest = home.oras_push(&registry.reference("app", "v1"), &guest("hello-p1"));
+    let reference = registry.by_digest("app", &digest);
+    fs::create_dir_all(home.vyr_home()).unwrap();
+    for (file, text, word) in [
+        ("trust.toml", "versoin = 1\n", "versoin"),
+        ("trust.toml", "version = 99\n", "version"),
+        ("trust.toml", "version = 1\n[[rule]]\nrepository = \"a\"\nactoin = \"reject\"\n", "actoin"),
+        ("trust.toml", "version = 1\ndefault = \"whatever\"\n", "whatever"),
+        ("trust.toml", "[[[", "trust policy"),
+        ("config.toml", "ofline = true\n", "ofline"),
+        ("config.toml", "[registry]\nretries = \"many\"\n", "retries"),
+    ] {
+        let path = home.vyr_home().join(file);
+        fs::write(&path, text).unwrap();
+        for more in [&["run"][..], &["run", "--allow-unsigned"]] {
+            // A policy that can't be understood refuses; settings that can't be are a wrong call.
+            let code = if file == "trust.toml" { 126 } else { 2 };
+            let output = home.vyr([more, &[&reference]].concat()).expect(code).says(&[word, "next: "]);
+            assert_eq!(output.stdout, "", "nothing ran");
+        }
+        fs::remove_file(path).unwrap();
+    }
 }

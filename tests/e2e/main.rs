@@ -15,6 +15,7 @@ mod forms;
 mod house;
 mod limits;
 mod push;
+mod put;
 mod reference;
 mod refusals;
 mod run;

@@ -8,10 +8,10 @@ mod registry;
 mod tools;
 
 pub(crate) use artifacts::{FORMS, Form, tar_of};
-pub(crate) use bad_registry::{BadRegistry, Reply};
-pub(crate) use home::{Home, Key};
-pub(crate) use process::run;
-pub(crate) use registry::{PASSWORD, Registry, USER};
+pub(crate) use bad_registry::{Act, BadRegistry, Content};
+pub(crate) use home::Home;
+pub(crate) use process::{Output, run};
+pub(crate) use registry::{PASSWORD, Registry, USER, free_port};
 pub(crate) use tools::tool;
 
 use sha2::Digest as _;
