@@ -250,6 +250,14 @@ pub fn parse_reference(text: &str) -> Result<Reference, Error> {
         Error::new(ErrorKind::Usage, format!("`{text}` is not a reference: {e}"))
             .hint("write host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag] or a digest")
     })?;
+    // The grammar's expression lets these through where it takes the first part for a path.
+    if reference.repository().contains(|c: char| c.is_ascii_uppercase()) {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("`{text}` is not a reference: repository names are lower case"),
+        )
+        .hint("write the repository in lower case"));
+    }
     if let Some(digest) = reference.digest() {
         parse_digest(digest)?;
     }
@@ -354,6 +362,7 @@ mod tests {
         for text in [
             "",
             "localhost:5000/UPPER",
+            "UPPER/case:v1",
             "host/app@sha256:12",
             "sha256:zz",
             "oci:",

@@ -23,14 +23,20 @@ impl Policy {
     /// the hash.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for a policy that can't be read or parsed: then nothing runs.
+    /// [`ErrorKind::Refused`] for a policy that can't be read or parsed: then nothing runs.
     pub fn load(vyr: &Vyr) -> Result<Self> {
         let config = vyr.config();
         let policy = if config.trust_policy_named {
-            TrustPolicy::load(&config.trust_policy)?
+            TrustPolicy::load(&config.trust_policy)
         } else {
-            TrustPolicy::load_or_default(&config.trust_policy)?
+            TrustPolicy::load_or_default(&config.trust_policy)
         };
+        let policy = policy.map_err(|e| {
+            let e = Error::from(e);
+            let path = config.trust_policy.display().to_string();
+            let why = if e.why().contains(&path) { e.why().to_owned() } else { format!("{path}: {}", e.why()) };
+            Error::new(e.kind(), why).hint(e.next().unwrap_or("see docs/trust.md for what a policy may say"))
+        })?;
         let path = config.home.machine_public_key();
         let machine_key = match std::fs::read_to_string(&path) {
             Ok(pem) => Some(VerifyingKey::from_pem(&pem)?),

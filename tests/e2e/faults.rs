@@ -416,7 +416,7 @@ fn malformed_settings_name_the_field() {
         for more in [&["run"][..], &["run", "--allow-unsigned"]] {
             // A policy that can't be understood refuses; settings that can't be are a wrong call.
             let code = if file == "trust.toml" { 126 } else { 2 };
-            let output = home.vyr([more, &[&reference]].concat()).expect(code).says(&[word, "next: "]);
+            let output = home.vyr([more, &[&reference]].concat()).expect(code).says(&[word, file, "next: "]);
             assert_eq!(output.stdout, "", "nothing ran");
         }
         fs::remove_file(path).unwrap();
