@@ -58,8 +58,9 @@ async fn all(stage: &Stage) -> Result<Vec<Sample>> {
             let loaded = took(&format!("S2 load {name}"), round, began);
             let prepared = engine.prepare(&compiled)?;
             let linked = took(&format!("S2 ready {name}"), round, began);
-            engine.run(&prepared, spec(), &cancel).await?;
+            let ended = engine.run(&prepared, spec(), &cancel).await?;
             samples.push(took(&format!("S2 {name}"), round, began));
+            anyhow::ensure!(ended.outcome == Outcome::Exited(0), "{:?}", ended.outcome);
             samples.extend([loaded, linked]);
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::samples::{Facts, Sample, quantile, ratio, read, walls};
+use super::samples::{self, Facts, Sample, quantile, ratio, read, walls};
 use super::stage::Stage;
 
 /// A promise: the case, held against a peer by ratio or against a number of microseconds at a quantile.
@@ -184,6 +184,15 @@ fn section(page: &mut String, facts: &Facts, samples: &[Sample]) -> Result<()> {
         let memory = if memory > 0.0 { format!("{memory:.1} MiB") } else { String::new() };
         let at = |q| time(quantile(&values, q));
         table.add_row([case.to_owned(), values.len().to_string(), at(0.5), at(0.9), at(0.99), at(1.0), memory]);
+    }
+    for (case, peer) in
+        [("vyr run", "wasmtime run"), ("vyr run", "crun run"), ("vyr pull 512 MiB", "oras pull 512 MiB")]
+    {
+        let rounds = walls(samples, case).len();
+        if rounds > 0 {
+            let slower = samples::slower(samples, case, peer);
+            writeln!(page, "`{case}` was slower than `{peer}` in {slower} of {rounds} rounds.\n")?;
+        }
     }
     writeln!(page, "{table}\n\n![{0}](img/bench-{0}.svg)\n", facts.part)?;
     Ok(())

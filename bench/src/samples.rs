@@ -76,6 +76,15 @@ pub(crate) fn walls(samples: &[Sample], case: &str) -> Vec<f64> {
     samples.iter().filter(|s| s.case == case).map(|s| s.wall_us).collect()
 }
 
+/// In how many rounds the case took longer than its peer.
+pub(crate) fn slower(samples: &[Sample], case: &str, peer: &str) -> usize {
+    samples
+        .iter()
+        .filter(|s| s.case == case)
+        .filter(|s| samples.iter().any(|p| p.case == peer && p.round == s.round && p.wall_us < s.wall_us))
+        .count()
+}
+
 /// The median over rounds of the ratio of two cases of the same round.
 pub(crate) fn ratio(samples: &[Sample], case: &str, peer: &str) -> f64 {
     let ratios: Vec<f64> = samples
