@@ -13,7 +13,7 @@ use super::sign::{keep, sign_in_registry};
 use crate::artifact::{ComponentConfig, WasmConfig};
 use crate::engine::{Kind, inspect};
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{ArtifactRef, Digest, LayoutName, media, sha256};
+use crate::oci::{ArtifactRef, LayoutName, media, sha256};
 use crate::trust::{self, SignedSubject, SigningKey};
 
 /// What to push.
@@ -152,10 +152,4 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
 
 fn encode(e: serde_json::Error) -> Error {
     Error::new(ErrorKind::Internal, format!("the manifest can't be written: {e}"))
-}
-
-/// The digest of a file's Wasm as `vyr push` would name it, for tests and tools.
-#[must_use]
-pub fn layer_digest(bytes: &[u8]) -> Digest {
-    sha256(bytes)
 }
