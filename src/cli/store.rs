@@ -47,7 +47,7 @@ impl Pull {
                 verify(vyr, &policy, &mut located, &selected).await
             };
             let (accepted, refused) = match verdict {
-                Ok(accepted) => (Some(accepted.acceptance.to_string()), None),
+                Ok(accepted) => (Some(accepted.acceptance().to_string()), None),
                 Err(e) if e.kind() == ErrorKind::Refused => (None, Some(e.why().to_owned())),
                 Err(e) => return Err(e),
             };

@@ -146,8 +146,8 @@ impl Verify {
             Ok(Verdict {
                 reference: self.reference.to_string(),
                 digest: located.root.to_string(),
-                signed_digest: accepted.digest.to_string(),
-                acceptance: accepted.acceptance,
+                signed_digest: accepted.digest().to_string(),
+                acceptance: accepted.acceptance().clone(),
             })
         };
         let verdict = work.await.map_err(|e: crate::Error| e.attempted(attempted))?;

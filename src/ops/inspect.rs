@@ -112,7 +112,7 @@ pub async fn inspect(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode) -> Resu
         }
     }
     match verify(vyr, &Policy::load(vyr)?, &mut located, &selected).await {
-        Ok(accepted) => inspection.acceptance = Some(accepted.acceptance),
+        Ok(accepted) => inspection.acceptance = Some(accepted.acceptance().clone()),
         Err(e) => inspection.refusal = Some(e.why().to_owned()),
     }
     let mut material = stored(vyr, &located.root).await?;

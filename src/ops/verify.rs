@@ -5,7 +5,7 @@ use super::resolve::Located;
 use super::{Vyr, audit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES};
-use crate::trust::{self, Acceptance, Refusal, SignatureMaterial, TrustPolicy, VerifyingKey};
+use crate::trust::{self, Override, Refusal, SignatureMaterial, TrustPolicy, Verified, VerifyingKey};
 
 /// The largest signature blob that is read, in bytes: over it the trust module refuses by itself.
 const MAX_SIGNATURE_BYTES: u64 = 8 << 20;
@@ -53,27 +53,11 @@ impl Policy {
         &self.hash
     }
 
-    /// Whether a `reject` rule governs the repository: that can't be overruled, only edited.
-    fn rejects(&self, repository: Option<&str>) -> bool {
-        let nothing = crate::oci::sha256(b"");
-        let answer = trust::verify(&self.policy, None, repository, &nothing, &[], trust::Override::AllowUnsigned);
-        matches!(answer, Err(Refusal::RejectedByRule { .. }))
-    }
-
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &TrustPolicy {
         &self.policy
     }
-}
-
-/// What was accepted, and for which digest: the index's or the platform manifest's.
-#[derive(Debug, Clone)]
-pub struct Accepted {
-    /// The digest whose signature counts.
-    pub digest: Digest,
-    /// Why it may run.
-    pub acceptance: Acceptance,
 }
 
 /// Asks the policy about `located` and the manifest `selected` that runs (the same, or one that the index lists; the
@@ -83,12 +67,12 @@ pub struct Accepted {
 /// # Errors
 /// [`ErrorKind::Refused`], with the refusal that came nearest to success.
 #[tracing::instrument(name = "verify", skip_all, fields(digest = %located.root, repository = located.repository))]
-pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected: &Digest) -> Result<Accepted> {
+pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected: &Digest) -> Result<Verified<()>> {
     let mut digests = vec![located.root.clone()];
     if *selected != located.root {
         digests.push(selected.clone());
     }
-    let mut refusal = match ask(vyr, policy, located, &digests).await? {
+    let mut refusal = match ask(vyr, policy, located, &digests, Override::None).await? {
         Ok(accepted) => return Ok(accepted),
         Err(refusal) => refusal,
     };
@@ -97,7 +81,7 @@ pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected:
         match refresh_signatures(vyr, &reference, &digests).await {
             Ok(unusable) => {
                 located.unusable = unusable;
-                match ask(vyr, policy, located, &digests).await? {
+                match ask(vyr, policy, located, &digests, Override::None).await? {
                     Ok(accepted) => return Ok(accepted),
                     Err(newer) => refusal = newer,
                 }
@@ -119,34 +103,33 @@ pub async fn verify_or_overrule(
     selected: &Digest,
     verb: &str,
     reference: &str,
-) -> Result<Accepted> {
-    let located_repository = located.repository.clone();
-    let refused = |e: &Error| e.kind() == ErrorKind::Refused && !policy.rejects(located_repository.as_deref());
-    match verify(vyr, policy, located, selected).await {
-        Err(e) if refused(&e) => {
-            audit::unsigned(vyr, verb, reference, &located.root, e.why())?;
-            vyr.reporter().warning(&format!("running although {} (--allow-unsigned)", e.why()));
-            let acceptance = Acceptance::Unverified { overruled: e.why().to_owned() };
-            Ok(Accepted { digest: located.root.clone(), acceptance })
-        }
-        other => other,
-    }
+) -> Result<Verified<()>> {
+    let refusal = match verify(vyr, policy, located, selected).await {
+        Err(e) if e.kind() == ErrorKind::Refused => e,
+        other => return other,
+    };
+    // A rule that rejects stays: then this refuses too.
+    let digests = [located.root.clone()];
+    let overruled = ask(vyr, policy, located, &digests, Override::AllowUnsigned).await??;
+    audit::unsigned(vyr, verb, reference, &located.root, refusal.why())?;
+    vyr.reporter().warning(&format!("running although {} (--allow-unsigned)", refusal.why()));
+    Ok(overruled)
 }
 
-async fn ask(vyr: &Vyr, policy: &Policy, located: &Located, digests: &[Digest]) -> Result<Result<Accepted, Refusal>> {
+async fn ask(
+    vyr: &Vyr,
+    policy: &Policy,
+    located: &Located,
+    digests: &[Digest],
+    overrule: Override,
+) -> Result<Result<Verified<()>, Refusal>> {
     let mut first: Option<Refusal> = None;
     for digest in digests {
         let mut material = stored(vyr, digest).await?;
         material.extend(located.unusable.iter().cloned());
-        match trust::verify(
-            &policy.policy,
-            policy.machine_key.as_ref(),
-            located.repository.as_deref(),
-            digest,
-            &material,
-            trust::Override::None,
-        ) {
-            Ok(acceptance) => return Ok(Ok(Accepted { digest: digest.clone(), acceptance })),
+        let (machine, repository) = (policy.machine_key.as_ref(), located.repository.as_deref());
+        match trust::verify_value((), &policy.policy, machine, repository, digest, &material, overrule) {
+            Ok(verified) => return Ok(Ok(verified)),
             // "Has no signature" says least: another digest's refusal says more.
             Err(refusal) if first.as_ref().is_none_or(|f| matches!(f, Refusal::Unsigned { .. })) => {
                 first = Some(refusal);
@@ -185,9 +168,4 @@ pub async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Vec<SignatureMaterial>
         }
     }
     Ok(material)
-}
-
-/// Joins what was accepted with what it was accepted for: from here on only a [`Verified`](trust::Verified) goes on.
-pub(super) fn seal<T>(value: T, accepted: Accepted) -> trust::Verified<T> {
-    trust::Verified::by_memo(value, accepted.digest, accepted.acceptance)
 }
