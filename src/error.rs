@@ -24,6 +24,12 @@ pub enum ErrorKind {
     CannotStart,
     /// The local disk or database failed.
     Storage,
+    /// There is no room for more now: a full queue, a full disk. A later try may work.
+    Exhausted,
+    /// It is there already, and is something else.
+    Conflict,
+    /// The caller isn't allowed to.
+    Forbidden,
     /// The wall clock or CPU limit of a run was reached.
     TimedOut,
     /// The user stopped it.
@@ -44,6 +50,9 @@ impl ErrorKind {
             | Self::InvalidContent
             | Self::CannotStart
             | Self::Storage
+            | Self::Exhausted
+            | Self::Conflict
+            | Self::Forbidden
             | Self::Internal => 125,
             Self::Refused => 126,
             Self::NotFound => 127,
@@ -63,6 +72,9 @@ impl ErrorKind {
             Self::InvalidContent => "invalid_content",
             Self::CannotStart => "cannot_start",
             Self::Storage => "storage",
+            Self::Exhausted => "exhausted",
+            Self::Conflict => "conflict",
+            Self::Forbidden => "forbidden",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
@@ -174,6 +186,9 @@ mod tests {
             (ErrorKind::InvalidContent, 125),
             (ErrorKind::CannotStart, 125),
             (ErrorKind::Storage, 125),
+            (ErrorKind::Exhausted, 125),
+            (ErrorKind::Conflict, 125),
+            (ErrorKind::Forbidden, 125),
             (ErrorKind::TimedOut, 124),
             (ErrorKind::Cancelled, 130),
             (ErrorKind::Internal, 125),

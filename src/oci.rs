@@ -120,6 +120,12 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     parse_own(&format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
 }
 
+/// The SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256_bytes(bytes: &[u8]) -> [u8; 32] {
+    sha2::Sha256::digest(bytes).into()
+}
+
 /// Whether `bytes` have `digest`, in the digest's own algorithm.
 ///
 /// # Errors

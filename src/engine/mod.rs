@@ -33,13 +33,16 @@ mod tests;
 pub use cache::{Cached, CodeCache, Entry, Pruned, Tier};
 pub use code::Compiled;
 pub use error::StartError;
+pub use limiter::Budget;
 pub use inspect::{Kind, WasmInfo, inspect};
 pub use net::NetRule;
 pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};
 pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec};
 pub use tokio_util::sync::CancellationToken;
-pub use wasmtime_wasi::cli::{StdinStream, StdoutStream};
+pub use wasmtime_wasi::async_trait;
+pub use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+pub use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use code::Code;
 use run::State;
@@ -180,6 +183,11 @@ impl Engine {
             Kind::Component => Component::from_binary(&self.inner.engine, bytes).map(Code::Component),
         };
         Ok(Compiled { code: code.map_err(|error| StartError::from_compile(&error))?, label: label.into() })
+    }
+
+    /// Makes every guest that computes hand its thread back now rather than at the next tick.
+    pub fn kick(&self) {
+        self.inner.engine.increment_epoch();
     }
 
     fn wasmtime(&self) -> &wasmtime::Engine {

@@ -198,9 +198,10 @@ impl Engine {
                 Ended::Cancelled => return Ok(ended_early(Outcome::Cancelled)),
             }
         };
+        let budget = spec.budget.clone();
         let state = State {
             wasi: context(spec, allowed)?,
-            limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances),
+            limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };
         let mut store = Store::try_new(self.wasmtime(), state).map_err(StartError::engine)?;
@@ -298,6 +299,9 @@ fn outcome_of(error: &wasmtime::Error, started: bool, state: &State) -> Result<O
         return Err(StartError::Busy { why: shown(error) });
     }
     if !started && backtrace.is_none() {
+        if state.limiter.out_of_budget() {
+            return Err(StartError::Busy { why: "the memory that guests may hold together is in use".into() });
+        }
         return Err(match state.limiter.refused() {
             Some((what, needed, limit)) => StartError::Limit { what, needed, limit },
             None => StartError::Instantiate { why: shown(error) },
