@@ -6,6 +6,7 @@ mod print;
 mod progress;
 mod publish;
 mod run;
+mod serve;
 mod store;
 mod system;
 mod trust;
@@ -67,6 +68,11 @@ enum Command {
     Artifacts(store::Artifacts),
     /// Remove what nothing needs from the store
     Gc(store::Gc),
+    /// Run the node: tasks behind a gRPC API, until SIGTERM
+    Serve(Box<serve::Serve>),
+    /// Make and list the bearer tokens of a node's clients
+    #[command(subcommand)]
+    Token(serve::Token),
     /// Check what works on this machine and what is missing
     Doctor(system::Doctor),
     /// Print the completion script of a shell
@@ -99,14 +105,17 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, printer: Printer) -> Result<u8> {
     let config = Config::load(cli.global.flags())?;
     let settings = telemetry_settings(printer);
+    let serves = matches!(cli.command, Command::Serve(_));
     // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
-    let mut builder = if settings.otlp {
+    let mut builder = if settings.otlp || serves {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
+    if !serves {
+        builder.worker_threads(1);
+    }
     let runtime = builder
-        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the runtime can't start: {e}")))?;
@@ -151,6 +160,8 @@ impl Session {
             Command::Inspect(verb) => verb.execute(self).await,
             Command::Artifacts(verb) => verb.execute(self).await,
             Command::Gc(verb) => verb.execute(self).await,
+            Command::Serve(verb) => verb.execute(self).await,
+            Command::Token(verb) => verb.execute(self),
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
             Command::Version(verb) => verb.execute(self),

@@ -79,6 +79,36 @@ pub struct File {
     pub registry: RegistryFile,
     /// The most that compiled code may take on disk, in bytes.
     pub code_cache_bytes: Option<u64>,
+    /// The node's settings.
+    pub serve: ServeFile,
+}
+
+/// The `[serve]` part of `config.toml`: what `vyr serve` takes where its flags don't say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeFile {
+    /// Where to listen: `127.0.0.1:7070`.
+    pub listen: Option<String>,
+    /// PEM file of the node's certificate chain.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of who signs clients' certificates.
+    pub client_ca: Option<PathBuf>,
+    /// The file of bearer tokens.
+    pub token_file: Option<PathBuf>,
+    /// How many tasks are prepared or run at once.
+    pub max_running: Option<u32>,
+    /// How many tasks wait at most.
+    pub max_queued: Option<usize>,
+    /// The linear memory that guests hold together at most, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// How many ended tasks are kept.
+    pub keep_tasks: Option<u64>,
+    /// How long ended tasks are kept, in hours.
+    pub keep_hours: Option<u64>,
+    /// How long running tasks may go on when the node is told to stop.
+    pub drain_seconds: Option<u64>,
 }
 
 /// The `[registry]` part of `config.toml`.
@@ -133,6 +163,8 @@ pub struct Config {
     pub docker_config: Option<PathBuf>,
     /// The most that compiled code may take on disk, in bytes.
     pub code_cache_bytes: u64,
+    /// The node's settings.
+    pub serve: ServeFile,
 }
 
 impl Config {
@@ -165,6 +197,7 @@ impl Config {
                 .map(PathBuf::from)
                 .or_else(|| etcetera::home_dir().ok().map(|h| h.join(".docker"))),
             code_cache_bytes: file.code_cache_bytes.unwrap_or(4 << 30),
+            serve: file.serve,
             home,
         })
     }

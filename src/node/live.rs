@@ -21,6 +21,8 @@ pub(super) struct Live {
     pub(super) tag: Tag,
     pub(super) spec: TaskSpec,
     pub(super) submitter: Arc<str>,
+    /// Whose turn it is when it waits: the submitter, or the connection of one that nobody knows.
+    pub(super) share: Arc<str>,
     pub(super) key: String,
     pub(super) submitted_us: i64,
     /// When the attempt became due.
@@ -41,6 +43,7 @@ impl Live {
         tag: Tag,
         spec: TaskSpec,
         submitter: Arc<str>,
+        share: Arc<str>,
         key: String,
         submitted_us: i64,
         record: Task,
@@ -52,6 +55,7 @@ impl Live {
             tag,
             spec,
             submitter,
+            share,
             key,
             submitted_us,
             due: Mutex::new(Instant::now()),

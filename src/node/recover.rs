@@ -43,7 +43,7 @@ impl Node {
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
         let submitter: Arc<str> = row.submitter.into();
         let key = row.key.unwrap_or_default();
-        let live = Arc::new(Live::new(row.id, tag, spec, submitter, key, row.submitted_us, record, log));
+        let live = Arc::new(Live::new(row.id, tag, spec, Arc::clone(&submitter), submitter, key, row.submitted_us, record, log));
         let _ = live.seq.set(row.seq);
         self.live().insert(live.id, Arc::clone(&live));
         if row.status.may_have_run() && !again {

@@ -61,7 +61,7 @@ impl Sched {
 
     /// Queues a task that was promised a place there.
     pub(super) fn enqueue(&mut self, live: Arc<Live>) {
-        let submitter = Arc::clone(&live.submitter);
+        let submitter = Arc::clone(&live.share);
         let queue = self.queues.entry(Arc::clone(&submitter)).or_default();
         if queue.is_empty() {
             self.turns.push_back(submitter);
@@ -121,7 +121,8 @@ mod tests {
     fn task(submitter: &str) -> Arc<Live> {
         let log = TaskLog::new("/nowhere".into(), 0);
         let (spec, record) = (TaskSpec::default(), Task::default());
-        Arc::new(Live::new(TaskId::new(), 0, spec, submitter.into(), String::new(), 0, record, log))
+        let share: Arc<str> = submitter.into();
+        Arc::new(Live::new(TaskId::new(), 0, spec, Arc::clone(&share), share, String::new(), 0, record, log))
     }
 
     fn queue(sched: &mut Sched, submitter: &str) -> Arc<Live> {

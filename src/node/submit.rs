@@ -28,6 +28,8 @@ pub struct Submit {
     pub key: String,
     /// Who.
     pub submitter: Arc<str>,
+    /// Whose turn it is when it waits: the submitter, or the connection of one that nobody knows.
+    pub share: Arc<str>,
     /// Hold the answer until the task has ended, or for this long.
     pub wait: Option<Duration>,
 }
@@ -82,7 +84,7 @@ impl Node {
     }
 
     async fn accept(&self, submit: Submit) -> Result<(Option<Arc<Live>>, TaskId)> {
-        let Submit { spec, key, submitter, .. } = submit;
+        let Submit { spec, key, submitter, share, .. } = submit;
         if spec.allow_unsigned && !self.inner.options.allow_unsigned {
             return Err(Error::new(ErrorKind::Forbidden, "this node lets no submit overrule its trust policy")
                 .hint("sign the artifact, or start the node with --allow-unsigned"));
@@ -127,7 +129,7 @@ impl Node {
         let log = TaskLog::new(self.log_path(id), log_limit(&spec));
         let record = Task { status: status.into(), attempt: 1, ..Task::default() };
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
-        let live = Arc::new(Live::new(id, tag, spec, submitter, key, submitted_us, record, log));
+        let live = Arc::new(Live::new(id, tag, spec, submitter, share, key, submitted_us, record, log));
         let (reply, answer) = oneshot::channel();
         let (node, accepted) = (self.clone(), Arc::clone(&live));
         // Called by the database's writer: the task goes on even if the caller is gone by then.
@@ -200,7 +202,7 @@ impl Node {
             return;
         }
         live.cancel.cancel();
-        let waiting = self.sched().remove(&live.submitter, live.id);
+        let waiting = self.sched().remove(&live.share, live.id);
         match waiting {
             Some(live) => self.end_before_start(&live, None, false),
             None => self.inner.executor.expedite(live.tag),

@@ -278,6 +278,16 @@ pub fn selected(vyr: &Vyr, root: &Digest) -> Result<Digest> {
     }
 }
 
+/// What form the artifact at `root` has; `None` for what can't be run.
+#[must_use]
+pub fn form_of(vyr: &Vyr, root: &Digest) -> Option<ArtifactForm> {
+    match examine(vyr, root) {
+        Ok(found) => Some(found.form),
+        Err(e) if e.kind() == ErrorKind::CannotStart => Some(ArtifactForm::LinuxImage),
+        Err(_) => None,
+    }
+}
+
 /// The Wasm bytes, hashed as they were read.
 pub(super) struct Loaded {
     pub(super) bytes: Vec<u8>,
