@@ -132,6 +132,8 @@ type Reply<T> = Box<dyn FnOnce(Result<T, DbError>) + Send>;
 enum Write {
     Insert(NewTask, Reply<Inserted>),
     Change(Change, Reply<()>),
+    #[cfg(test)]
+    LimitPages(u32, oneshot::Sender<()>),
     Forget { ended_before_us: i64, seq_below: i64, most: u32, reply: Reply<Vec<Forgotten>> },
 }
 
@@ -222,6 +224,13 @@ impl Db {
         answer.await.map_err(|_| DbError::Closed)?
     }
 
+    #[cfg(test)]
+    async fn limit_pages(&self, pages: u32) {
+        let (reply, answer) = oneshot::channel();
+        self.send(Write::LimitPages(pages, reply));
+        answer.await.expect("the writer is there");
+    }
+
     fn send(&self, write: Write) {
         // The writer goes only when every `Db` has gone, or with the runtime; then nobody is left to hear.
         if let Err(mpsc::error::SendError(write)) = self.writes.send(write) {
@@ -229,6 +238,8 @@ impl Db {
                 Write::Insert(_, done) => done(Err(DbError::Closed)),
                 Write::Change(_, done) => done(Err(DbError::Closed)),
                 Write::Forget { reply, .. } => reply(Err(DbError::Closed)),
+                #[cfg(test)]
+                Write::LimitPages(..) => {}
             }
         }
     }

@@ -78,6 +78,12 @@ impl Writer {
                         }
                         self.take(&mut group, task, reply).await;
                     }
+                    #[cfg(test)]
+                    Write::LimitPages(pages, reply) => {
+                        let sql = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+                        sqlx::query(sql).execute(&mut self.connection).await.expect("a pragma");
+                        drop(reply.send(()));
+                    }
                     Write::Forget { ended_before_us, seq_below, most, reply } => {
                         self.write(&mut group).await;
                         reply(self.forget(ended_before_us, seq_below, most).await);

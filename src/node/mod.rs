@@ -39,9 +39,6 @@ mod sched;
 mod stop;
 mod submit;
 
-#[cfg(test)]
-mod tests;
-
 pub use log::{Piece, TaskLog};
 pub use metrics::Metrics;
 pub use query::{Logs, Page, Watch};
@@ -94,7 +91,7 @@ impl Default for Options {
 /// This machine's memory, in bytes; 1 GiB where it can't be told.
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::try_from(info.totalram).unwrap_or(0).saturating_mul(u64::from(info.mem_unit)).max(1 << 30)
+    info.totalram.saturating_mul(u64::from(info.mem_unit)).max(1 << 30)
 }
 
 /// The tasks of one data folder. Cheap to clone.

@@ -95,7 +95,7 @@ impl Logs {
                 None => {
                     let row = self.node.inner.db.log(self.id).await?;
                     let path = self.node.log_path(self.id);
-                    let dropped = self.node.from_disk(self.id).await?.logs.unwrap_or_default().dropped_bytes;
+                    let dropped = self.node.read_task(self.id).await?.logs.unwrap_or_default().dropped_bytes;
                     blocking(move || {
                         read_ended(row.as_deref(), &path, offset, stream, dropped).map_err(|e| unreadable(&e))
                     })
@@ -134,7 +134,7 @@ impl Node {
         self.live().get(&id).cloned()
     }
 
-    async fn from_disk(&self, id: TaskId) -> Result<Task> {
+    async fn read_task(&self, id: TaskId) -> Result<Task> {
         from_row(self.inner.db.get(id).await?.ok_or_else(|| not_found(id))?)
     }
 
@@ -143,7 +143,7 @@ impl Node {
     /// # Errors
     /// [`ErrorKind::NotFound`], and what the database fails with.
     pub async fn get(&self, id: TaskId, wait: Option<Duration>) -> Result<Task> {
-        let Some(live) = self.running(id) else { return self.from_disk(id).await };
+        let Some(live) = self.running(id) else { return self.read_task(id).await };
         if let Some(wait) = wait {
             self.wait_for(&live, wait).await;
         }
@@ -189,7 +189,7 @@ impl Node {
                 let told = live.told.subscribe();
                 Watch { live: Some((live, told)), ended: None, first: true }
             }
-            None => Watch { live: None, ended: Some(self.from_disk(id).await?), first: true },
+            None => Watch { live: None, ended: Some(self.read_task(id).await?), first: true },
         })
     }
 
@@ -200,7 +200,7 @@ impl Node {
     pub async fn logs(&self, id: TaskId, offset: u64, stream: LogStream, follow: bool) -> Result<Logs> {
         let live = self.running(id);
         if live.is_none() {
-            self.from_disk(id).await?;
+            self.read_task(id).await?;
         }
         Ok(Logs { node: self.clone(), id, live, offset, stream, follow })
     }
