@@ -82,7 +82,7 @@ impl Writer {
                     Write::LimitPages(pages, reply) => {
                         let sql = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
                         sqlx::query(sql).execute(&mut self.connection).await.expect("a pragma");
-                        drop(reply.send(()));
+                        let _ = reply.send(());
                     }
                     Write::Forget { ended_before_us, seq_below, most, reply } => {
                         self.write(&mut group).await;
