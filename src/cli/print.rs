@@ -171,6 +171,13 @@ fn compact<T: Serialize>(value: &T) -> Result<String> {
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the result can't be written as JSON: {e}")))
 }
 
+/// Words that somebody else chose, so that they can't steer the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
 /// A size for people: `1.5 MiB`.
 pub(crate) fn human(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()

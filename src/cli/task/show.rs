@@ -9,7 +9,7 @@ use super::view::{TaskView, rfc3339, span};
 use crate::cli::Session;
 use crate::cli::args::{Output, pair};
 use crate::cli::client::{Node, NodeArgs, empty, has_ended};
-use crate::cli::print::{human, table};
+use crate::cli::print::{harmless, human, table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{StatusExt as _, TaskId};
 
@@ -144,7 +144,7 @@ fn change_line(session: &Session, view: &TaskView) -> String {
         line.push_str(&format!("  attempt {}", view.attempt));
     }
     if let Some(message) = &view.message {
-        line.push_str(&format!("  {message}"));
+        line.push_str(&format!("  {}", harmless(message)));
     }
     line
 }
@@ -154,7 +154,7 @@ fn full(session: &Session, view: &TaskView) -> String {
     let mut table = table();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value.filter(|v| !v.is_empty()) {
-            table.add_row(vec![name.to_owned(), value]);
+            table.add_row(vec![name.to_owned(), harmless(&value)]);
         }
     };
     let took = |us: Option<u64>| us.map(|us| span(Duration::from_micros(us)));
