@@ -60,6 +60,30 @@ impl ErrorKind {
         }
     }
 
+    /// Every kind.
+    const ALL: [Self; 14] = [
+        Self::Usage,
+        Self::NotFound,
+        Self::Refused,
+        Self::Unauthorized,
+        Self::Unavailable,
+        Self::InvalidContent,
+        Self::CannotStart,
+        Self::Storage,
+        Self::Exhausted,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The kind that `word` stands for; `None` for a word of a newer version.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
     /// A stable word for machine output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -194,7 +218,9 @@ mod tests {
             (ErrorKind::Internal, 125),
         ] {
             assert_eq!(kind.exit_code(), code, "{kind:?}");
+            assert_eq!(ErrorKind::from_word(kind.as_str()), Some(kind));
         }
+        assert_eq!(ErrorKind::from_word("of a newer version"), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! errors to exit codes.
 
 mod args;
+mod client;
 mod print;
 mod progress;
 mod publish;
@@ -9,6 +10,7 @@ mod run;
 mod serve;
 mod store;
 mod system;
+mod task;
 mod trust;
 
 use std::process::ExitCode;
@@ -29,8 +31,9 @@ use crate::telemetry;
 #[command(name = "vyr", version, about, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
 #[command(
     after_help = "Wherever a REF stands: host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag|@digest] for an OCI layout \
-folder or tar, or a bare digest for what the store holds.\n\nExit codes: the guest's own for run; 2 usage, 124 timed out, \
-125 VYR failed, 126 refused, 127 no such artifact, 130 cancelled, 134 the guest trapped."
+folder or tar, or a bare digest for what the store holds.\n\nExit codes: the guest's own for run, wait and \
+submit --wait; 2 usage, 124 timed out, 125 VYR failed, 126 refused, 127 no such artifact or task, 130 cancelled, \
+134 the guest trapped."
 )]
 struct Cli {
     #[command(flatten)]
@@ -73,6 +76,18 @@ enum Command {
     /// Make and list the bearer tokens of a node's clients
     #[command(subcommand)]
     Token(serve::Token),
+    /// Hand an artifact to a node as a task; prints the task's id
+    Submit(Box<task::Submit>),
+    /// List a node's tasks, newest first
+    Tasks(task::Tasks),
+    /// Show one task
+    Status(task::Status),
+    /// Wait until tasks have ended; the exit code is that of the first that failed
+    Wait(task::Wait),
+    /// Print what a task wrote
+    Logs(task::Logs),
+    /// End tasks; may be repeated
+    Cancel(task::Cancel),
     /// Check what works on this machine and what is missing
     Doctor(system::Doctor),
     /// Print the completion script of a shell
@@ -162,6 +177,12 @@ impl Session {
             Command::Gc(verb) => verb.execute(self).await,
             Command::Serve(verb) => verb.execute(self).await,
             Command::Token(verb) => verb.execute(self),
+            Command::Submit(verb) => verb.execute(self).await,
+            Command::Tasks(verb) => verb.execute(self).await,
+            Command::Status(verb) => verb.execute(self).await,
+            Command::Wait(verb) => verb.execute(self).await,
+            Command::Logs(verb) => verb.execute(self).await,
+            Command::Cancel(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
             Command::Version(verb) => verb.execute(self),

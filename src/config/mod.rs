@@ -28,6 +28,12 @@ impl EnvVars {
     pub const VYR_TRUST_POLICY: &'static str = "VYR_TRUST_POLICY";
     /// Never touch the network, when set to anything but `0` or the empty string.
     pub const VYR_OFFLINE: &'static str = "VYR_OFFLINE";
+    /// The node that the task verbs speak to. Default: the data folder's socket, else `http://127.0.0.1:7070`.
+    pub const VYR_NODE: &'static str = "VYR_NODE";
+    /// The bearer token that a node asks for; goes before the next.
+    pub const VYR_TOKEN: &'static str = "VYR_TOKEN";
+    /// The file that holds it.
+    pub const VYR_TOKEN_FILE: &'static str = "VYR_TOKEN_FILE";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.

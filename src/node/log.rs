@@ -93,13 +93,14 @@ impl TaskLog {
         let mut at = 0;
         loop {
             let piece = from_file(&file, at, length)?;
-            if piece.is_empty() {
-                break;
-            }
+            let before = at;
             for frame in frames(&piece) {
                 inner.count(frame.stream, frame.data.len());
                 inner.attempt = frame.attempt;
                 at += (HEAD + frame.data.len()) as u64;
+            }
+            if at == before {
+                break;
             }
         }
         file.set_len(at)?;

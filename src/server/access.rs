@@ -193,6 +193,10 @@ impl Tokens {
             .map_err(|_| Error::new(ErrorKind::Internal, "the system gave no random bytes"))?;
         let token = format!("vyr_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret));
         let line = format!("{name} sha256:{}\n", hex::encode(sha256_bytes(token.as_bytes())));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|e| Error::new(ErrorKind::Storage, format!("{} can't be made: {e}", folder.display())))?;
+        }
         std::fs::OpenOptions::new()
             .append(true)
             .create(true)

@@ -25,7 +25,7 @@ async fn a_task_goes_from_submit_to_its_end_and_is_told_all_the_way() {
 
     let ended = client.wait(&task.id).await;
     let execution = ended.execution.clone().unwrap();
-    assert_eq!((execution.path(), execution.tier()), (ExecutionPath::Wasm, StartTier::S0), "it had to be pulled");
+    assert_eq!((execution.path(), execution.tier()), (ExecutionPath::Wasm, StartTier::S1), "the push left it in the store");
     assert!(hello.ends_with(&execution.digest), "{execution:?}");
     assert!(execution.acceptance.contains("machine's key"), "{execution:?}");
     assert_eq!(ended.end.clone().unwrap().exit_code, Some(0));
@@ -186,7 +186,7 @@ async fn a_change_of_the_trust_policy_counts_for_what_is_ready_already() {
     for _ in 0..2 {
         assert_eq!(client.run(spec(&hello, &[])).await.status(), TaskStatus::Succeeded);
     }
-    let policy = "version = 1\n\n[default]\naction = \"reject\"\n";
+    let policy = "version = 1\ndefault = \"reject\"\ntrust-machine-key = false\n";
     std::fs::write(home.vyr_home().join("trust.toml"), policy).unwrap();
     let task = client.run(spec(&hello, &[])).await;
     assert_eq!(task.status(), TaskStatus::Refused, "{task:?}");

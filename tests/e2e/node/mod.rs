@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod cancel;
+mod cli;
 mod crash;
 mod cycle;
 mod logs;

@@ -42,7 +42,7 @@ async fn put(client: &mut Client, parts: Vec<PutArtifactRequest>) -> Result<Arti
 async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
     let home = Home::new();
     std::fs::create_dir_all(home.vyr_home()).unwrap();
-    std::fs::write(home.vyr_home().join("trust.toml"), "version = 1\n\n[default]\naction = \"accept-unsigned\"\n").unwrap();
+    std::fs::write(home.vyr_home().join("trust.toml"), "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
     let node = Node::start(&home, &[]);
     let mut client = node.connect().await;
     let wasm = std::fs::read(vyr_guests::guest("hello-p1")).unwrap();
