@@ -494,7 +494,7 @@ pub struct TaskEnd {
     #[prost(message, optional, tag = "4")]
     pub trap: ::core::option::Option<Trap>,
     /// For COULD_NOT_START and REFUSED: `not_found`, `refused`, `unauthorized`, `unavailable`, `invalid_content`,
-    /// `cannot_start`, `storage`, `usage` or `internal`.
+    /// `cannot_start`, `storage`, `exhausted`, `usage` or `internal`.
     #[prost(string, tag = "5")]
     pub error_kind: ::prost::alloc::string::String,
     /// What to do next, where that is known.
@@ -555,7 +555,8 @@ pub struct Execution {
     /// The most linear memory that it held.
     #[prost(uint64, tag = "16")]
     pub peak_memory_bytes: u64,
-    /// From the submit's arrival to the guest's entry point, on the node's monotonic clock.
+    /// From the submit's arrival (for a further attempt, from its being due) to the guest's entry point, on the node's
+    /// monotonic clock.
     #[prost(message, optional, tag = "17")]
     pub submit_to_start: ::core::option::Option<::prost_types::Duration>,
 }
@@ -614,6 +615,9 @@ pub struct Task {
     /// The W3C trace id, 32 hex digits, where the task is traced.
     #[prost(string, tag = "13")]
     pub trace_id: ::prost::alloc::string::String,
+    /// How many of the attempts a death of the node cut off, after which the task was run again as its submit said.
+    #[prost(uint32, tag = "14")]
+    pub interruptions: u32,
 }
 /// Asks for one execution.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -749,7 +753,7 @@ pub struct LogEntry {
     /// What it wrote: bytes, not text.
     #[prost(bytes = "bytes", tag = "3")]
     pub data: ::prost::bytes::Bytes,
-    /// The attempt that wrote it.
+    /// The attempt that wrote it; 255 for all from the 255th on.
     #[prost(uint32, tag = "4")]
     pub attempt: u32,
 }
@@ -766,8 +770,9 @@ pub struct StreamLogsResponse {
     #[prost(uint64, tag = "3")]
     pub dropped_bytes: u64,
 }
-/// Where a task is in its life. It only ever moves forward in this list, with one exception: a task whose submit
-/// asked for another attempt goes back from RUNNING or PREPARING to QUEUED, with `Task.attempt` counted up.
+/// Where a task is in its life. It only ever moves forward in this list, with two exceptions: a task whose submit
+/// asked for another attempt goes back from RUNNING or PREPARING to QUEUED, with `Task.attempt` counted up; and one that
+/// was being prepared when the node went is QUEUED again at its next start.
 /// New ends may be added: treat an unknown value as an end if `Task.ended_at` is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -898,7 +903,8 @@ pub enum OnInterrupt {
     Unspecified = 0,
     /// It ends as LOST: the guest may have had effects and is not run again.
     Lose = 1,
-    /// It is run again, whatever it may have done. Counts as an attempt in `Task.attempt`, not against the retry policy.
+    /// It is run again, whatever it may have done. Counts in `Task.attempt` and in `Task.interruptions`, not against the
+    /// retry policy.
     RunAgain = 2,
 }
 impl OnInterrupt {

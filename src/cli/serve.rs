@@ -12,7 +12,7 @@ use super::Session;
 use super::args::{duration, size};
 use super::run::interrupted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::node::{Node, Options};
+use crate::node::{Lock, Node, Options};
 use crate::ops::{Silent, Vyr};
 use crate::server::{Listen, Server, TlsFiles, Tokens};
 use crate::telemetry;
@@ -73,7 +73,7 @@ impl Serve {
         Options {
             max_running: self.max_running.or(file.max_running).unwrap_or(defaults.max_running).max(1),
             max_queued: self.max_queued.or(file.max_queued).unwrap_or(defaults.max_queued),
-            memory_budget: self.memory_budget.or(file.memory_bytes).unwrap_or(defaults.memory_budget),
+            memory_budget: self.memory_budget.or(file.memory_budget_bytes).unwrap_or(defaults.memory_budget),
             keep_tasks: self.keep_tasks.or(file.keep_tasks).unwrap_or(defaults.keep_tasks),
             keep_for: self
                 .keep_for
@@ -120,8 +120,12 @@ impl Serve {
         let listen = self.listen(session)?;
         let metrics = telemetry::install_metrics()?;
         let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
-        let node = Node::open(vyr, self.options(session)).await.map_err(|e| e.attempted("start the node"))?;
-        let server = Server::bind(node, &listen, metrics).await.map_err(|e| e.attempted("start the node"))?;
+        // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
+        // its socket.
+        let attempted = |e: Error| e.attempted("start the node");
+        let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
+        let server = Server::bind(&listen).await.map_err(attempted)?;
+        let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
         let address = server.address()?;
         if let Some(path) = &self.address_file {
             write_address(path, address)?;
@@ -136,7 +140,7 @@ impl Serve {
             session.printer.note("stopping: running tasks may finish; a second signal ends at once");
         };
         let cancelled = tokio::select! {
-            cancelled = server.run(stop) => cancelled?,
+            cancelled = server.run(node, metrics, stop) => cancelled?,
             () = twice() => {
                 session.printer.warning("ended at once; the next start records what was running");
                 return Ok(130);

@@ -34,6 +34,8 @@ impl EnvVars {
     pub const VYR_TOKEN: &'static str = "VYR_TOKEN";
     /// The file that holds it.
     pub const VYR_TOKEN_FILE: &'static str = "VYR_TOKEN_FILE";
+    /// Where `vyr serve` listens. Default: `127.0.0.1:7070`.
+    pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.
@@ -108,7 +110,7 @@ pub struct ServeFile {
     /// How many tasks wait at most.
     pub max_queued: Option<usize>,
     /// The linear memory that guests hold together at most, in bytes.
-    pub memory_bytes: Option<u64>,
+    pub memory_budget_bytes: Option<u64>,
     /// How many ended tasks are kept.
     pub keep_tasks: Option<u64>,
     /// How long ended tasks are kept, in hours.

@@ -151,10 +151,8 @@ impl Db {
     /// # Errors
     /// It can't be opened, is damaged, or is from a later version.
     pub async fn open(path: &Path) -> Result<Self, DbError> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|e| DbError::Failed { path: path.to_owned(), source: Arc::new(sqlx::Error::Io(e)) })?;
-        }
+        create_private(path)
+            .map_err(|e| DbError::Failed { path: path.to_owned(), source: Arc::new(sqlx::Error::Io(e)) })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -247,6 +245,17 @@ impl Db {
     fn failed(&self, source: sqlx::Error) -> DbError {
         classify(&self.path, source)
     }
+}
+
+/// Makes the file, which holds values of variables and standard inputs, for this user alone. SQLite gives the files
+/// beside it the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 /// By SQLite's primary result codes (sqlite.org/rescode.html): 13 is FULL; 5 and 6 are BUSY and LOCKED.

@@ -92,7 +92,8 @@ impl Db {
         let mut sql = format!("SELECT {COLUMNS} FROM task WHERE seq < ?");
         if !filter.statuses.is_empty() {
             let numbers: Vec<String> = filter.statuses.iter().map(|s| i32::from(*s).to_string()).collect();
-            sql.push_str(&format!(" AND status IN ({})", numbers.join(",")));
+            // Those that go on may be further in memory than on disk: the caller looks again.
+            sql.push_str(&format!(" AND (status IN ({}) OR ended_us IS NULL)", numbers.join(",")));
         }
         if filter.submitter.is_some() {
             sql.push_str(" AND submitter = ?");
@@ -116,12 +117,28 @@ impl Db {
         rows.and_then(|rows| rows.iter().map(row).collect()).map_err(|e| self.failed(e))
     }
 
-    /// How many tasks there are, and the place of the `keep`-th newest: what stands below may be forgotten.
+    /// The task that a submitter's key made, and the hash of what was submitted.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn by_key(&self, submitter: &str, key: &str) -> Result<Option<(TaskId, Vec<u8>)>, DbError> {
+        let found: Result<Option<(Vec<u8>, Vec<u8>)>, _> =
+            sqlx::query_as("SELECT id, idem_hash FROM task WHERE submitter = ? AND idem_key = ?")
+                .bind(submitter)
+                .bind(key)
+                .fetch_optional(&self.readers)
+                .await;
+        let found = found.map_err(|e| self.failed(e))?;
+        Ok(found.and_then(|(id, hash)| Some((TaskId::from_bytes(&id)?, hash))))
+    }
+
+    /// The place of the `keep`-th newest task, if there are so many: what stands below may be forgotten.
     ///
     /// # Errors
     /// The database can't be read.
     pub async fn place_of_newest(&self, keep: u64) -> Result<Option<i64>, DbError> {
-        let skip = i64::try_from(keep.saturating_sub(1)).unwrap_or(i64::MAX);
+        let Some(skip) = keep.checked_sub(1) else { return Ok(Some(i64::MAX)) };
+        let skip = i64::try_from(skip).unwrap_or(i64::MAX);
         sqlx::query_scalar("SELECT seq FROM task ORDER BY seq DESC LIMIT 1 OFFSET ?")
             .bind(skip)
             .fetch_optional(&self.readers)

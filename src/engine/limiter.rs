@@ -122,7 +122,12 @@ impl ResourceLimiter for Limiter {
         if let Some(budget) = &self.budget
             && !budget.take(total.saturating_sub(self.memory))
         {
-            self.out_of_budget |= current == 0;
+            if current == 0 && total > budget.limit() {
+                // No waiting helps.
+                self.refused.get_or_insert(("bytes of the memory that guests may hold together", total, budget.limit()));
+            } else {
+                self.out_of_budget |= current == 0;
+            }
             return Ok(false);
         }
         self.memory = total;

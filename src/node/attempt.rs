@@ -174,36 +174,41 @@ impl Node {
         let attempt = live.attempt();
         let again = match live.cancelled.get() {
             Some(_) => None,
-            None => retry_after(live.spec.retry.as_ref(), attempt, &end),
+            None => retry_after(live.spec.retry.as_ref(), attempt.saturating_sub(live.told.borrow().interruptions), &end),
         };
+        let before = Arc::clone(&live.told.borrow());
         let mut record = Task {
-            started_at: live.told.borrow().started_at,
+            started_at: before.started_at,
             attempt,
+            interruptions: before.interruptions,
             end: Some(end),
-            execution,
+            execution: execution.or_else(|| before.execution.clone()),
             ..Task::default()
         };
-        let node = self.clone();
+        let (node, in_file) = (self.clone(), live.log.is_in_file());
         match again {
             Some(wait) => {
                 let next = live.next_attempt();
                 record.status = TaskStatus::Queued.into();
                 record.attempt = next;
+                record.end = None;
                 live.log.spill();
-                self.sched().promise_again();
                 let live = Arc::clone(live);
                 tokio::spawn(async move {
                     node.write(&live, TaskStatus::Queued, None, &record, None).await;
                     live.told.send_replace(Arc::new(record));
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        () = live.cancel.cancelled() => {
-                            node.sched().withdraw(super::sched::Place::Wait);
-                            return node.end_before_start(&live, None, false);
-                        }
+                        () = live.cancel.cancelled() => return node.end_before_start(&live, None, false),
                     }
                     live.set_due();
-                    node.sched().enqueue(live);
+                    node.sched().queue_again(Arc::clone(&live));
+                    // A cancel that came in between did not find it in the queue.
+                    if live.cancel.is_cancelled()
+                        && let Some(live) = { node.sched().remove(&live.share, live.id) }
+                    {
+                        return node.end_before_start(&live, None, false);
+                    }
                     node.run_next();
                 });
             }
@@ -211,9 +216,18 @@ impl Node {
                 let ended_us = micros(SystemTime::now());
                 record.status = status.into();
                 record.ended_at = Some(timestamp(ended_us));
-                let log = live.log.end();
-                record.logs = Some(live.log.summary());
-                self.record_end(Arc::clone(live), record, ended_us, log);
+                let live = Arc::clone(live);
+                let finish = move || {
+                    let log = live.log.seal();
+                    record.logs = Some(live.log.summary());
+                    node.record_end(live, record, ended_us, log);
+                };
+                if in_file {
+                    // It is synced, which takes its time.
+                    drop(tokio::task::spawn_blocking(finish));
+                } else {
+                    finish();
+                }
             }
         }
     }
@@ -226,6 +240,7 @@ impl Node {
             Ok(()) => {
                 node.inner.metrics.ended(record.status());
                 live.told.send_replace(Arc::new(record));
+                live.log.close();
                 node.live().remove(&live.id);
                 node.inner.freed.notify_waiters();
             }

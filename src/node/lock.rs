@@ -9,11 +9,22 @@ use rustix::fs::{FlockOperation, flock};
 use crate::config::Home;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Takes the lock, and writes into it who holds it.
-///
-/// # Errors
-/// [`ErrorKind::Conflict`] with the holder; [`ErrorKind::Storage`] when the file can't be made.
-pub(super) fn acquire(home: &Home) -> Result<File> {
+/// The right to serve a data folder, held while it lives.
+#[derive(Debug)]
+#[must_use]
+pub struct Lock(#[expect(dead_code, reason = "the lock is the open file's")] File);
+
+impl Lock {
+    /// Takes the lock, and writes into it who holds it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] with the holder; [`ErrorKind::Storage`] when the file can't be made.
+    pub fn acquire(home: &Home) -> Result<Self> {
+        acquire(home).map(Self)
+    }
+}
+
+fn acquire(home: &Home) -> Result<File> {
     let path = home.node_lock();
     let failed =
         |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));

@@ -54,6 +54,7 @@ struct Inner {
     read: u64,
     attempt: u8,
     summary: LogSummary,
+    sealed: bool,
     ended: bool,
     failed: bool,
 }
@@ -147,7 +148,7 @@ impl TaskLog {
     /// Writes what is in memory to the file, so that it survives this process.
     pub(super) fn spill(&self) {
         let mut inner = self.lock();
-        if !inner.memory.is_empty() {
+        if !inner.memory.is_empty() && !inner.sealed {
             inner.spill(&self.path);
         }
     }
@@ -155,29 +156,38 @@ impl TaskLog {
     /// As [`TaskLog::spill`], if something has been in memory for longer than `age`.
     pub(super) fn spill_if_older(&self, age: Duration) {
         let mut inner = self.lock();
-        if !inner.memory.is_empty() && inner.since.is_some_and(|since| since.elapsed() >= age) {
+        if !inner.memory.is_empty() && !inner.sealed && inner.since.is_some_and(|since| since.elapsed() >= age) {
             inner.spill(&self.path);
         }
     }
 
-    /// Ends it. What is returned belongs into the task's row; `None` if it is in the file, which is synced.
-    pub(super) fn end(&self) -> Option<Bytes> {
+    /// Whether some of it is in a file: then [`TaskLog::seal`] blocks.
+    pub(super) fn is_in_file(&self) -> bool {
+        self.lock().in_file > 0
+    }
+
+    /// Nothing more comes. What is returned belongs into the task's row; `None` if it is in the file, which is synced.
+    pub(super) fn seal(&self) -> Option<Bytes> {
         let mut inner = self.lock();
-        inner.ended = true;
-        let kept = if inner.in_file == 0 {
+        inner.sealed = true;
+        if inner.in_file == 0 {
             Some(Bytes::copy_from_slice(&inner.memory))
         } else {
             inner.spill(&self.path);
+            let folder = self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
             if let Some(file) = &inner.file
-                && let Err(e) = file.sync_data()
+                && let Err(e) = file.sync_data().and(folder)
             {
                 tracing::warn!(path = %self.path.display(), error = %e, "a task's output may not survive a power cut");
             }
             None
-        };
-        drop(inner);
+        }
+    }
+
+    /// The task's end is on disk: readers may be told that this is all.
+    pub(super) fn close(&self) {
+        self.lock().ended = true;
         self.changed.notify_waiters();
-        kept
     }
 
     /// What is kept so far.
@@ -493,7 +503,7 @@ mod tests {
                 (LogStream::Stdout, b"three".to_vec())
             ]
         );
-        let kept = log.end().expect("it is short");
+        let kept = log.seal().expect("it is short");
         assert!(!folder.path().join("ab").exists());
         let after = read_ended(Some(&kept), Path::new("/nowhere"), 0, LogStream::Stderr, 0).unwrap();
         assert_eq!((after.entries.len(), after.last), (1, true));
@@ -522,7 +532,7 @@ mod tests {
             }
         }
         assert_eq!(text(&all(&log), LogStream::Stdout), written);
-        assert!(log.end().is_none());
+        assert!(log.seal().is_none());
         assert_eq!(text(&all(&log), LogStream::Stdout), written);
         let path = folder.path().join("ab/task.log");
         // Another process goes on where this one was cut in the middle of a frame.

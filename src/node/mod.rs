@@ -10,7 +10,6 @@
 //! at once, and a start costs one commit.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +38,7 @@ mod sched;
 mod stop;
 mod submit;
 
+pub use lock::Lock;
 pub use log::{Piece, TaskLog};
 pub use metrics::Metrics;
 pub use query::{Logs, Page, Watch};
@@ -120,7 +120,7 @@ struct Inner {
     /// A place or memory became free, or a task ended.
     freed: Notify,
     started_at: SystemTime,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Node {
@@ -128,11 +128,9 @@ impl Node {
     /// serves it from here on.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when another process serves this folder; whatever keeps the database, the store or the
-    /// engine from opening.
-    pub async fn open(vyr: Vyr, options: Options) -> Result<Self> {
+    /// Whatever keeps the database, the store or the engine from opening.
+    pub async fn open(vyr: Vyr, options: Options, lock: Lock) -> Result<Self> {
         let home = vyr.config().home.clone();
-        let lock = lock::acquire(&home)?;
         // A pool's slots are address space, not memory: some more than can run leave room for what is just ending.
         let slots = options.max_running.saturating_add(64);
         let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots });

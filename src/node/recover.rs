@@ -56,7 +56,8 @@ impl Node {
             self.ended(&live, (TaskStatus::Lost, end), None, false);
             return Ok(());
         }
-        if row.status.may_have_run() {
+        let interrupted = u32::from(row.status.may_have_run());
+        if interrupted == 1 {
             live.next_attempt();
         }
         let attempt = live.attempt();
@@ -64,11 +65,11 @@ impl Node {
             let record = Arc::make_mut(record);
             record.status = TaskStatus::Queued.into();
             record.attempt = attempt;
+            record.interruptions += interrupted;
+            record.end = None;
         });
         live.set_due();
-        let mut sched = self.sched();
-        sched.promise_again();
-        sched.enqueue(live);
+        self.sched().queue_again(live);
         Ok(())
     }
 }

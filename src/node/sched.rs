@@ -46,9 +46,10 @@ impl Sched {
         }
     }
 
-    /// Promises a place in the queue beyond its bound, for what was acknowledged before.
-    pub(super) fn promise_again(&mut self) {
+    /// Queues a task that was acknowledged before, even beyond the bound.
+    pub(super) fn queue_again(&mut self, live: Arc<Live>) {
         self.queued += 1;
+        self.enqueue(live);
     }
 
     /// Takes a promise back.

@@ -9,7 +9,6 @@ use axum::http::{Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use hyper::body::Incoming;
-use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
@@ -32,6 +31,8 @@ pub(super) fn router(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(vyr_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients can show the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let grpc = Routes::new(control::service(node.clone()))
         .add_service(health)
@@ -88,7 +89,10 @@ pub(super) async fn answer(
         None => answered.await,
         Some(deadline) => match tokio::time::timeout(deadline, answered).await {
             Ok(answered) => answered,
-            Err(_) => Ok(Status::deadline_exceeded("the call's deadline has passed").into_http()),
+            Err(_) => {
+                let error = Error::new(ErrorKind::TimedOut, "the call's deadline has passed; what it began goes on");
+                Ok(super::status::status(&error).into_http())
+            }
         },
     }
 }

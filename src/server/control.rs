@@ -12,7 +12,7 @@ use super::access::Caller;
 use super::put;
 use super::status::{invalid, status};
 use crate::db::Filter;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::node::{Node, Submit, check};
 use crate::oci::parse_digest;
 use crate::task::TaskId;
@@ -62,8 +62,7 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 /// State is a later version's: what is frozen is its interface.
 fn no_state<T>() -> Answer<T> {
-    let error = Error::new(ErrorKind::Internal, "this version of the node has no state yet");
-    Err(Status::unimplemented(error.why().to_owned()))
+    Err(super::status::unimplemented("this version of the node has no state yet"))
 }
 
 #[tonic::async_trait]

@@ -54,12 +54,10 @@ pub struct Listen {
 
 /// A bound server.
 pub struct Server {
-    node: Node,
     tcp: TcpListener,
     unix: Option<(UnixListener, PathBuf)>,
     tls: Option<TlsAcceptor>,
     access: Arc<Access>,
-    metrics: prometheus::Registry,
 }
 
 impl std::fmt::Debug for Server {
@@ -74,7 +72,7 @@ impl Server {
     /// # Errors
     /// [`ErrorKind::Usage`] for an address off loopback without TLS and credentials, and for files that can't be used;
     /// [`ErrorKind::Conflict`] for an address that is taken.
-    pub async fn bind(node: Node, listen: &Listen, metrics: prometheus::Registry) -> Result<Self> {
+    pub async fn bind(listen: &Listen) -> Result<Self> {
         let secured = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() || listen.tokens.is_some());
         if !listen.address.ip().is_loopback() && !secured {
             return Err(Error::new(
@@ -101,7 +99,7 @@ impl Server {
             None => None,
         };
         let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        Ok(Self { node, tcp, unix, tls, access: Arc::new(Access::new(tokens, certificates)), metrics })
+        Ok(Self { tcp, unix, tls, access: Arc::new(Access::new(tokens, certificates)) })
     }
 
     /// The address in use.
@@ -112,12 +110,17 @@ impl Server {
         self.tcp.local_addr().map_err(|e| Error::new(ErrorKind::Internal, e))
     }
 
-    /// Serves until `stop` resolves; then the node ends as [`Node::stop`] says. Returns how many tasks were cancelled.
+    /// Serves `node` until `stop` resolves; then the node ends as [`Node::stop`] says. Returns how many tasks were cancelled.
     ///
     /// # Errors
     /// A service can't be set up.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<usize> {
-        let Self { node, tcp, unix, tls, access, metrics } = self;
+    pub async fn run(
+        self,
+        node: Node,
+        metrics: prometheus::Registry,
+        stop: impl Future<Output = ()>,
+    ) -> Result<usize> {
+        let Self { tcp, unix, tls, access } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let router = answer::router(node.clone(), health_service, metrics)?;
@@ -144,7 +147,9 @@ impl Server {
                 }
             }
         }
-        health.set_service_status(control::SERVICE, tonic_health::ServingStatus::NotServing).await;
+        for service in ["", control::SERVICE] {
+            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
         drop(tcp);
         if let Some((listener, path)) = unix {
             drop(listener);
@@ -174,15 +179,25 @@ async fn not_accepted(e: &std::io::Error) {
 }
 
 fn bind_socket(path: &Path) -> Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
             .hint("give a shorter or another path with --socket, or --no-socket")
     };
-    // The data folder is locked by this process: what is there was left behind.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        // Left behind, if nobody listens on it.
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(Error::new(ErrorKind::Conflict, format!("somebody listens on {} already", path.display()))
+                    .hint("end that one first, or give another path with --socket"));
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        Ok(_) => return Err(failed(std::io::ErrorKind::AlreadyExists.into())),
+        Err(_) => {}
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;

@@ -19,8 +19,13 @@ use crate::registry::{BlobSink as _, ThreadedSink};
 use crate::store::{Entry, StoreError};
 use crate::task::{micros, timestamp};
 
+const MAX_CHUNK_BYTES: usize = 1 << 20;
 const MAX_SIGNATURES: usize = 64;
 const MAX_SIGNATURE_BYTES: usize = 64 << 10;
+
+fn too_large() -> Status {
+    wrong("chunk.data", format!("at most {MAX_CHUNK_BYTES} bytes in one message"))
+}
 
 fn wrong(field: &str, why: impl ToString) -> Status {
     invalid(vec![(field.to_owned(), why.to_string())])
@@ -38,6 +43,9 @@ pub(super) async fn put(vyr: &Vyr, mut parts: Streaming<PutArtifactRequest>) -> 
         let Some(Part::Chunk(first)) = part else {
             return Err(wrong("part", "only chunks may follow the header"));
         };
+        if first.data.len() > MAX_CHUNK_BYTES {
+            return Err(too_large());
+        }
         let digest = parse_digest(&first.digest).map_err(|e| wrong("chunk.digest", e.why()))?;
         let size = sizes
             .iter()
@@ -53,6 +61,9 @@ pub(super) async fn put(vyr: &Vyr, mut parts: Streaming<PutArtifactRequest>) -> 
             next = parts.message().await?;
             match &mut next {
                 Some(PutArtifactRequest { part: Some(Part::Chunk(chunk)) }) if chunk.digest == first.digest => {
+                    if chunk.data.len() > MAX_CHUNK_BYTES {
+                        return Err(too_large());
+                    }
                     sink.write(std::mem::take(&mut chunk.data)).await.map_err(written)?;
                 }
                 _ => break,
@@ -100,6 +111,7 @@ fn checked(header: PutArtifactHeader) -> Result<(Parts, Vec<(Digest, u64)>), Sta
     };
     let parts = Parts {
         digest: Some(digest),
+        media_type: media_type.map(str::to_owned),
         manifest: header.manifest,
         blobs: Vec::<Bytes>::new(),
         signatures: header.signatures,

@@ -27,7 +27,7 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
             say("spec.reference", "a path of this machine can't be submitted; name a registry or a digest".into());
         }
         Ok(_) => {}
-        Err(e) => say("spec.reference", e.to_string()),
+        Err(e) => say("spec.reference", e.why().to_owned()),
     }
     if spec.args.len() > MAX_ARGS {
         say("spec.args", format!("{} arguments; at most {MAX_ARGS} are taken", spec.args.len()));

@@ -96,11 +96,11 @@ impl StatusExt for TaskStatus {
     fn may_become(self, next: Self) -> bool {
         match self {
             Self::Unspecified => matches!(next, Self::Queued | Self::Preparing | Self::Running),
-            Self::Queued => matches!(next, Self::Preparing | Self::Running | Self::Cancelled),
+            Self::Queued => matches!(next, Self::Preparing | Self::Cancelled),
             // Back to the queue is another attempt.
             Self::Preparing => matches!(
                 next,
-                Self::Queued | Self::Running | Self::Failed | Self::Refused | Self::Cancelled | Self::TimedOut
+                Self::Queued | Self::Running | Self::Failed | Self::Refused | Self::Cancelled
             ),
             Self::Running => next == Self::Queued || next.is_end(),
             _ => false,

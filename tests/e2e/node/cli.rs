@@ -34,7 +34,12 @@ fn a_task_is_followed_shown_waited_for_and_cancelled() {
     let mut follow = home.vyr_command(["logs", "-f", &id]);
     let follower = follow.stdout(Stdio::piped()).spawn().unwrap();
     home.vyr(["wait", "--timeout", "200ms", &id]).expect(124);
-    let listed = home.vyr(["tasks"]).expect(0).stdout;
+    let listed = loop {
+        let listed = home.vyr(["tasks"]).expect(0).stdout;
+        if !listed.contains("preparing") {
+            break listed;
+        }
+    };
     assert!(listed.contains(&id) && listed.contains("running"), "{listed}");
     home.vyr(["cancel", "--wait", &id]).expect(0);
     home.vyr(["cancel", &id]).expect(0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vyr_proto::v0::*;
 
-use crate::support::{Client, Home, Node, Registry, pushed, spec};
+use crate::support::{Client, Home, Node, Registry, pushed, seconds, spec};
 
 struct Random(u64);
 
@@ -24,8 +24,8 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-/// An acknowledged task: its key, and whether its submit wants it run again.
-type Acknowledged = Arc<Mutex<BTreeMap<String, (String, bool)>>>;
+/// An acknowledged task: its key, whether its submit wants it run again, and the end that was told, if one was.
+type Acknowledged = Arc<Mutex<BTreeMap<String, (String, bool, Option<Task>)>>>;
 
 /// Submits until the node is gone. What was answered is noted; a call that broke off may have made a task or not.
 async fn load(mut client: Client, hello: String, sleep: String, seed: u64, acknowledged: Acknowledged) {
@@ -38,11 +38,13 @@ async fn load(mut client: Client, hello: String, sleep: String, seed: u64, ackno
         };
         spec.on_interrupt = if again { OnInterrupt::RunAgain } else { OnInterrupt::Lose }.into();
         let key = format!("{seed}-{}", random.below(u64::MAX));
-        let request = SubmitTaskRequest { spec: Some(spec), idempotency_key: key.clone(), wait: None };
+        let wait = (random.below(3) == 0).then(|| seconds(5)).flatten();
+        let request = SubmitTaskRequest { spec: Some(spec), idempotency_key: key.clone(), wait };
         match client.0.submit_task(request).await {
             Ok(answer) => {
-                let id = answer.into_inner().task.unwrap().id;
-                assert!(acknowledged.lock().unwrap().insert(id, (key, again)).is_none(), "two tasks with one id");
+                let task = answer.into_inner().task.unwrap();
+                let (id, told) = (task.id.clone(), task.ended_at.is_some().then_some(task));
+                assert!(acknowledged.lock().unwrap().insert(id, (key, again, told)).is_none(), "two tasks with one id");
             }
             Err(status) if status.code() == tonic::Code::ResourceExhausted => {}
             Err(_) => return,
@@ -76,9 +78,13 @@ async fn every_acknowledged_submit_reaches_one_truthful_end() {
     let node = Node::start(&home, &arguments);
     let mut client = node.connect().await;
     let acknowledged = std::mem::take(&mut *acknowledged.lock().unwrap());
-    let (mut ends, mut again) = (BTreeMap::<String, usize>::new(), 0);
-    for (id, (key, wanted)) in &acknowledged {
+    let (mut ends, mut again, mut told) = (BTreeMap::<String, usize>::new(), 0, 0);
+    for (id, (key, wanted, end)) in &acknowledged {
         let task = client.wait(id).await;
+        if let Some(end) = end {
+            assert_eq!(&task, end, "an end that was told is never taken back");
+            told += 1;
+        }
         assert_eq!(&task.idempotency_key, key);
         match task.status() {
             TaskStatus::Succeeded => assert_eq!(task.end.as_ref().unwrap().exit_code, Some(0)),
@@ -88,6 +94,7 @@ async fn every_acknowledged_submit_reaches_one_truthful_end() {
             }
             other => panic!("{id} ended as {other:?}: {task:?}"),
         }
+        assert_eq!(task.attempt, task.interruptions + 1);
         if task.attempt > 1 {
             assert!(wanted, "{id} was run again unasked");
             again += 1;
@@ -122,7 +129,8 @@ async fn every_acknowledged_submit_reaches_one_truthful_end() {
     }
     assert!(listed >= acknowledged.len());
     eprintln!(
-        "{kills} kills (VYR_SEED={seed}): {} submits acknowledged, ends {ends:?}, {again} run again as asked; {} tasks on \
+        "{kills} kills (VYR_SEED={seed}): {} submits acknowledged, {told} of them with their end, \
+         ends {ends:?}, {again} run again as asked; {} tasks on \
          record, {} of them never acknowledged",
         acknowledged.len(),
         listed,
