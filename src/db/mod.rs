@@ -26,6 +26,8 @@ pub use read::{Filter, Row};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/tasks");
 
+/// How many pages of 4 KiB the write-ahead log grows to before they are moved into the database.
+const LOG_PAGES: u64 = 2000;
 /// How long a lock that another process holds is waited for.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -159,8 +161,8 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
-            // A checkpoint makes the writer wait for the disk twice more: seldom, and while nobody waits is best.
-            .pragma("wal_autocheckpoint", "4000")
+            .pragma("wal_autocheckpoint", LOG_PAGES.to_string())
+            // After a checkpoint the log is written again from its beginning, and stays as long as it is.
             .pragma("journal_size_limit", "67108864");
         let failed = |source| classify(path, source);
         let writer = SqlitePoolOptions::new()
@@ -181,6 +183,7 @@ impl Db {
             .connect_with(options.pragma("query_only", "on"))
             .await
             .map_err(failed)?;
+        extend_log(path).map_err(|e| failed(sqlx::Error::Io(e)))?;
         let next_seq: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM task")
             .fetch_one(&readers)
             .await
@@ -256,6 +259,26 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     }
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+/// Makes the write-ahead log as long as it will become. A commit then overwrites, and the system has to write the data
+/// alone and not the file's new length with it, which takes half the time. SQLite reads a log up to the first frame whose
+/// checksum is wrong (sqlite.org/fileformat2.html, section 4.3), so what follows may be zeros.
+fn extend_log(path: &Path) -> std::io::Result<()> {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    // A frame has a header of 24 bytes, the log one of 32.
+    let wanted = (LOG_PAGES + 100) * (4096 + 24) + 32;
+    let mut file = std::fs::OpenOptions::new().write(true).open(PathBuf::from(name))?;
+    let zeros = vec![0; 1 << 20];
+    let mut length = file.seek(SeekFrom::End(0))?;
+    while length < wanted {
+        let more = usize::try_from(wanted - length).unwrap_or(zeros.len()).min(zeros.len());
+        file.write_all(zeros.get(..more).unwrap_or_default())?;
+        length += more as u64;
+    }
+    file.sync_all()
 }
 
 /// By SQLite's primary result codes (sqlite.org/rescode.html): 13 is FULL; 5 and 6 are BUSY and LOCKED.

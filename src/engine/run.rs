@@ -148,6 +148,10 @@ async fn supervise<T>(
         if let Poll::Ready(value) = polled {
             return Poll::Ready(Ended::Itself(value));
         }
+        // It may have been interrupted for just that, and its next turn may be far.
+        if cancel.is_cancelled() {
+            return Poll::Ready(Ended::Cancelled);
+        }
         if limits.cpu.is_some_and(|limit| *cpu >= limit) {
             return Poll::Ready(Ended::TimedOut(Clock::Cpu));
         }

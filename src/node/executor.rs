@@ -9,11 +9,16 @@ use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 
 use crate::engine::Engine;
 
 /// After so many turns of the first queue, one of the second.
 const TURNS: u32 = 8;
+
+/// How much these threads give way to the node's others and to the machine's, as nice(2) has it.
+const NICE: i32 = 5;
 
 /// What tells one guest's turns from another's.
 pub(super) type Tag = u64;
@@ -110,6 +115,8 @@ impl Executor {
             let (shared, runtime) = (Arc::clone(&shared), tokio::runtime::Handle::current());
             std::thread::Builder::new().name(format!("vyr-guest-{number}")).spawn(move || {
                 let _entered = runtime.enter();
+                // Who asks or waits comes before who computes. Refused where the system has its own ideas.
+                let _ = setpriority_process(Some(gettid()), NICE);
                 shared.work();
             })?;
         }
