@@ -214,8 +214,7 @@ impl Token {
                 session.printer.result(&added, || added.token.clone())?;
             }
             Self::Ls(file) => {
-                let known: Vec<Known> =
-                    Tokens::names(&path(file))?.into_iter().map(|name| Known { name }).collect();
+                let known: Vec<Known> = Tokens::names(&path(file))?.into_iter().map(|name| Known { name }).collect();
                 session.printer.list(&known, &["name"], |known| vec![known.name.clone()])?;
             }
             Self::Rm(words) => Tokens::remove(&path(words.file), &words.name)?,

@@ -136,7 +136,12 @@ enum Write {
     Change(Change, Reply<()>),
     #[cfg(test)]
     LimitPages(u32, oneshot::Sender<()>),
-    Forget { ended_before_us: i64, seq_below: i64, most: u32, reply: Reply<Vec<Forgotten>> },
+    Forget {
+        ended_before_us: i64,
+        seq_below: i64,
+        most: u32,
+        reply: Reply<Vec<Forgotten>>,
+    },
 }
 
 /// The tasks on disk. Cheap to clone.

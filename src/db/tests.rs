@@ -60,7 +60,10 @@ async fn what_is_acknowledged_is_there_at_the_next_opening() {
     assert_eq!(open_tasks.iter().map(|t| t.id).collect::<Vec<_>>(), ids[700..]);
     assert_eq!(open_tasks[0].status, TaskStatus::Running);
     let row = db.get(ids[1]).await.unwrap().unwrap();
-    assert_eq!((row.seq, row.status, &row.spec[..], &row.record[..]), (2, TaskStatus::Succeeded, &b"spec"[..], &b"record"[..]));
+    assert_eq!(
+        (row.seq, row.status, &row.spec[..], &row.record[..]),
+        (2, TaskStatus::Succeeded, &b"spec"[..], &b"record"[..])
+    );
     assert_eq!(db.log(ids[1]).await.unwrap().as_deref(), Some(&b"log"[..]));
     assert_eq!(db.log(ids[0]).await.unwrap(), None);
     assert_eq!(insert(&db, task(None)).await, Inserted::New { seq: 778 });
@@ -73,7 +76,8 @@ async fn a_key_makes_repeated_submits_one_task() {
     let first = task(Some(("key", 1)));
     let id = first.id;
     // All in one group, if the writer takes them so.
-    let answers = [first, task(Some(("key", 1))), task(Some(("key", 2))), task(Some(("other", 1)))].map(|t| send(&db, t));
+    let answers =
+        [first, task(Some(("key", 1))), task(Some(("key", 2))), task(Some(("other", 1)))].map(|t| send(&db, t));
     let mut got = Vec::new();
     for answer in answers {
         got.push(answer.await.unwrap().unwrap());
@@ -141,8 +145,7 @@ async fn a_lock_that_another_process_holds_is_named_and_loses_nothing() {
     let db = open(folder.path()).await;
     insert(&db, task(None)).await;
     let path = folder.path().join("db/tasks.sqlite");
-    let mut other =
-        sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let mut other = sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     let refused = send(&db, task(None)).await.unwrap();
     assert!(matches!(refused, Err(DbError::Locked { .. })), "{refused:?}");

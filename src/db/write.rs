@@ -1,5 +1,6 @@
 //! Owns the one writer: it takes all that waits, writes it in one transaction, and answers when that is on disk.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,51 +11,63 @@ use tokio::sync::mpsc;
 use super::{Change, DbError, Forgotten, Inserted, NewTask, Reply, Write, classify};
 use crate::task::TaskId;
 
-/// The most writes in one transaction.
-const GROUP: usize = 256;
-/// Statements are made for these numbers of rows, and kept: a group is written with the fewest that add up.
-const SIZES: [usize; 5] = [64, 16, 8, 4, 1];
+/// The most writes that are taken at once.
+const GROUP: usize = 128;
+/// The most rows of one kind in one transaction, a power of two.
+const MOST: usize = 32;
 
 pub(super) struct Writer {
     path: PathBuf,
     connection: SqliteConnection,
     next_seq: i64,
-    inserts: Vec<(usize, Arc<str>)>,
-    changes: Vec<(usize, Arc<str>)>,
+    /// What a transaction of so many inserts and changes is in SQL. It goes to SQLite's thread in one piece, since each
+    /// change of threads costs more than a row; so the numbers are powers of two, and there are few of them.
+    texts: HashMap<(usize, usize), Arc<str>>,
 }
 
-/// What one transaction is made of.
+/// What was taken at once.
 #[derive(Default)]
 struct Group {
-    inserts: Vec<(i64, NewTask)>,
-    changes: Vec<Change>,
-    inserted: Vec<(Inserted, Reply<Inserted>)>,
-    changed: Vec<Reply<()>>,
+    inserts: Vec<(i64, NewTask, Reply<Inserted>)>,
+    changes: Vec<(Change, Reply<()>)>,
 }
 
 fn rows(row: &str, count: usize) -> String {
     vec![row; count].join(",")
 }
 
+fn text(inserts: usize, changes: usize) -> String {
+    let mut parts = Vec::new();
+    if inserts > 0 {
+        parts.push(format!(
+            "INSERT INTO task (seq,id,status,submitted_us,submitter,idem_key,idem_hash,spec) VALUES {}",
+            rows("(?,?,?,?,?,?,?,?)", inserts)
+        ));
+    }
+    if changes > 0 {
+        parts.push(format!(
+            "WITH new(seq,status,ended_us,record,log) AS (VALUES {}) \
+             UPDATE task SET status=new.status, ended_us=new.ended_us, record=new.record, \
+             log=coalesce(new.log, task.log) FROM new WHERE task.seq=new.seq",
+            rows("(?,?,?,?,?)", changes)
+        ));
+    }
+    // One statement is a transaction by itself.
+    if parts.len() > 1 {
+        parts.insert(0, "BEGIN IMMEDIATE".into());
+        parts.push("COMMIT".into());
+    }
+    parts.join(";")
+}
+
+/// The largest power of two that is not over `count`, within bounds; 0 for 0.
+fn portion(count: usize) -> usize {
+    if count == 0 { 0 } else { 1 << count.min(MOST).ilog2() }
+}
+
 impl Writer {
     pub(super) fn new(path: PathBuf, connection: SqliteConnection, next_seq: i64) -> Self {
-        let inserts = SIZES.map(|n| {
-            let sql = format!(
-                "INSERT INTO task (seq,id,status,submitted_us,submitter,idem_key,idem_hash,spec) VALUES {}",
-                rows("(?,?,?,?,?,?,?,?)", n)
-            );
-            (n, Arc::from(sql))
-        });
-        let changes = SIZES.map(|n| {
-            let sql = format!(
-                "WITH new(seq,status,ended_us,record,log) AS (VALUES {}) \
-                 UPDATE task SET status=new.status, ended_us=new.ended_us, record=new.record, \
-                 log=coalesce(new.log, task.log) FROM new WHERE task.seq=new.seq",
-                rows("(?,?,?,?,?)", n)
-            );
-            (n, Arc::from(sql))
-        });
-        Self { path, connection, next_seq, inserts: inserts.into(), changes: changes.into() }
+        Self { path, connection, next_seq, texts: HashMap::new() }
     }
 
     pub(super) async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Write>) {
@@ -65,15 +78,14 @@ impl Writer {
             for write in taken.drain(..) {
                 match write {
                     Write::Change(change, reply) => {
-                        if group.changes.iter().any(|c| c.seq == change.seq) {
+                        if group.changes.iter().any(|(c, _)| c.seq == change.seq) {
                             self.write(&mut group).await;
                         }
-                        group.changes.push(change);
-                        group.changed.push(reply);
+                        group.changes.push((change, reply));
                     }
                     Write::Insert(task, reply) => {
                         let repeats = |known: &NewTask| known.submitter == task.submitter && key(known) == key(&task);
-                        if task.key.is_some() && group.inserts.iter().any(|(_, known)| repeats(known)) {
+                        if task.key.is_some() && group.inserts.iter().any(|(_, known, _)| repeats(known)) {
                             self.write(&mut group).await;
                         }
                         self.take(&mut group, task, reply).await;
@@ -126,92 +138,53 @@ impl Writer {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        group.inserts.push((seq, task));
-        group.inserted.push((Inserted::New { seq }, reply));
+        group.inserts.push((seq, task, reply));
     }
 
-    /// Writes the group and answers everybody in it.
+    /// Writes the group, in as many transactions as it takes, and answers everybody in it.
     async fn write(&mut self, group: &mut Group) {
-        let group = std::mem::take(group);
-        if group.inserted.is_empty() && group.changed.is_empty() {
-            return;
-        }
-        match self.commit(&group.inserts, &group.changes).await {
-            Ok(()) => {
-                for (inserted, reply) in group.inserted {
-                    reply(Ok(inserted));
-                }
-                for reply in group.changed {
-                    reply(Ok(()));
-                }
-            }
-            Err(e) => {
+        let (mut inserts, mut changes) = (std::mem::take(&mut group.inserts), std::mem::take(&mut group.changes));
+        while !inserts.is_empty() || !changes.is_empty() {
+            let now = inserts.drain(..portion(inserts.len())).map(|(seq, task, reply)| ((seq, task), reply));
+            let (new, inserted): (Vec<_>, Vec<_>) = now.unzip();
+            let (changes, changed): (Vec<_>, Vec<_>) = changes.drain(..portion(changes.len())).unzip();
+            let done = self.commit(&new, &changes).await.map_err(|e| {
                 tracing::error!(error = %e, "tasks could not be written");
-                let error = classify(&self.path, e);
-                for (_, reply) in group.inserted {
-                    reply(Err(error.clone()));
-                }
-                for reply in group.changed {
-                    reply(Err(error.clone()));
-                }
+                classify(&self.path, e)
+            });
+            for ((seq, _), reply) in new.iter().zip(inserted) {
+                reply(done.clone().map(|()| Inserted::New { seq: *seq }));
+            }
+            for reply in changed {
+                reply(done.clone());
             }
         }
     }
 
     async fn commit(&mut self, inserts: &[(i64, NewTask)], changes: &[Change]) -> Result<(), sqlx::Error> {
-        // One statement is a transaction by itself.
-        let alone = (inserts.is_empty() && SIZES.contains(&changes.len()))
-            || (changes.is_empty() && SIZES.contains(&inserts.len()));
-        if alone {
-            return self.statements(inserts, changes).await;
+        let key = (inserts.len(), changes.len());
+        let text = self.texts.entry(key).or_insert_with(|| text(key.0, key.1).into());
+        let mut query = sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(Arc::clone(text)));
+        for (seq, task) in inserts {
+            query = bind_insert(query, *seq, task);
         }
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
-        let done = match self.statements(inserts, changes).await {
-            Ok(()) => sqlx::query("COMMIT").execute(&mut self.connection).await.map(drop),
-            Err(e) => Err(e),
-        };
-        if done.is_err() {
+        for change in changes {
+            query = query
+                .bind(change.seq)
+                .bind(i32::from(change.status))
+                .bind(change.ended_us)
+                .bind(&change.record[..])
+                .bind(change.log.as_deref());
+        }
+        let done = query.execute(&mut self.connection).await.map(drop);
+        if done.is_err() && key.0 > 0 && key.1 > 0 {
             // Fails where SQLite has rolled back by itself.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
         }
         done
     }
 
-    async fn statements(&mut self, mut inserts: &[(i64, NewTask)], mut changes: &[Change]) -> Result<(), sqlx::Error> {
-        for (size, sql) in &self.inserts {
-            while let Some((now, rest)) = inserts.split_at_checked(*size) {
-                let mut query = sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(Arc::clone(sql)));
-                for (seq, task) in now {
-                    query = bind_insert(query, *seq, task);
-                }
-                query.execute(&mut self.connection).await?;
-                inserts = rest;
-            }
-        }
-        for (size, sql) in &self.changes {
-            while let Some((now, rest)) = changes.split_at_checked(*size) {
-                let mut query = sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(Arc::clone(sql)));
-                for change in now {
-                    query = query
-                        .bind(change.seq)
-                        .bind(i32::from(change.status))
-                        .bind(change.ended_us)
-                        .bind(&change.record[..])
-                        .bind(change.log.as_deref());
-                }
-                query.execute(&mut self.connection).await?;
-                changes = rest;
-            }
-        }
-        Ok(())
-    }
-
-    async fn forget(
-        &mut self,
-        ended_before_us: i64,
-        seq_below: i64,
-        most: u32,
-    ) -> Result<Vec<Forgotten>, DbError> {
+    async fn forget(&mut self, ended_before_us: i64, seq_below: i64, most: u32) -> Result<Vec<Forgotten>, DbError> {
         let rows = sqlx::query(
             "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE ended_us IS NOT NULL \
              AND (ended_us < ?1 OR seq < ?2) ORDER BY seq LIMIT ?3) RETURNING id, log IS NULL",

@@ -124,7 +124,11 @@ impl ResourceLimiter for Limiter {
         {
             if current == 0 && total > budget.limit() {
                 // No waiting helps.
-                self.refused.get_or_insert(("bytes of the memory that guests may hold together", total, budget.limit()));
+                self.refused.get_or_insert((
+                    "bytes of the memory that guests may hold together",
+                    total,
+                    budget.limit(),
+                ));
             } else {
                 self.out_of_budget |= current == 0;
             }

@@ -115,7 +115,9 @@ impl Node {
                     return (execution, end_of(live, &done));
                 }
                 // No slot, or no memory in the node's budget: it has to wait for another's end, if there is another.
-                Err(e) if e.kind() == ErrorKind::Exhausted && self.sched().load().0 > 1 && !live.cancel.is_cancelled() => {
+                Err(e)
+                    if e.kind() == ErrorKind::Exhausted && self.sched().load().0 > 1 && !live.cancel.is_cancelled() =>
+                {
                     tokio::select! {
                         () = self.inner.freed.notified() => {}
                         () = tokio::time::sleep(BUSY_AGAIN) => {}
@@ -174,7 +176,9 @@ impl Node {
         let attempt = live.attempt();
         let again = match live.cancelled.get() {
             Some(_) => None,
-            None => retry_after(live.spec.retry.as_ref(), attempt.saturating_sub(live.told.borrow().interruptions), &end),
+            None => {
+                retry_after(live.spec.retry.as_ref(), attempt.saturating_sub(live.told.borrow().interruptions), &end)
+            }
         };
         let before = Arc::clone(&live.told.borrow());
         let mut record = Task {
@@ -292,10 +296,7 @@ fn end_of(live: &Live, execution: &engine::Execution) -> (TaskStatus, TaskEnd) {
             (status, TaskEnd { exit_code: Some(*code), ..end(EndReason::Exited) })
         }
         Outcome::Trapped(trapped) => {
-            let trap = Trap {
-                kind: trapped.kind.to_owned(),
-                backtrace: trapped.backtrace.clone().unwrap_or_default(),
-            };
+            let trap = Trap { kind: trapped.kind.to_owned(), backtrace: trapped.backtrace.clone().unwrap_or_default() };
             (TaskStatus::Failed, TaskEnd { trap: Some(trap), ..end(EndReason::Trapped) })
         }
         Outcome::TimedOut(Clock::Wall) => (TaskStatus::TimedOut, end(EndReason::WallClockLimit)),
@@ -334,4 +335,3 @@ fn could_not_start(live: &Live, error: Option<&Error>) -> (TaskStatus, TaskEnd) 
     };
     (status, end)
 }
-

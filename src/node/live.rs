@@ -135,14 +135,7 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
 }
 
 /// A record with what was submitted.
-pub(super) fn whole(
-    record: Task,
-    id: TaskId,
-    submitted_us: i64,
-    submitter: &str,
-    key: &str,
-    spec: TaskSpec,
-) -> Task {
+pub(super) fn whole(record: Task, id: TaskId, submitted_us: i64, submitter: &str, key: &str, spec: TaskSpec) -> Task {
     Task {
         id: id.to_string(),
         spec: Some(spec),

@@ -278,7 +278,8 @@ impl Inner {
             self.failed = true;
             for frame in frames(&std::mem::take(&mut self.memory)) {
                 self.summary.dropped_bytes += frame.data.len() as u64;
-                let kept = if frame.stream == 1 { &mut self.summary.stdout_bytes } else { &mut self.summary.stderr_bytes };
+                let kept =
+                    if frame.stream == 1 { &mut self.summary.stdout_bytes } else { &mut self.summary.stderr_bytes };
                 *kept = kept.saturating_sub(frame.data.len() as u64);
             }
             if let Some(file) = &mut self.file {

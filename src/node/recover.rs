@@ -29,7 +29,8 @@ impl Node {
     }
 
     fn take_up(&self, row: Row) -> Result<()> {
-        let damaged = |e: prost::DecodeError| Error::new(ErrorKind::Storage, format!("task {} is damaged: {e}", row.id));
+        let damaged =
+            |e: prost::DecodeError| Error::new(ErrorKind::Storage, format!("task {} is damaged: {e}", row.id));
         let spec = TaskSpec::decode(&row.spec[..]).map_err(damaged)?;
         let mut record = Task::decode(&row.record[..]).map_err(damaged)?;
         record.attempt = record.attempt.max(1);
@@ -43,7 +44,17 @@ impl Node {
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
         let submitter: Arc<str> = row.submitter.into();
         let key = row.key.unwrap_or_default();
-        let live = Arc::new(Live::new(row.id, tag, spec, Arc::clone(&submitter), submitter, key, row.submitted_us, record, log));
+        let live = Arc::new(Live::new(
+            row.id,
+            tag,
+            spec,
+            Arc::clone(&submitter),
+            submitter,
+            key,
+            row.submitted_us,
+            record,
+            log,
+        ));
         let _ = live.seq.set(row.seq);
         self.live().insert(live.id, Arc::clone(&live));
         if row.status.may_have_run() && !again {

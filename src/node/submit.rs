@@ -132,14 +132,8 @@ impl Node {
         };
         let id = TaskId::new();
         let submitted_us = micros(SystemTime::now());
-        let task = NewTask {
-            id,
-            status,
-            submitted_us,
-            submitter: submitter.to_string(),
-            key: key_hash,
-            spec: encoded.into(),
-        };
+        let task =
+            NewTask { id, status, submitted_us, submitter: submitter.to_string(), key: key_hash, spec: encoded.into() };
         let log = TaskLog::new(self.log_path(id), log_limit(&spec));
         let record = Task { status: status.into(), attempt: 1, ..Task::default() };
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +150,10 @@ impl Node {
             Inserted::Existing(known) => Ok((None, known)),
             Inserted::Conflict(known) => Err(Error::new(
                 ErrorKind::Conflict,
-                format!("the idempotency key `{}` belongs to task {known}, which was submitted with another spec", live.key),
+                format!(
+                    "the idempotency key `{}` belongs to task {known}, which was submitted with another spec",
+                    live.key
+                ),
             )
             .hint("use another key for another task")),
         }

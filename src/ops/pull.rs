@@ -137,7 +137,11 @@ impl Mover<'_> {
             .cloned()
             .collect();
         let at_once = self.vyr.config().registry.concurrency.unwrap_or(4).max(1);
-        stream::iter(blobs).map(|d| async move { self.blob(&d).await }).buffer_unordered(at_once).try_collect::<Vec<()>>().await?;
+        stream::iter(blobs)
+            .map(|d| async move { self.blob(&d).await })
+            .buffer_unordered(at_once)
+            .try_collect::<Vec<()>>()
+            .await?;
         Ok(())
     }
 

@@ -159,12 +159,7 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
     Ok(report(reference, &ready, prepared_in, &execution))
 }
 
-fn report(
-    reference: String,
-    ready: &Runnable,
-    prepared_in: Duration,
-    execution: &Execution,
-) -> RunReport {
+fn report(reference: String, ready: &Runnable, prepared_in: Duration, execution: &Execution) -> RunReport {
     let backtrace = match &execution.outcome {
         Outcome::Trapped(trap) => trap.backtrace.clone(),
         _ => None,

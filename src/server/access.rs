@@ -221,9 +221,8 @@ impl Tokens {
             .filter(|(n, _)| n != name)
             .map(|(n, hash)| format!("{n} sha256:{}\n", hex::encode(hash)))
             .collect();
-        let failed = |e: std::io::Error| {
-            Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()))
-        };
+        let failed =
+            |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;

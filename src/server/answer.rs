@@ -79,8 +79,9 @@ pub(super) async fn answer(
             return Ok(super::status::status(&error).into_http());
         }
         Err(why) => {
-            return Ok((StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n"))
-                .into_response());
+            return Ok(
+                (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
+            );
         }
     }
     let deadline = request.headers().get("grpc-timeout").filter(|_| grpc).and_then(|value| timeout(value.as_bytes()));

@@ -57,7 +57,11 @@ fn page_size(asked: u32) -> u32 {
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("nobody is known to be calling"))
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("nobody is known to be calling"))
 }
 
 /// State is a later version's: what is frozen is its interface.
@@ -120,12 +124,13 @@ impl Control for Api {
 
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Answer<ListTasksResponse> {
         let ListTasksRequest { page_size: size, page_token, statuses, labels, submitter } = request.into_inner();
-        let below = match page_token.as_str() {
-            "" => None,
-            token => Some(token.parse().map_err(|_| {
-                invalid(vec![("page_token".into(), "is not one that an earlier answer gave".into())])
-            })?),
-        };
+        let below =
+            match page_token.as_str() {
+                "" => None,
+                token => Some(token.parse().map_err(|_| {
+                    invalid(vec![("page_token".into(), "is not one that an earlier answer gave".into())])
+                })?),
+            };
         let statuses = statuses
             .iter()
             .map(|s| TaskStatus::try_from(*s))

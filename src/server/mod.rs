@@ -114,12 +114,7 @@ impl Server {
     ///
     /// # Errors
     /// A service can't be set up.
-    pub async fn run(
-        self,
-        node: Node,
-        metrics: prometheus::Registry,
-        stop: impl Future<Output = ()>,
-    ) -> Result<usize> {
+    pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
         let Self { tcp, unix, tls, access } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;

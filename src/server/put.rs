@@ -155,11 +155,7 @@ pub(super) async fn get(vyr: &Vyr, reference: &ArtifactRef) -> Result<(Artifact,
 }
 
 /// Up to `most` artifacts after a digest, in the order of their digests, and where the next page begins.
-pub(super) async fn list(
-    vyr: &Vyr,
-    after: Option<&Digest>,
-    most: usize,
-) -> Result<(Vec<Artifact>, Option<String>)> {
+pub(super) async fn list(vyr: &Vyr, after: Option<&Digest>, most: usize) -> Result<(Vec<Artifact>, Option<String>)> {
     let mut entries = vyr.store().await?.list().await?;
     entries.sort_by(|a, b| a.digest.as_ref().cmp(b.digest.as_ref()));
     let from = after.map_or(0, |after| entries.partition_point(|e| e.digest.as_ref() <= after.as_ref()));

@@ -23,14 +23,12 @@ pub struct TlsFiles {
 }
 
 fn unusable(what: &str, path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Usage, format!("the {what} {} can't be used: {why}", path.display()))
-        .hint("give a PEM file")
+    Error::new(ErrorKind::Usage, format!("the {what} {} can't be used: {why}", path.display())).hint("give a PEM file")
 }
 
 fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| unusable(what, path, e))?;
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|e| unusable(what, path, e))?;
     if found.is_empty() {
         return Err(unusable(what, path, "it holds no certificate"));
     }

@@ -87,10 +87,7 @@ pub trait StatusExt: Copy {
 
 impl StatusExt for TaskStatus {
     fn is_end(self) -> bool {
-        matches!(
-            self,
-            Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused | Self::Lost
-        )
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut | Self::Refused | Self::Lost)
     }
 
     fn may_become(self, next: Self) -> bool {
@@ -98,10 +95,9 @@ impl StatusExt for TaskStatus {
             Self::Unspecified => matches!(next, Self::Queued | Self::Preparing | Self::Running),
             Self::Queued => matches!(next, Self::Preparing | Self::Cancelled),
             // Back to the queue is another attempt.
-            Self::Preparing => matches!(
-                next,
-                Self::Queued | Self::Running | Self::Failed | Self::Refused | Self::Cancelled
-            ),
+            Self::Preparing => {
+                matches!(next, Self::Queued | Self::Running | Self::Failed | Self::Refused | Self::Cancelled)
+            }
             Self::Running => next == Self::Queued || next.is_end(),
             _ => false,
         }

@@ -59,10 +59,8 @@ pub fn install_metrics() -> Result<prometheus::Registry> {
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the metrics can't be set up: {e}")))?;
     let resource = opentelemetry_sdk::Resource::builder().with_service_name("vyr").build();
-    let provider = opentelemetry_sdk::metrics::SdkMeterProvider::builder()
-        .with_reader(exporter)
-        .with_resource(resource)
-        .build();
+    let provider =
+        opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
     opentelemetry::global::set_meter_provider(provider);
     Ok(registry)
 }

@@ -38,7 +38,9 @@ async fn the_socket_is_for_this_user_and_says_who_submits() {
     let channel = Endpoint::from_static("http://node")
         .connect_with_connector(tower::service_fn(move |_| {
             let socket = socket.clone();
-            async move { Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
+            async move {
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(socket).await?))
+            }
         }))
         .await
         .unwrap();
@@ -108,7 +110,8 @@ async fn mutual_tls_lets_in_who_has_a_certificate_of_the_authority() {
     let node = Node::start(&home, &arguments);
     let port = node.address.rsplit(':').next().unwrap().to_owned();
     let connect = async |identity: Option<(String, String)>| {
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&servers.pem)).domain_name("localhost");
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&servers.pem)).domain_name("localhost");
         if let Some((certificate, key)) = identity {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }

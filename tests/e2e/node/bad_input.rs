@@ -28,9 +28,13 @@ async fn each_mistake_is_named() {
     let mut many = spec(&hello, &[]);
     many.env = (0..100_000).map(|i| (format!("VARIABLE_{i}"), "x".to_owned())).collect();
     let refused = client.try_submit(many).await.unwrap_err();
-    assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["spec.env".into(), "spec.args".into()]));
+    assert_eq!(
+        (refused.code(), fields(&refused)),
+        (Code::InvalidArgument, vec!["spec.env".into(), "spec.args".into()])
+    );
 
-    let rule = client.try_submit(TaskSpec { allow_net: vec!["nonsense".into()], ..spec(&hello, &[]) }).await.unwrap_err();
+    let rule =
+        client.try_submit(TaskSpec { allow_net: vec!["nonsense".into()], ..spec(&hello, &[]) }).await.unwrap_err();
     assert_eq!(fields(&rule), ["spec.allow_net"]);
 
     let digest = format!("sha256:{}", "0".repeat(64));

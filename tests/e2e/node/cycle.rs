@@ -25,7 +25,11 @@ async fn a_task_goes_from_submit_to_its_end_and_is_told_all_the_way() {
 
     let ended = client.wait(&task.id).await;
     let execution = ended.execution.clone().unwrap();
-    assert_eq!((execution.path(), execution.tier()), (ExecutionPath::Wasm, StartTier::S1), "the push left it in the store");
+    assert_eq!(
+        (execution.path(), execution.tier()),
+        (ExecutionPath::Wasm, StartTier::S1),
+        "the push left it in the store"
+    );
     assert!(hello.ends_with(&execution.digest), "{execution:?}");
     assert!(execution.acceptance.contains("machine's key"), "{execution:?}");
     assert_eq!(ended.end.clone().unwrap().exit_code, Some(0));
@@ -76,7 +80,10 @@ async fn each_end_has_its_own_reason() {
     let end = |task: &Task| task.end.clone().unwrap();
 
     let task = client.run(spec(&exit, &["7"])).await;
-    assert_eq!((task.status(), end(&task).reason(), end(&task).exit_code), (TaskStatus::Failed, EndReason::Exited, Some(7)));
+    assert_eq!(
+        (task.status(), end(&task).reason(), end(&task).exit_code),
+        (TaskStatus::Failed, EndReason::Exited, Some(7))
+    );
 
     let task = client.run(spec(&trap, &[])).await;
     assert_eq!((task.status(), end(&task).reason()), (TaskStatus::Failed, EndReason::Trapped));
@@ -85,7 +92,8 @@ async fn each_end_has_its_own_reason() {
     assert!(!trapped.backtrace.is_empty());
 
     for guest in [&sleep, &spin] {
-        let limits = Limits { timeout: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }), ..Limits::default() };
+        let limits =
+            Limits { timeout: Some(prost_types::Duration { seconds: 0, nanos: 200_000_000 }), ..Limits::default() };
         let task = client.run(TaskSpec { limits: Some(limits), ..spec(guest, &[]) }).await;
         assert_eq!((task.status(), end(&task).reason()), (TaskStatus::TimedOut, EndReason::WallClockLimit));
     }

@@ -47,7 +47,8 @@ async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
     let mut client = node.connect().await;
     let wasm = std::fs::read(vyr_guests::guest("hello-p1")).unwrap();
     let manifest = manifest(&wasm);
-    let parts = || [vec![header(&manifest, "registry.example/app:v1")], chunks(b"{}", 10), chunks(&wasm, 1000)].concat();
+    let parts =
+        || [vec![header(&manifest, "registry.example/app:v1")], chunks(b"{}", 10), chunks(&wasm, 1000)].concat();
 
     let mut altered = parts();
     if let Some(Part::Chunk(chunk)) = &mut altered[20].part {

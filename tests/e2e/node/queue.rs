@@ -105,7 +105,8 @@ async fn the_memory_budget_makes_guests_wait_rather_than_fail() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let task = client.submit(spec(&hello, &[])).await;
-    let waited = GetTaskRequest { id: task.id.clone(), wait: Some(prost_types::Duration { seconds: 0, nanos: 400_000_000 }) };
+    let waited =
+        GetTaskRequest { id: task.id.clone(), wait: Some(prost_types::Duration { seconds: 0, nanos: 400_000_000 }) };
     let waited = client.0.get_task(waited).await.unwrap().into_inner().task.unwrap();
     assert!(waited.ended_at.is_none(), "{waited:?}");
     client.cancel(&holders[0]).await;
@@ -123,7 +124,8 @@ async fn two_thousand_tasks_are_in_flight_at_once() {
     for _ in 0..2000 {
         ids.push(client.submit(spec(&sleep, &["600000"])).await.id);
     }
-    while client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap().memory_bytes < 2000 * 1_100_000 {
+    while client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap().memory_bytes < 2000 * 1_100_000
+    {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let at = client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
