@@ -54,6 +54,12 @@ enum Part {
         #[arg(long, value_enum)]
         only: Option<api::Only>,
     },
+    /// Ten minutes of all kinds of guests at once: what the node holds must not grow
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// The peer of `api`: answers and does nothing else
     #[command(hide = true)]
     EchoServer {
@@ -80,6 +86,7 @@ fn main() -> Result<()> {
         Part::Pull => pull::measure(&stage),
         Part::StoreSize => store::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
+        Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
         Part::All => {

@@ -1,6 +1,8 @@
 //! The interface is frozen: the code is what the protocol files say, everything in them is explained, and nothing in
 //! them breaks a program that was written against the frozen set.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "test code: a panic is how it reports")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

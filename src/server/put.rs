@@ -94,7 +94,7 @@ fn checked(header: PutArtifactHeader) -> Result<(Parts, Vec<(Digest, u64)>), Sta
         return Err(wrong("header.signatures", format!("at most {MAX_SIGNATURES} of {MAX_SIGNATURE_BYTES} bytes")));
     }
     let media_type = Some(header.media_type.as_str()).filter(|t| !t.is_empty());
-    let parsed = Manifest::parse(&header.manifest, media_type).map_err(|e| wrong("header.manifest", Error::from(e)))?;
+    let parsed = Manifest::parse(&header.manifest, media_type).map_err(|e| wrong("header.manifest", e.why()))?;
     let sizes = match &parsed {
         Manifest::Image(m) => {
             std::iter::once(m.config()).chain(m.layers()).map(|d| (d.digest().clone(), d.size())).collect()

@@ -10,8 +10,10 @@ mod home;
 mod latency;
 mod measured;
 mod memory;
+mod plot;
 mod report;
 mod server;
+mod soak;
 mod throughput;
 
 use anyhow::Result;
@@ -53,6 +55,11 @@ pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
         single.block_on(cancel::measure(stage))?;
     }
     Ok(())
+}
+
+/// For minutes, all kinds of guests at once.
+pub(crate) fn soak(stage: &Stage, minutes: u64) -> Result<()> {
+    Builder::new_current_thread().enable_all().build()?.block_on(soak::measure(stage, minutes))
 }
 
 /// Writes the raw file of one measurement.

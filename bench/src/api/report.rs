@@ -10,7 +10,7 @@ use super::measured::{Measured, values};
 use crate::report::time;
 use crate::samples::{Facts, quantile, read};
 
-const PARTS: [&str; 4] = ["api-latency", "api-throughput", "api-memory", "api-cancel"];
+const PARTS: [&str; 5] = ["api-latency", "api-throughput", "api-memory", "api-cancel", "api-soak"];
 
 /// What a target demands.
 #[derive(Clone, Copy)]
@@ -90,10 +90,25 @@ const TARGETS: &[Target] = &[
         "KiB",
         |s| at(s, "running: each instance, RSS", 1.0),
     ),
+    target("api-soak", "soak: RSS, end ÷ beginning", Bound::AtMost(1.1), "×", |s| grown(s, "soak: RSS")),
+    target("api-soak", "soak: open files, end ÷ beginning", Bound::AtMost(1.1), "×", |s| {
+        grown(s, "soak: open files")
+    }),
+    target("api-soak", "soak: hello cycle P50, end ÷ beginning", Bound::AtMost(1.2), "×", |s| {
+        grown(s, "soak: hello, P50")
+    }),
     target("api-cancel", "cancel of a tight loop, sent to answer, P99", Bound::Below(20_000.0), "us", |s| {
         at(s, "cancel: sent to answer", 0.99)
     }),
 ];
+
+/// The median of the soak's last fifth by that of its second fifth: the first is warming up.
+fn grown(samples: &[Measured], case: &str) -> f64 {
+    let all = values(samples, case);
+    let fifth = (all.len() / 5).max(1);
+    let part = |from: usize| quantile(all.get(from..(from + fifth).min(all.len())).unwrap_or_default(), 0.5);
+    part(all.len().saturating_sub(fifth)) / part(fifth.min(all.len() - 1))
+}
 
 /// The section, from the raw files that are there; empty where none is.
 pub(crate) fn report(results: &Path) -> Result<String> {
@@ -106,6 +121,10 @@ pub(crate) fn report(results: &Path) -> Result<String> {
             any = true;
             let (facts, samples) = read(&path)?;
             detail(&mut details, &facts, &samples)?;
+            if part == "api-soak" {
+                std::fs::write("docs/img/bench-soak.svg", super::plot::soak(&samples))?;
+                details.push_str("![the soak over time](img/bench-soak.svg)\n\n");
+            }
             samples
         } else {
             println!("no {}", path.display());
