@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, printer: Printer) -> Result<u8> {
     let config = Config::load(cli.global.flags())?;
     let settings = telemetry_settings(printer);
-    let serves = matches!(cli.command, Command::Serve(_));
+    let (serves, runs) = (matches!(cli.command, Command::Serve(_)), matches!(cli.command, Command::Run(_)));
     // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
     let mut builder = if settings.otlp || serves {
         tokio::runtime::Builder::new_multi_thread()
@@ -145,6 +145,10 @@ fn start(cli: Cli, printer: Printer) -> Result<u8> {
     // A thread that is blocked in a read of the guest's must not hold the process up.
     guard.shutdown();
     runtime.shutdown_background();
+    if runs {
+        // Unmapping what the end of the process unmaps anyway takes its time while another thread lives.
+        std::mem::forget(session);
+    }
     result
 }
 
