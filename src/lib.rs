@@ -27,6 +27,8 @@ pub mod server;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 
 pub use error::{Error, ErrorKind, Result};
