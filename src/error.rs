@@ -24,6 +24,12 @@ pub enum ErrorKind {
     CannotStart,
     /// The local disk or database failed.
     Storage,
+    /// There is no room for more now: a full queue, a full disk. A later try may work.
+    Exhausted,
+    /// It is there already, and is something else.
+    Conflict,
+    /// The caller isn't allowed to.
+    Forbidden,
     /// The wall clock or CPU limit of a run was reached.
     TimedOut,
     /// The user stopped it.
@@ -44,11 +50,38 @@ impl ErrorKind {
             | Self::InvalidContent
             | Self::CannotStart
             | Self::Storage
+            | Self::Exhausted
+            | Self::Conflict
+            | Self::Forbidden
             | Self::Internal => 125,
             Self::Refused => 126,
             Self::NotFound => 127,
             Self::Cancelled => 130,
         }
+    }
+
+    /// Every kind.
+    const ALL: [Self; 14] = [
+        Self::Usage,
+        Self::NotFound,
+        Self::Refused,
+        Self::Unauthorized,
+        Self::Unavailable,
+        Self::InvalidContent,
+        Self::CannotStart,
+        Self::Storage,
+        Self::Exhausted,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Internal,
+    ];
+
+    /// The kind that `word` stands for; `None` for a word of a newer version.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
     /// A stable word for machine output.
@@ -63,6 +96,9 @@ impl ErrorKind {
             Self::InvalidContent => "invalid_content",
             Self::CannotStart => "cannot_start",
             Self::Storage => "storage",
+            Self::Exhausted => "exhausted",
+            Self::Conflict => "conflict",
+            Self::Forbidden => "forbidden",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
@@ -174,12 +210,17 @@ mod tests {
             (ErrorKind::InvalidContent, 125),
             (ErrorKind::CannotStart, 125),
             (ErrorKind::Storage, 125),
+            (ErrorKind::Exhausted, 125),
+            (ErrorKind::Conflict, 125),
+            (ErrorKind::Forbidden, 125),
             (ErrorKind::TimedOut, 124),
             (ErrorKind::Cancelled, 130),
             (ErrorKind::Internal, 125),
         ] {
             assert_eq!(kind.exit_code(), code, "{kind:?}");
+            assert_eq!(ErrorKind::from_word(kind.as_str()), Some(kind));
         }
+        assert_eq!(ErrorKind::from_word("of a newer version"), None);
     }
 
     #[test]

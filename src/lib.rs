@@ -10,18 +10,25 @@
 //! ```
 //!
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
-//! downwards: `error`, `oci` ← `artifact`, `registry`, `store` ← `trust` ← `engine` ← `ops` ← `cli`.
+//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db` ← `engine` ← `ops` ← `node` ←
+//! `server` ← `cli`.
 
 pub mod artifact;
 pub mod cli;
 pub mod config;
+pub mod db;
 pub mod engine;
 pub mod error;
+pub mod node;
 pub mod oci;
 pub mod ops;
 pub mod registry;
+pub mod server;
 pub mod store;
+pub mod task;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod trust;
 
 pub use error::{Error, ErrorKind, Result};

@@ -7,7 +7,6 @@ use std::str::FromStr;
 
 pub use oci_spec::distribution::Reference;
 pub use oci_spec::image::{Descriptor, Digest, DigestAlgorithm, ImageIndex, ImageManifest, MediaType};
-use sha2::Digest as _;
 
 use crate::error::{Error, ErrorKind};
 
@@ -117,7 +116,15 @@ fn parse_own(text: &str) -> Digest {
 /// The SHA-256 digest of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Digest {
-    parse_own(&format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
+    parse_own(&format!("sha256:{}", hex::encode(sha256_bytes(bytes))))
+}
+
+/// The SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256_bytes(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    digest
 }
 
 /// Whether `bytes` have `digest`, in the digest's own algorithm.

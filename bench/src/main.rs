@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
 #![allow(clippy::disallowed_methods, reason = "it sets up its own environment")]
 
+mod api;
 mod inside;
 mod process;
 mod pull;
@@ -35,7 +36,7 @@ struct Bench {
     part: Part,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Part {
     /// Build the wasmtime command to compare with, once, from its source
     Install,
@@ -47,6 +48,25 @@ enum Part {
     Pull,
     /// vyr run with 100,000 artifacts in the store, against an empty one
     StoreSize,
+    /// Through the Control API: a node of its own on loopback, against a bare tonic echo
+    Api {
+        /// One of its measurements alone
+        #[arg(long, value_enum)]
+        only: Option<api::Only>,
+    },
+    /// Ten minutes of all kinds of guests at once: what the node holds must not grow
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
+    /// The peer of `api`: answers and does nothing else
+    #[command(hide = true)]
+    EchoServer {
+        /// Where to write its address when it's ready
+        #[arg(long)]
+        address_file: PathBuf,
+    },
     /// Write docs/benchmarks.md from the raw samples
     Report,
     /// All of the above but install
@@ -55,6 +75,9 @@ enum Part {
 
 fn main() -> Result<()> {
     let bench = Bench::parse();
+    if let Part::EchoServer { address_file } = &bench.part {
+        return api::serve_echo(address_file);
+    }
     let stage = stage::Stage::new(&bench)?;
     match bench.part {
         Part::Install => stage::install_wasmtime(),
@@ -62,12 +85,16 @@ fn main() -> Result<()> {
         Part::InProcess => inside::measure(&stage),
         Part::Pull => pull::measure(&stage),
         Part::StoreSize => store::measure(&stage),
+        Part::Api { only } => api::measure(&stage, only),
+        Part::Soak { minutes } => api::soak(&stage, minutes),
+        Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
         Part::All => {
             process::measure(&stage)?;
             inside::measure(&stage)?;
             pull::measure(&stage)?;
             store::measure(&stage)?;
+            api::measure(&stage, None)?;
             report::write(&stage)
         }
     }

@@ -140,6 +140,7 @@ pub(crate) fn write(stage: &Stage) -> Result<()> {
         std::fs::create_dir_all("docs/img")?;
         std::fs::write(Path::new("docs/img").join(format!("bench-{}.svg", facts.part)), picture(samples))?;
     }
+    page.push_str(&super::api::report(&stage.results)?);
     Ok(std::fs::write("docs/benchmarks.md", page)?)
 }
 
@@ -198,7 +199,8 @@ fn section(page: &mut String, facts: &Facts, samples: &[Sample]) -> Result<()> {
     Ok(())
 }
 
-fn time(us: f64) -> String {
+/// Microseconds in the unit that suits them.
+pub(crate) fn time(us: f64) -> String {
     match us {
         us if us < 1e3 => format!("{us:.1} µs"),
         us if us < 1e6 => format!("{:.2} ms", us / 1e3),

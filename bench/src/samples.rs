@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One measured run.
@@ -37,7 +38,7 @@ pub(crate) struct Facts {
 }
 
 /// Writes a file of facts and samples.
-pub(crate) fn write(path: &Path, facts: &Facts, samples: &[Sample]) -> Result<()> {
+pub(crate) fn write<T: Serialize>(path: &Path, facts: &Facts, samples: &[T]) -> Result<()> {
     let mut out = BufWriter::new(File::create(path).with_context(|| format!("creating {}", path.display()))?);
     serde_json::to_writer(&mut out, facts)?;
     out.write_all(b"\n")?;
@@ -49,7 +50,7 @@ pub(crate) fn write(path: &Path, facts: &Facts, samples: &[Sample]) -> Result<()
 }
 
 /// Reads it back.
-pub(crate) fn read(path: &Path) -> Result<(Facts, Vec<Sample>)> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<(Facts, Vec<T>)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let mut lines = text.lines();
     let facts = serde_json::from_str(lines.next().context("the file is empty")?)?;

@@ -82,7 +82,13 @@ impl Stage {
     }
 
     /// Writes the raw file of a part.
-    pub(crate) fn keep(&self, part: &str, versions: Vec<String>, note: &str, all: &[Sample]) -> Result<()> {
+    pub(crate) fn keep<T: serde::Serialize>(
+        &self,
+        part: &str,
+        versions: Vec<String>,
+        note: &str,
+        all: &[T],
+    ) -> Result<()> {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo");
         let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or_default();

@@ -34,6 +34,18 @@ pub enum ArtifactForm {
 }
 
 impl ArtifactForm {
+    /// The word in machine output.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CncfWasm => "cncf-wasm",
+            Self::OrasWasm => "oras-wasm",
+            Self::LegacyWasm => "legacy-wasm",
+            Self::CompatImage => "compat-image",
+            Self::LinuxImage => "linux-image",
+        }
+    }
+
     /// What people call it.
     #[must_use]
     pub fn describe(self) -> &'static str {

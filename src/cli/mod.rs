@@ -2,12 +2,15 @@
 //! errors to exit codes.
 
 mod args;
+mod client;
 mod print;
 mod progress;
 mod publish;
 mod run;
+mod serve;
 mod store;
 mod system;
+mod task;
 mod trust;
 
 use std::process::ExitCode;
@@ -28,8 +31,9 @@ use crate::telemetry;
 #[command(name = "vyr", version, about, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
 #[command(
     after_help = "Wherever a REF stands: host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag|@digest] for an OCI layout \
-folder or tar, or a bare digest for what the store holds.\n\nExit codes: the guest's own for run; 2 usage, 124 timed out, \
-125 VYR failed, 126 refused, 127 no such artifact, 130 cancelled, 134 the guest trapped."
+folder or tar, or a bare digest for what the store holds.\n\nExit codes: the guest's own for run, wait and \
+submit --wait; 2 usage, 124 timed out, 125 VYR failed, 126 refused, 127 no such artifact or task, 130 cancelled, \
+134 the guest trapped."
 )]
 struct Cli {
     #[command(flatten)]
@@ -67,6 +71,23 @@ enum Command {
     Artifacts(store::Artifacts),
     /// Remove what nothing needs from the store
     Gc(store::Gc),
+    /// Run the node: tasks behind a gRPC API, until SIGTERM
+    Serve(Box<serve::Serve>),
+    /// Make and list the bearer tokens of a node's clients
+    #[command(subcommand)]
+    Token(serve::Token),
+    /// Hand an artifact to a node as a task; prints the task's id
+    Submit(Box<task::Submit>),
+    /// List a node's tasks, newest first
+    Tasks(task::Tasks),
+    /// Show one task
+    Status(task::Status),
+    /// Wait until tasks have ended; the exit code is that of the first that failed
+    Wait(task::Wait),
+    /// Print what a task wrote
+    Logs(task::Logs),
+    /// End tasks; may be repeated
+    Cancel(task::Cancel),
     /// Check what works on this machine and what is missing
     Doctor(system::Doctor),
     /// Print the completion script of a shell
@@ -99,14 +120,17 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, printer: Printer) -> Result<u8> {
     let config = Config::load(cli.global.flags())?;
     let settings = telemetry_settings(printer);
+    let (serves, runs) = (matches!(cli.command, Command::Serve(_)), matches!(cli.command, Command::Run(_)));
     // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
-    let mut builder = if settings.otlp {
+    let mut builder = if settings.otlp || serves {
         tokio::runtime::Builder::new_multi_thread()
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
+    if !serves {
+        builder.worker_threads(1);
+    }
     let runtime = builder
-        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the runtime can't start: {e}")))?;
@@ -121,6 +145,10 @@ fn start(cli: Cli, printer: Printer) -> Result<u8> {
     // A thread that is blocked in a read of the guest's must not hold the process up.
     guard.shutdown();
     runtime.shutdown_background();
+    if runs {
+        // Unmapping what the end of the process unmaps anyway takes its time while another thread lives.
+        std::mem::forget(session);
+    }
     result
 }
 
@@ -151,6 +179,14 @@ impl Session {
             Command::Inspect(verb) => verb.execute(self).await,
             Command::Artifacts(verb) => verb.execute(self).await,
             Command::Gc(verb) => verb.execute(self).await,
+            Command::Serve(verb) => verb.execute(self).await,
+            Command::Token(verb) => verb.execute(self),
+            Command::Submit(verb) => verb.execute(self).await,
+            Command::Tasks(verb) => verb.execute(self).await,
+            Command::Status(verb) => verb.execute(self).await,
+            Command::Wait(verb) => verb.execute(self).await,
+            Command::Logs(verb) => verb.execute(self).await,
+            Command::Cancel(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
             Command::Version(verb) => verb.execute(self),

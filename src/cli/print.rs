@@ -14,12 +14,18 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Printer {
     pub(crate) output: Output,
     color: bool,
+    results_color: bool,
 }
 
 impl Printer {
     /// A printer for `output`; colour only on a terminal, and never with `NO_COLOR`.
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, color: io::stderr().is_terminal() && EnvVars::get(EnvVars::NO_COLOR).is_none() }
+        let wanted = EnvVars::get(EnvVars::NO_COLOR).is_none();
+        Self {
+            output,
+            color: wanted && io::stderr().is_terminal(),
+            results_color: wanted && output == Output::Text && io::stdout().is_terminal(),
+        }
     }
 
     /// Whether stderr takes colour.
@@ -38,6 +44,17 @@ impl Printer {
 
     /// A listing: one document, a line each, or a table.
     pub(crate) fn list<T: Serialize>(self, rows: &[T], head: &[&str], cells: impl Fn(&T) -> Vec<String>) -> Result<()> {
+        self.list_dressed(rows, head, cells, |_, line| line)
+    }
+
+    /// The same, where each row of the table is one line, which `dress` may colour once it is aligned.
+    pub(crate) fn list_dressed<T: Serialize>(
+        self,
+        rows: &[T],
+        head: &[&str],
+        cells: impl Fn(&T) -> Vec<String>,
+        dress: impl Fn(&T, String) -> String,
+    ) -> Result<()> {
         match self.output {
             Output::Json => self.line(&pretty(&rows)?),
             Output::Jsonl => {
@@ -52,7 +69,12 @@ impl Printer {
                 for row in rows {
                     table.add_row(cells(row));
                 }
-                let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+                let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+                if lines.len() == rows.len() + 1 {
+                    for (line, row) in lines.iter_mut().skip(1).zip(rows) {
+                        *line = dress(row, std::mem::take(line));
+                    }
+                }
                 self.line(&lines.join("\n"))
             }
         }
@@ -60,13 +82,26 @@ impl Printer {
 
     /// A line on stdout. A reader that has gone away isn't an error: `vyr artifacts | head` ends quietly.
     pub(crate) fn line(self, text: &str) -> Result<()> {
+        self.line_read(text).map(drop)
+    }
+
+    /// The same, saying whether the reader is still there: what has no end of its own ends then.
+    pub(crate) fn line_read(self, text: &str) -> Result<bool> {
         let mut out = io::stdout().lock();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::new(ErrorKind::Storage, format!("the output can't be written: {e}")))
-            }
-            _ => Ok(()),
+            Ok(()) => Ok(true),
+            Err(e) => gone_or_failed(&e),
         }
+    }
+
+    /// One document of a stream, in one line; says whether the reader is still there.
+    pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<bool> {
+        self.line_read(&compact(value)?)
+    }
+
+    /// `text` in a colour of the terminal, where results are coloured.
+    pub(crate) fn tint(self, color: &str, text: &str) -> String {
+        if self.results_color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// A remark on stderr.
@@ -111,6 +146,14 @@ impl Printer {
     }
 }
 
+/// `false` for a reader that has gone away, which isn't an error; the error for anything else.
+pub(crate) fn gone_or_failed(e: &io::Error) -> Result<bool> {
+    if e.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(false);
+    }
+    Err(Error::new(ErrorKind::Storage, format!("the output can't be written: {e}")))
+}
+
 /// A table without borders, as wide as it needs to be.
 pub(crate) fn table() -> Table {
     let mut table = Table::new();
@@ -126,6 +169,13 @@ fn pretty<T: Serialize>(value: &T) -> Result<String> {
 fn compact<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value)
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the result can't be written as JSON: {e}")))
+}
+
+/// Words that somebody else chose, so that they can't steer the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// A size for people: `1.5 MiB`.

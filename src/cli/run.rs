@@ -110,7 +110,7 @@ fn tell(session: &Session, report: &RunReport) {
 }
 
 /// Resolves at Ctrl-C or SIGTERM.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => {

@@ -94,6 +94,7 @@ impl Put {
             None => None,
         };
         let parts = Parts {
+            media_type: None,
             digest: self.digest.as_deref().map(parse_digest).transpose()?,
             manifest: read(&self.manifest)?,
             blobs: self.blobs.iter().map(read).collect::<Result<_>>()?,

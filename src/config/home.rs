@@ -11,6 +11,9 @@ use crate::oci::Digest;
 /// | `store/` | an OCI image layout: everything pulled, put or pushed | `store` |
 /// | `ingest/`, `leases/`, `store.lock` | writes under way | `store` |
 /// | `db/vyr.sqlite` | the index over the layout | `store` |
+/// | `db/tasks.sqlite` | the node's tasks | `db` |
+/// | `logs/` | long outputs of tasks | `node` |
+/// | `node.lock`, `node.sock` | who serves this folder, and where | `node`, `server` |
 /// | `cache/code-v1/` | compiled code | `engine` |
 /// | `cache/ready/` | what was verified, for which policy | `ops` |
 /// | `keys/` | this machine's signing key, and the secret its caches are sealed with | `config` |
@@ -43,6 +46,32 @@ impl Home {
     #[must_use]
     pub fn trust_file(&self) -> PathBuf {
         self.0.join("trust.toml")
+    }
+
+    /// The node's tasks.
+    #[must_use]
+    pub fn tasks_database(&self) -> PathBuf {
+        self.0.join("db/tasks.sqlite")
+    }
+
+    /// The output of a task, where it is long.
+    #[must_use]
+    pub fn task_log(&self, id: &str) -> PathBuf {
+        // The end of an id is random; its beginning is the time.
+        let shard = id.get(id.len().saturating_sub(2)..).unwrap_or("00");
+        self.0.join("logs").join(shard).join(format!("{id}.log"))
+    }
+
+    /// The lock of the node that serves this folder.
+    #[must_use]
+    pub fn node_lock(&self) -> PathBuf {
+        self.0.join("node.lock")
+    }
+
+    /// The node's Unix socket.
+    #[must_use]
+    pub fn node_socket(&self) -> PathBuf {
+        self.0.join("node.sock")
     }
 
     /// `audit.jsonl`.

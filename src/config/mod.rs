@@ -28,6 +28,14 @@ impl EnvVars {
     pub const VYR_TRUST_POLICY: &'static str = "VYR_TRUST_POLICY";
     /// Never touch the network, when set to anything but `0` or the empty string.
     pub const VYR_OFFLINE: &'static str = "VYR_OFFLINE";
+    /// The node that the task verbs speak to. Default: the data folder's socket, else `http://127.0.0.1:7070`.
+    pub const VYR_NODE: &'static str = "VYR_NODE";
+    /// The bearer token that a node asks for; goes before the next.
+    pub const VYR_TOKEN: &'static str = "VYR_TOKEN";
+    /// The file that holds it.
+    pub const VYR_TOKEN_FILE: &'static str = "VYR_TOKEN_FILE";
+    /// Where `vyr serve` listens. Default: `127.0.0.1:7070`.
+    pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.
@@ -79,6 +87,36 @@ pub struct File {
     pub registry: RegistryFile,
     /// The most that compiled code may take on disk, in bytes.
     pub code_cache_bytes: Option<u64>,
+    /// The node's settings.
+    pub serve: ServeFile,
+}
+
+/// The `[serve]` part of `config.toml`: what `vyr serve` takes where its flags don't say.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ServeFile {
+    /// Where to listen: `127.0.0.1:7070`.
+    pub listen: Option<String>,
+    /// PEM file of the node's certificate chain.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of who signs clients' certificates.
+    pub client_ca: Option<PathBuf>,
+    /// The file of bearer tokens.
+    pub token_file: Option<PathBuf>,
+    /// How many tasks are prepared or run at once.
+    pub max_running: Option<u32>,
+    /// How many tasks wait at most.
+    pub max_queued: Option<usize>,
+    /// The linear memory that guests hold together at most, in bytes.
+    pub memory_budget_bytes: Option<u64>,
+    /// How many ended tasks are kept.
+    pub keep_tasks: Option<u64>,
+    /// How long ended tasks are kept, in hours.
+    pub keep_hours: Option<u64>,
+    /// How long running tasks may go on when the node is told to stop.
+    pub drain_seconds: Option<u64>,
 }
 
 /// The `[registry]` part of `config.toml`.
@@ -133,6 +171,8 @@ pub struct Config {
     pub docker_config: Option<PathBuf>,
     /// The most that compiled code may take on disk, in bytes.
     pub code_cache_bytes: u64,
+    /// The node's settings.
+    pub serve: ServeFile,
 }
 
 impl Config {
@@ -165,6 +205,7 @@ impl Config {
                 .map(PathBuf::from)
                 .or_else(|| etcetera::home_dir().ok().map(|h| h.join(".docker"))),
             code_cache_bytes: file.code_cache_bytes.unwrap_or(4 << 30),
+            serve: file.serve,
             home,
         })
     }

@@ -217,7 +217,7 @@ impl From<StartError> for Error {
         let kind = match &error {
             StartError::NotWasm { .. } | StartError::Malformed { .. } => ErrorKind::InvalidContent,
             StartError::Engine { .. } => ErrorKind::Internal,
-            StartError::Busy { .. } => ErrorKind::Unavailable,
+            StartError::Busy { .. } => ErrorKind::Exhausted,
             _ => ErrorKind::CannotStart,
         };
         Self::new(kind, &error).hint(error.hint())

@@ -33,6 +33,16 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
+    /// The machine code that it keeps mapped, in bytes.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        let range = match &self.program {
+            Program::Module { pre, .. } => pre.module().image_range(),
+            Program::Component(pre) => pre.instance_pre().component().image_range(),
+        };
+        range.end as usize - range.start as usize
+    }
+
     /// Module or component.
     #[must_use]
     pub fn kind(&self) -> Kind {

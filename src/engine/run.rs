@@ -148,6 +148,10 @@ async fn supervise<T>(
         if let Poll::Ready(value) = polled {
             return Poll::Ready(Ended::Itself(value));
         }
+        // It may have been interrupted for just that, and its next turn may be far.
+        if cancel.is_cancelled() {
+            return Poll::Ready(Ended::Cancelled);
+        }
         if limits.cpu.is_some_and(|limit| *cpu >= limit) {
             return Poll::Ready(Ended::TimedOut(Clock::Cpu));
         }
@@ -198,9 +202,10 @@ impl Engine {
                 Ended::Cancelled => return Ok(ended_early(Outcome::Cancelled)),
             }
         };
+        let budget = spec.budget.clone();
         let state = State {
             wasi: context(spec, allowed)?,
-            limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances),
+            limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };
         let mut store = Store::try_new(self.wasmtime(), state).map_err(StartError::engine)?;
@@ -298,6 +303,9 @@ fn outcome_of(error: &wasmtime::Error, started: bool, state: &State) -> Result<O
         return Err(StartError::Busy { why: shown(error) });
     }
     if !started && backtrace.is_none() {
+        if state.limiter.out_of_budget() {
+            return Err(StartError::Busy { why: "the memory that guests may hold together is in use".into() });
+        }
         return Err(match state.limiter.refused() {
             Some((what, needed, limit)) => StartError::Limit { what, needed, limit },
             None => StartError::Instantiate { why: shown(error) },

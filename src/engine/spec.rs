@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
+use super::limiter::Budget;
 use super::net::NetRule;
 
 /// One run of a guest.
@@ -31,6 +33,8 @@ pub struct RunSpec {
     pub limits: Limits,
     /// Whom it may reach over the network; nobody by default.
     pub allow_net: Vec<NetRule>,
+    /// What it shares with other guests; none for a guest that is alone.
+    pub budget: Option<Arc<Budget>>,
 }
 
 /// A folder of this machine that the guest sees.

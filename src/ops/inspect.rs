@@ -8,7 +8,7 @@ use super::pull::{Purpose, blocking};
 use super::resolve::{PullMode, locate};
 use super::verify::{Policy, stored, verify};
 use crate::artifact::Manifest;
-use crate::engine::{Engine, EngineOptions, inspect as inspect_wasm};
+use crate::engine::inspect as inspect_wasm;
 use crate::error::{ErrorKind, Result};
 use crate::oci::{ArtifactRef, MAX_MANIFEST_BYTES};
 use crate::trust::{Acceptance, SignatureMaterial};
@@ -95,8 +95,8 @@ pub async fn inspect(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode) -> Resu
         let loaded = blocking(move || found.load(&layout)).await;
         match loaded {
             Ok(loaded) => {
-                let engine = Engine::new(&EngineOptions::default())?;
-                inspection.compiled = vyr.code_cache()?.entry(&engine, &loaded.code).is_some();
+                let engine = vyr.engine()?;
+                inspection.compiled = vyr.code_cache()?.entry(engine, &loaded.code).is_some();
                 inspection.wasm_bytes = Some(loaded.bytes.len() as u64);
                 match inspect_wasm(&loaded.bytes) {
                     Ok(info) => {

@@ -16,12 +16,14 @@ pub mod transfer;
 pub mod trust;
 pub mod verify;
 
+pub(crate) use pull::blocking;
+
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, EnvVars, Secret};
-use crate::engine::CodeCache;
+use crate::engine::{CodeCache, Engine, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::Reference;
 use crate::registry::{Client, ClientOptions, DockerConfig, HeaderSource, Progress, ProxySettings};
@@ -59,6 +61,8 @@ pub struct Vyr {
     store: OnceCell<Store>,
     client: OnceLock<Client>,
     secret: OnceLock<Secret>,
+    engine_options: EngineOptions,
+    engine: OnceLock<Engine>,
 }
 
 impl Vyr {
@@ -66,7 +70,35 @@ impl Vyr {
     #[must_use]
     pub fn new(config: Config, reporter: Arc<dyn Reporter>) -> Self {
         let layout = Layout::at(config.home.root());
-        Self { config, reporter, layout, store: OnceCell::new(), client: OnceLock::new(), secret: OnceLock::new() }
+        Self {
+            config,
+            reporter,
+            layout,
+            store: OnceCell::new(),
+            client: OnceLock::new(),
+            secret: OnceLock::new(),
+            engine_options: EngineOptions::default(),
+            engine: OnceLock::new(),
+        }
+    }
+
+    /// The same, for a process that runs many guests.
+    #[must_use]
+    pub fn with_engine_options(mut self, options: EngineOptions) -> Self {
+        self.engine_options = options;
+        self
+    }
+
+    /// The Wasm runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CannotStart`]: this machine's CPU or address space doesn't do.
+    pub fn engine(&self) -> Result<&Engine> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let engine = Engine::new(&self.engine_options)?;
+        Ok(self.engine.get_or_init(|| engine))
     }
 
     /// The settings.

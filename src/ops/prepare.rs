@@ -12,7 +12,7 @@ use crate::artifact::{
     ArtifactForm, Choice, Code, ImageConfig, Manifest, Recognised, WASM_MAGIC, choose, extract_entrypoint, looks_like,
     recognise,
 };
-use crate::engine::{Engine, EngineOptions, Prepared, Tier};
+use crate::engine::{Engine, Prepared, Tier};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{
     ArtifactRef, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, digest_mismatch, parse_digest, repository_of,
@@ -54,9 +54,17 @@ pub struct Runnable {
     pub component: bool,
     /// `S0` when something was fetched, `S1` when it was compiled, `S2` when compiled code was there.
     pub tier: &'static str,
+    /// The hash of the trust policy that lets it run.
+    pub policy: String,
 }
 
 impl Runnable {
+    /// The machine code that it keeps mapped, in bytes.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        self.guest.mapped_bytes()
+    }
+
     /// Why it may run.
     #[must_use]
     pub fn acceptance(&self) -> &Acceptance {
@@ -110,7 +118,7 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
         return Ok(None);
     }
-    let engine = Engine::new(&EngineOptions::default())?;
+    let engine = vyr.engine()?.clone();
     let code = parse_digest(&ready.code)?;
     let Some(compiled) = vyr.code_cache()?.get(&engine, &code) else { return Ok(None) };
     let prepared = engine.prepare(&compiled)?;
@@ -126,6 +134,7 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
         code,
         component: ready.component,
         tier: Tier::S2.as_str(),
+        policy: policy.hash().to_owned(),
     }))
 }
 
@@ -139,7 +148,7 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         verify(vyr, policy, located, &found.selected).await?
     };
     let verified = accepted.map(|()| found);
-    let engine = Engine::new(&EngineOptions::default())?;
+    let engine = vyr.engine()?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
     let work_engine = engine.clone();
@@ -185,6 +194,7 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         code: loaded.code,
         component,
         tier,
+        policy: policy.hash().to_owned(),
     })
 }
 
@@ -265,6 +275,16 @@ pub fn selected(vyr: &Vyr, root: &Digest) -> Result<Digest> {
         Ok(found) => Ok(found.selected),
         Err(e) if matches!(e.kind(), ErrorKind::CannotStart | ErrorKind::InvalidContent) => Ok(root.clone()),
         Err(e) => Err(e),
+    }
+}
+
+/// What form the artifact at `root` has; `None` for what can't be run.
+#[must_use]
+pub fn form_of(vyr: &Vyr, root: &Digest) -> Option<ArtifactForm> {
+    match examine(vyr, root) {
+        Ok(found) => Some(found.form),
+        Err(e) if e.kind() == ErrorKind::CannotStart => Some(ArtifactForm::LinuxImage),
+        Err(_) => None,
     }
 }
 

@@ -131,12 +131,17 @@ impl Mover<'_> {
             Err(e) => return Err(e),
         }
         let mut seen = HashSet::new();
-        let blobs: Vec<&Descriptor> = std::iter::once(manifest.config())
+        let blobs: Vec<Descriptor> = std::iter::once(manifest.config())
             .chain(manifest.layers())
             .filter(|d| seen.insert(d.digest().clone()))
+            .cloned()
             .collect();
         let at_once = self.vyr.config().registry.concurrency.unwrap_or(4).max(1);
-        stream::iter(blobs).map(|d| self.blob(d)).buffer_unordered(at_once).try_collect::<Vec<()>>().await?;
+        stream::iter(blobs)
+            .map(|d| async move { self.blob(&d).await })
+            .buffer_unordered(at_once)
+            .try_collect::<Vec<()>>()
+            .await?;
         Ok(())
     }
 
@@ -293,7 +298,7 @@ pub(super) fn needs_fallback(config: &ImageConfig) -> Error {
     .hint("the fallback is not part of this version; publish a Wasm build of it, with `vyr push REF FILE`")
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, format!("a worker thread failed: {e}")))?

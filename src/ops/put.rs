@@ -17,6 +17,8 @@ pub struct Parts {
     pub digest: Option<Digest>,
     /// The manifest's exact bytes.
     pub manifest: Bytes,
+    /// Its media type, where the caller says.
+    pub media_type: Option<String>,
     /// The blobs it names, those that the store lacks.
     pub blobs: Vec<Bytes>,
     /// Signatures: Sigstore bundles (JSON, v0.3) over the manifest's digest.
@@ -54,8 +56,8 @@ pub async fn put_artifact(vyr: &Vyr, parts: Parts) -> Result<Put> {
         None => sha256(&parts.manifest),
     };
     tracing::Span::current().record("digest", tracing::field::display(&digest));
-    let parsed = Manifest::parse(&parts.manifest, None)?;
-    let media_type = parsed.media_type();
+    let parsed = Manifest::parse(&parts.manifest, parts.media_type.as_deref())?;
+    let media_type = parts.media_type.clone().unwrap_or_else(|| parsed.media_type());
     let wanted: Vec<Digest> = match &parsed {
         Manifest::Image(m) => std::iter::once(m.config()).chain(m.layers()).map(|d| d.digest().clone()).collect(),
         Manifest::Index(i) => i.manifests().iter().map(|d| d.digest().clone()).collect(),

@@ -15,12 +15,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use super::Vyr;
 use crate::artifact::ArtifactForm;
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{Digest, MAX_MANIFEST_BYTES, parse_digest};
+use crate::oci::{Digest, MAX_MANIFEST_BYTES, parse_digest, sha256_bytes};
 use crate::trust::Acceptance;
 
 /// How much older than the hashing a ctime must be, for kernels with coarse time stamps.
@@ -120,12 +119,11 @@ pub(super) struct Conditions<'a> {
 
 impl Conditions<'_> {
     fn path(&self, vyr: &Vyr) -> PathBuf {
-        let mut hash = sha2::Sha256::new();
-        hash.update(self.policy.as_bytes());
-        hash.update([0]);
-        hash.update(self.repository.unwrap_or_default().as_bytes());
-        hash.update([u8::from(self.repository.is_some())]);
-        let name = hash.finalize();
+        let mut conditions = self.policy.as_bytes().to_vec();
+        conditions.push(0);
+        conditions.extend_from_slice(self.repository.unwrap_or_default().as_bytes());
+        conditions.push(u8::from(self.repository.is_some()));
+        let name = sha256_bytes(&conditions);
         vyr.config().home.ready(self.root).join(hex::encode(name.get(..12).unwrap_or_default()))
     }
 }

@@ -1,13 +1,14 @@
 //! Owns one run in the foreground, and what is known about it afterwards.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::Vyr;
-use super::prepare::{Wanted, prepare};
+use super::prepare::{Runnable, Wanted, prepare};
 use crate::artifact::ArtifactForm;
-use crate::engine::{CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec};
+use crate::engine::{Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec};
 use crate::error::Result;
 use crate::trust::Acceptance;
 
@@ -32,6 +33,55 @@ pub struct RunRequest {
     pub stdout: Output,
     /// Its standard error.
     pub stderr: Output,
+}
+
+/// What a guest is given, whichever way it was made ready.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// Arguments after the program's name.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: Vec<(String, String)>,
+    /// The folders it sees.
+    pub dirs: Vec<DirSpec>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Whom it may reach.
+    pub allow_net: Vec<NetRule>,
+    /// Its standard input.
+    pub stdin: Input,
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error.
+    pub stderr: Output,
+    /// What it shares with other guests.
+    pub budget: Option<Arc<Budget>>,
+}
+
+/// Runs what is ready to its end, with what the artifact itself says about its command line.
+///
+/// # Errors
+/// The guest was never started.
+pub async fn execute(ready: &Runnable, guest: Guest, cancel: &CancellationToken) -> Result<Execution> {
+    let command = &ready.command;
+    let mut args = command.fixed_args.clone();
+    args.extend(if guest.args.is_empty() { command.default_args.clone() } else { guest.args });
+    let mut env: Vec<(String, String)> =
+        command.env.iter().filter(|(k, _)| !guest.env.iter().any(|(given, _)| given == k)).cloned().collect();
+    env.extend(guest.env);
+    let spec = RunSpec {
+        argv0: command.argv0.clone(),
+        args,
+        env,
+        dirs: guest.dirs,
+        stdin: guest.stdin,
+        stdout: guest.stdout,
+        stderr: guest.stderr,
+        limits: guest.limits,
+        allow_net: guest.allow_net,
+        budget: guest.budget,
+    };
+    Ok(ready.engine.run(&ready.guest, spec, cancel).await?)
 }
 
 /// What happened. The field names are stable.
@@ -94,37 +144,22 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
     let span = tracing::Span::current();
     span.record("digest", tracing::field::display(&ready.root));
     span.record("tier", ready.tier);
-    let command = &ready.command;
-    let mut args = command.fixed_args.clone();
-    args.extend(if request.args.is_empty() { command.default_args.clone() } else { request.args });
-    let mut env: Vec<(String, String)> =
-        command.env.iter().filter(|(k, _)| !request.env.iter().any(|(given, _)| given == k)).cloned().collect();
-    env.extend(request.env);
-    let spec = RunSpec {
-        argv0: command.argv0.clone(),
-        args,
-        env,
+    let guest = Guest {
+        args: request.args,
+        env: request.env,
         dirs: request.dirs,
+        limits: request.limits,
+        allow_net: request.allow_net,
         stdin: request.stdin,
         stdout: request.stdout,
         stderr: request.stderr,
-        limits: request.limits,
-        allow_net: request.allow_net,
+        budget: None,
     };
-    let execution = ready
-        .engine
-        .run(&ready.guest, spec, cancel)
-        .await
-        .map_err(|e| crate::Error::from(e).attempted(format_args!("run {reference}")))?;
+    let execution = execute(&ready, guest, cancel).await.map_err(|e| e.attempted(format_args!("run {reference}")))?;
     Ok(report(reference, &ready, prepared_in, &execution))
 }
 
-fn report(
-    reference: String,
-    ready: &super::prepare::Runnable,
-    prepared_in: Duration,
-    execution: &Execution,
-) -> RunReport {
+fn report(reference: String, ready: &Runnable, prepared_in: Duration, execution: &Execution) -> RunReport {
     let backtrace = match &execution.outcome {
         Outcome::Trapped(trap) => trap.backtrace.clone(),
         _ => None,

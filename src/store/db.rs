@@ -20,7 +20,7 @@ use super::rows::{millis, parse_digest, time};
 use super::{Result, StoreError, disk};
 use crate::oci::{Descriptor, Digest, MediaType};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/store");
 
 /// The store: the layout and its listing. Cheap to clone; several processes may have one open.
 #[derive(Debug, Clone)]

@@ -32,6 +32,39 @@ pub mod span {
     pub const EXECUTE: &str = "execute";
 }
 
+/// The instruments' names, as the node has them; Prometheus sees them with `_` for `.` and the unit at the end.
+pub mod metric {
+    /// Tasks that were acknowledged.
+    pub const SUBMITTED: &str = "vyr.tasks.submitted";
+    /// Tasks that ended, by `status`.
+    pub const ENDED: &str = "vyr.tasks.ended";
+    /// From a submit's arrival to the guest's entry point, by `tier`.
+    pub const START: &str = "vyr.task.start.duration";
+    /// Tasks that are prepared or run.
+    pub const RUNNING: &str = "vyr.tasks.running";
+    /// Tasks that wait.
+    pub const QUEUED: &str = "vyr.tasks.queued";
+    /// Linear memory that guests hold.
+    pub const MEMORY: &str = "vyr.guests.memory";
+}
+
+/// Installs the instruments' reader; what they count is gathered from the registry that is returned.
+///
+/// # Errors
+/// The exporter can't be set up.
+pub fn install_metrics() -> Result<prometheus::Registry> {
+    let registry = prometheus::Registry::new();
+    let exporter = opentelemetry_prometheus::exporter()
+        .with_registry(registry.clone())
+        .build()
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("the metrics can't be set up: {e}")))?;
+    let resource = opentelemetry_sdk::Resource::builder().with_service_name("vyr").build();
+    let provider =
+        opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+    opentelemetry::global::set_meter_provider(provider);
+    Ok(registry)
+}
+
 /// What to set up.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {

@@ -13,10 +13,14 @@ const RANKS: &[(&str, u8)] = &[
     ("artifact", 2),
     ("registry", 2),
     ("store", 2),
+    ("task", 2),
     ("trust", 3),
+    ("db", 3),
     ("engine", 4),
     ("ops", 5),
-    ("cli", 6),
+    ("node", 6),
+    ("server", 7),
+    ("cli", 8),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

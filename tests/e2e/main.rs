@@ -14,6 +14,7 @@ mod faults;
 mod forms;
 mod house;
 mod limits;
+mod node;
 mod push;
 mod put;
 mod reference;

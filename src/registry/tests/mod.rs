@@ -208,13 +208,13 @@ impl DockerRegistry {
         let path = folder.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let process = Command::new("docker-registry")
+        let process = Command::new(crate::testing::tool("docker-registry"))
             .args(["serve".as_ref(), path.as_os_str()])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("docker-registry can't be started: install it with `apt-get install docker-registry`");
+            .expect("docker-registry starts");
         let mut registry = Self { process, port, folder };
         registry.wait();
         registry

@@ -9,7 +9,7 @@ const COSIGNS: [&str; 2] = ["sid", "trixie"];
 async fn what_cosign_signs_is_accepted() {
     let registry = Registry::start().await;
     let folder = tempfile::tempdir().expect("a folder");
-    let (cosign3, cosign2) = (tool("sid", "cosign"), tool("trixie", "cosign"));
+    let (cosign3, cosign2) = (cosign("sid"), cosign("trixie"));
     run_ok(&cosign3, folder.path(), &["signing-config", "create", "--out", "sc.json"]);
     run_ok(&cosign3, folder.path(), &["generate-key-pair", "--output-key-prefix", "by3"]);
     run_ok(&cosign2, folder.path(), &["generate-key-pair", "--output-key-prefix", "by2"]);
@@ -89,17 +89,17 @@ async fn cosign_accepts_what_is_signed_here() {
             }
             let reference = format!("{found}@{}", artifact.digest);
             for suite in COSIGNS {
-                let cosign = tool(suite, "cosign");
+                let program = cosign(suite);
                 // cosign 2 doesn't see bundles: that's why both forms are written.
                 let sees = suite == "sid" || forms != "bundle";
                 let (ok, words) = run(
-                    &cosign,
+                    &program,
                     folder.path(),
                     &["verify", "--key", "key.pub", "--insecure-ignore-tlog=true", &reference],
                 );
                 assert_eq!(ok, sees, "{suite} {repository}: {words}");
                 let (ok, _) = run(
-                    &cosign,
+                    &program,
                     folder.path(),
                     &["verify", "--key", "other.pub", "--insecure-ignore-tlog=true", &reference],
                 );
@@ -125,7 +125,7 @@ async fn cosign_signs_with_a_key_that_is_encrypted_here() {
             let flags: &[&str] =
                 if suite == "sid" { &["--use-signing-config=false", "--new-bundle-format=false"] } else { &[] };
             let call = [&["sign", "--key", "ours.key", "--tlog-upload=false", "-y"], flags, &[&reference]].concat();
-            run_ok(&tool(suite, "cosign"), folder.path(), &call);
+            run_ok(&cosign(suite), folder.path(), &call);
             let material = registry.simple(&repository, &artifact.digest).await;
             let accepted = verify(
                 &policy_for(&[key.public_pem()]),

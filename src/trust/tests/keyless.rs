@@ -337,8 +337,7 @@ async fn cosign_accepts_the_same_bundle() {
             "--certificate-oidc-issuer",
             ISSUER,
         ];
-        let (ok, words) =
-            run(&tool("sid", "cosign"), folder.path(), &[&["verify"], &flags[..], &[&reference]].concat());
+        let (ok, words) = run(&cosign("sid"), folder.path(), &[&["verify"], &flags[..], &[&reference]].concat());
         assert_eq!(ok, accepted, "{words}");
     }
 }

@@ -50,24 +50,9 @@ pub(super) fn policy_for(keys: &[String]) -> TrustPolicy {
     policy
 }
 
-/// A tool from the folder that `envs/tools` fills.
-#[expect(clippy::disallowed_methods, reason = "a test finds its tools by the environment")]
-pub(super) fn tool(suite: &str, name: &str) -> PathBuf {
-    let folder = std::env::var_os("VYR_TOOLS")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/vyr/tools"));
-    let path = folder.join(suite).join("usr/bin").join(name);
-    assert!(path.exists(), "run envs/tools to install {name} of {suite}: {} is missing", path.display());
-    path
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test finds its tools by the environment")]
-fn on_path(name: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.exists())
-        .unwrap_or_else(|| panic!("run envs/tools to install {name}: it is not on the PATH"))
+/// cosign as the Debian suite has it.
+pub(super) fn cosign(suite: &str) -> PathBuf {
+    crate::testing::tool(if suite == "trixie" { "cosign-older" } else { "cosign" })
 }
 
 /// Runs a command, giving its outcome and its words.
@@ -104,7 +89,7 @@ impl Drop for Registry {
 
 impl Registry {
     pub(super) async fn start() -> Self {
-        let program = on_path("docker-registry");
+        let program = crate::testing::tool("docker-registry");
         let folder = tempfile::tempdir().expect("a folder");
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("has an address").port();

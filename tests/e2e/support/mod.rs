@@ -3,6 +3,7 @@
 mod artifacts;
 mod bad_registry;
 mod home;
+mod node;
 mod process;
 mod registry;
 mod tools;
@@ -10,6 +11,7 @@ mod tools;
 pub(crate) use artifacts::{FORMS, Form, tar_of};
 pub(crate) use bad_registry::{Act, BadRegistry, Content};
 pub(crate) use home::Home;
+pub(crate) use node::{Client, Node, pushed, seconds, spec};
 pub(crate) use process::{Output, run};
 pub(crate) use registry::{PASSWORD, Registry, USER, free_port};
 pub(crate) use tools::tool;

@@ -1,0 +1,224 @@
+//! `vyr serve` and `vyr token`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Session;
+use super::args::{duration, size};
+use super::run::interrupted;
+use crate::error::{Error, ErrorKind, Result};
+use crate::node::{Lock, Node, Options};
+use crate::ops::{Silent, Vyr};
+use crate::server::{Listen, Server, TlsFiles, Tokens};
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Where to listen [default: 127.0.0.1:7070]; off loopback only with TLS and a credential
+    #[arg(long, value_name = "ADDRESS:PORT", env = "VYR_LISTEN", hide_env_values = true)]
+    listen: Option<SocketAddr>,
+    /// The Unix socket [default: node.sock in the data folder]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_socket")]
+    socket: Option<PathBuf>,
+    /// Listen on no Unix socket
+    #[arg(long)]
+    no_socket: bool,
+    /// The certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let clients in whose certificate is signed by this authority, PEM
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// Let clients in that have a token in this file; see `vyr token`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How many tasks are prepared or run at once [default: 2048]
+    #[arg(long, value_name = "NUMBER")]
+    max_running: Option<u32>,
+    /// How many tasks wait at most [default: 100000]
+    #[arg(long, value_name = "NUMBER")]
+    max_queued: Option<usize>,
+    /// The linear memory that guests hold together at most [default: three quarters of the machine's]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_budget: Option<u64>,
+    /// How many ended tasks are kept [default: 2000000]
+    #[arg(long, value_name = "NUMBER")]
+    keep_tasks: Option<u64>,
+    /// How long ended tasks are kept [default: 30d]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    keep_for: Option<Duration>,
+    /// How long running tasks may go on after SIGTERM [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    drain: Option<Duration>,
+    /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
+    #[arg(long)]
+    allow_unsigned: bool,
+    /// Write the address in use to this file when the node is ready
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+}
+
+impl Serve {
+    fn options(&self, session: &Session) -> Options {
+        let file = &session.vyr.config().serve;
+        let defaults = Options::default();
+        Options {
+            max_running: self.max_running.or(file.max_running).unwrap_or(defaults.max_running).max(1),
+            max_queued: self.max_queued.or(file.max_queued).unwrap_or(defaults.max_queued),
+            memory_budget: self.memory_budget.or(file.memory_budget_bytes).unwrap_or(defaults.memory_budget),
+            keep_tasks: self.keep_tasks.or(file.keep_tasks).unwrap_or(defaults.keep_tasks),
+            keep_for: self
+                .keep_for
+                .or(file.keep_hours.map(|hours| Duration::from_secs(hours.saturating_mul(3600))))
+                .unwrap_or(defaults.keep_for),
+            drain: self.drain.or(file.drain_seconds.map(Duration::from_secs)).unwrap_or(defaults.drain),
+            allow_unsigned: self.allow_unsigned,
+            ..defaults
+        }
+    }
+
+    fn listen(&self, session: &Session) -> Result<Listen> {
+        let config = session.vyr.config();
+        let file = &config.serve;
+        let under = |path: &PathBuf| config.home.root().join(path);
+        let address = match (self.listen, &file.listen) {
+            (Some(address), _) => address,
+            (None, Some(text)) => text.parse().map_err(|e| {
+                Error::new(ErrorKind::Usage, format!("`{text}` in config.toml is no address to listen on: {e}"))
+                    .hint("write it as 127.0.0.1:7070")
+            })?,
+            (None, None) => SocketAddr::from(([127, 0, 0, 1], 7070)),
+        };
+        let certificate = self.tls_cert.clone().or(file.tls_cert.as_ref().map(under));
+        let key = self.tls_key.clone().or(file.tls_key.as_ref().map(under));
+        let client_ca = self.client_ca.clone().or(file.client_ca.as_ref().map(under));
+        let tls = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key, client_ca }),
+            (None, None) if client_ca.is_none() => None,
+            _ => {
+                return Err(Error::new(ErrorKind::Usage, "TLS needs a certificate and its key")
+                    .hint("give both --tls-cert and --tls-key"));
+            }
+        };
+        Ok(Listen {
+            address,
+            socket: (!self.no_socket).then(|| self.socket.clone().unwrap_or_else(|| config.home.node_socket())),
+            tls,
+            tokens: self.token_file.clone().or(file.token_file.as_ref().map(under)),
+        })
+    }
+
+    pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
+        let listen = self.listen(session)?;
+        let metrics = telemetry::install_metrics()?;
+        let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
+        // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
+        // its socket.
+        let attempted = |e: Error| e.attempted("start the node");
+        let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
+        let server = Server::bind(&listen).await.map_err(attempted)?;
+        let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
+        let address = server.address()?;
+        if let Some(path) = &self.address_file {
+            write_address(path, address)?;
+        }
+        let also = listen.socket.as_ref().map(|path| format!(" and {}", path.display())).unwrap_or_default();
+        session.printer.note(&format!("listening on {address}{also}"));
+        // Fails where nobody waits for it: outside of systemd.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let stop = async {
+            interrupted().await;
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            session.printer.note("stopping: running tasks may finish; a second signal ends at once");
+        };
+        let cancelled = tokio::select! {
+            cancelled = server.run(node, metrics, stop) => cancelled?,
+            () = twice() => {
+                session.printer.warning("ended at once; the next start records what was running");
+                return Ok(130);
+            }
+        };
+        if cancelled > 0 {
+            session.printer.warning(&format!("{cancelled} tasks did not finish in time and were cancelled"));
+        }
+        Ok(0)
+    }
+}
+
+async fn twice() {
+    interrupted().await;
+    interrupted().await;
+}
+
+/// In one step, so that who waits for the file never reads half of it.
+fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
+    let failed =
+        |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    std::io::Write::write_all(&mut file, format!("{address}\n").as_bytes()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Token {
+    /// Make a token and print it, once; the file keeps its hash
+    Add(TokenName),
+    /// List the names of the tokens
+    Ls(TokenFile),
+    /// Take a token out; it is refused from the next call on
+    Rm(TokenName),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenName {
+    /// Whose it is: tasks show it as their submitter
+    name: String,
+    #[command(flatten)]
+    file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenFile {
+    /// The token file [default: tokens in the data folder]
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Added {
+    name: String,
+    token: String,
+}
+
+#[derive(Serialize)]
+struct Known {
+    name: String,
+}
+
+impl Token {
+    pub(super) fn execute(self, session: &Session) -> Result<u8> {
+        let path = |file: TokenFile| file.file.unwrap_or_else(|| session.vyr.config().home.root().join("tokens"));
+        match self {
+            Self::Add(words) => {
+                let added = Added { token: Tokens::add(&path(words.file), &words.name)?, name: words.name };
+                session.printer.result(&added, || added.token.clone())?;
+            }
+            Self::Ls(file) => {
+                let known: Vec<Known> = Tokens::names(&path(file))?.into_iter().map(|name| Known { name }).collect();
+                session.printer.list(&known, &["name"], |known| vec![known.name.clone()])?;
+            }
+            Self::Rm(words) => Tokens::remove(&path(words.file), &words.name)?,
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,242 @@
+//! `vyr logs`, and passing a task's output through.
+
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use clap::Args;
+use serde::Serialize;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use vyr_proto::v0::{LogEntry, LogStream, StreamLogsRequest};
+
+use super::view::{rfc3339, time};
+use crate::cli::Session;
+use crate::cli::args::Output;
+use crate::cli::client::{Node, NodeArgs};
+use crate::cli::print::gone_or_failed;
+use crate::error::{Error, Result};
+use crate::task::TaskId;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Logs {
+    /// The task
+    task: TaskId,
+    /// Go on until the task has ended
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin each line with the time when it was written
+    #[arg(long)]
+    timestamps: bool,
+    /// Only what it wrote to stdout
+    #[arg(long, conflicts_with = "stderr")]
+    stdout: bool,
+    /// Only what it wrote to stderr
+    #[arg(long)]
+    stderr: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// One write, with the field names that programs may rely on.
+#[derive(Debug, Serialize)]
+struct LogView {
+    stream: &'static str,
+    time: Option<String>,
+    attempt: u32,
+    data: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_base64: Option<String>,
+}
+
+impl From<&LogEntry> for LogView {
+    fn from(entry: &LogEntry) -> Self {
+        Self {
+            stream: if is_stderr(entry) { "stderr" } else { "stdout" },
+            time: time(entry.time).map(rfc3339),
+            attempt: entry.attempt,
+            data: String::from_utf8_lossy(&entry.data).into_owned(),
+            data_base64: std::str::from_utf8(&entry.data)
+                .is_err()
+                .then(|| base64::engine::general_purpose::STANDARD.encode(&entry.data)),
+        }
+    }
+}
+
+fn is_stderr(entry: &LogEntry) -> bool {
+    entry.stream() == LogStream::Stderr
+}
+
+impl Logs {
+    pub(in crate::cli) async fn execute(self, session: &Session) -> Result<u8> {
+        let work = async {
+            let node = self.node.connect(session).await?;
+            self.print(session, &node).await
+        };
+        work.await.map_err(|e: Error| e.attempted(format_args!("read the output of task {}", self.task)))?;
+        Ok(0)
+    }
+
+    async fn print(&self, session: &Session, node: &Node) -> Result<()> {
+        let stream = match (self.stdout, self.stderr) {
+            (true, _) => LogStream::Stdout,
+            (_, true) => LogStream::Stderr,
+            _ => LogStream::Unspecified,
+        };
+        let mut pieces = node
+            .logs(StreamLogsRequest {
+                id: self.task.to_string(),
+                follow: self.follow,
+                stream: stream.into(),
+                offset: 0,
+            })
+            .await?;
+        let (mut dropped, mut gathered) = (0, Vec::new());
+        let mut streams = Streams::new(self.timestamps);
+        while let Some(piece) = pieces.message().await.map_err(|status| node.error(&status))? {
+            dropped = dropped.max(piece.dropped_bytes);
+            match session.printer.output {
+                Output::Text => {
+                    if !streams.write(&piece.entries).await? {
+                        return Ok(());
+                    }
+                }
+                Output::Json => gathered.extend(piece.entries.iter().map(LogView::from)),
+                Output::Jsonl => {
+                    for entry in &piece.entries {
+                        if !session.printer.document(&LogView::from(entry))? {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        if session.printer.output == Output::Json {
+            session.printer.list(&gathered, &[], |_| Vec::new())?;
+        }
+        note_dropped(session, dropped);
+        Ok(())
+    }
+}
+
+fn note_dropped(session: &Session, dropped: u64) {
+    if dropped > 0 {
+        session.printer.note(&format!("{dropped} bytes came after the limit of the output and were dropped"));
+    }
+}
+
+/// Writes a task's output as the guest did, until there is no more. It goes on for the other stream's reader when one
+/// has gone away.
+pub(super) async fn pass_through(session: &Session, node: &Node, request: StreamLogsRequest) -> Result<()> {
+    let mut pieces = node.logs(request).await?;
+    let mut streams = Streams::new(false);
+    let mut dropped = 0;
+    while let Some(piece) = pieces.message().await.map_err(|status| node.error(&status))? {
+        dropped = dropped.max(piece.dropped_bytes);
+        streams.write(&piece.entries).await?;
+    }
+    if session.printer.output == Output::Text {
+        note_dropped(session, dropped);
+    }
+    Ok(())
+}
+
+/// This process's two outputs. Written to by another thread, so that a reader that stands still doesn't keep an
+/// interrupt from being heard.
+struct Streams {
+    /// `None` when the reader has gone away.
+    stdout: Option<tokio::io::Stdout>,
+    stderr: Option<tokio::io::Stderr>,
+    /// With the time before each line: whether stdout and stderr are at the beginning of one.
+    timestamps: Option<[bool; 2]>,
+}
+
+impl Streams {
+    fn new(timestamps: bool) -> Self {
+        Self {
+            stdout: Some(tokio::io::stdout()),
+            stderr: Some(tokio::io::stderr()),
+            timestamps: timestamps.then_some([true; 2]),
+        }
+    }
+
+    /// Writes entries in their order; says whether both readers are still there.
+    async fn write(&mut self, entries: &[LogEntry]) -> Result<bool> {
+        for run in entries.chunk_by(|a, b| is_stderr(a) == is_stderr(b)) {
+            let to_stderr = run.first().is_some_and(is_stderr);
+            let bytes = match &mut self.timestamps {
+                None => run.iter().flat_map(|entry| entry.data.iter().copied()).collect(),
+                Some(fresh) => stamped(run, &mut fresh[usize::from(to_stderr)]),
+            };
+            if to_stderr {
+                write(&mut self.stderr, &bytes).await?;
+            } else {
+                write(&mut self.stdout, &bytes).await?;
+            }
+        }
+        Ok(self.stdout.is_some() && self.stderr.is_some())
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(to: &mut Option<W>, bytes: &[u8]) -> Result<()> {
+    let Some(writer) = to else { return Ok(()) };
+    let written = async {
+        writer.write_all(bytes).await?;
+        writer.flush().await
+    };
+    if let Err(e) = written.await {
+        gone_or_failed(&e)?;
+        *to = None;
+    }
+    Ok(())
+}
+
+/// The entries' bytes with the time before each line; `fresh` says whether one begins.
+fn stamped(entries: &[LogEntry], fresh: &mut bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        let at = time(entry.time).unwrap_or(SystemTime::UNIX_EPOCH);
+        for line in entry.data.split_inclusive(|b| *b == b'\n') {
+            if *fresh {
+                bytes.extend_from_slice(rfc3339(at).as_bytes());
+                bytes.push(b' ');
+            }
+            bytes.extend_from_slice(line);
+            *fresh = line.ends_with(b"\n");
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(data: &[u8], seconds: i64) -> LogEntry {
+        LogEntry {
+            stream: LogStream::Stdout.into(),
+            time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            data: data.to_vec().into(),
+            attempt: 1,
+        }
+    }
+
+    #[test]
+    fn a_time_stands_before_each_line_and_not_before_each_write() {
+        let mut fresh = true;
+        let bytes = stamped(&[entry(b"a", 1), entry(b"b\nc\n", 2), entry(b"\xff", 3)], &mut fresh);
+        let wanted = [
+            b"1970-01-01T00:00:01.000000Z ab\n1970-01-01T00:00:02.000000Z c\n".as_slice(),
+            b"1970-01-01T00:00:03.000000Z \xff",
+        ]
+        .concat();
+        assert_eq!(bytes, wanted);
+        assert!(!fresh);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_given_whole() {
+        let text = serde_json::to_value(LogView::from(&entry(b"plain", 1))).unwrap();
+        assert_eq!((text["data"].as_str(), text.get("data_base64")), (Some("plain"), None));
+        let binary = serde_json::to_value(LogView::from(&entry(b"\xff\x00", 1))).unwrap();
+        assert_eq!((binary["stream"].as_str(), binary["data_base64"].as_str()), (Some("stdout"), Some("/wA=")));
+    }
+}

@@ -1,0 +1,160 @@
+//! Owns the verbs of the task cycle, and what those that await tasks have in common; `vyr wait` and `vyr cancel`.
+
+mod logs;
+mod show;
+mod submit;
+mod view;
+
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::future::try_join_all;
+use vyr_proto::v0::Task;
+
+pub(super) use logs::Logs;
+pub(super) use show::{Status, Tasks};
+pub(super) use submit::Submit;
+
+use super::Session;
+use super::args::{Output, duration};
+use super::client::NodeArgs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::{TaskId, exit_code};
+use view::TaskView;
+
+/// The task for programs: on stdout, unless that is the guest's.
+fn finish(session: &Session, task: &Task, logs: bool) -> Result<()> {
+    if session.printer.output == Output::Text {
+        return Ok(());
+    }
+    let view = TaskView::from(task);
+    if !logs {
+        return session.printer.result(&view, String::new);
+    }
+    let text = serde_json::to_string(&view).map_err(|e| Error::new(ErrorKind::Internal, e))?;
+    drop(std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes()));
+    Ok(())
+}
+
+/// What the exit code alone doesn't say.
+fn tell(session: &Session, task: &Task) {
+    let view = TaskView::from(task);
+    if session.printer.output != Output::Text || view.end_reason.as_deref() == Some("exited") {
+        return;
+    }
+    let mut text = view.message.unwrap_or_else(|| format!("the task ended as {}", view.status));
+    if let Some(backtrace) = view.trap.and_then(|trap| trap.backtrace) {
+        text.push('\n');
+        text.push_str(backtrace.trim_end());
+    }
+    if let Some(next) = view.next {
+        text.push_str(&format!("\n  next: {next}"));
+    }
+    session.printer.warning(&super::print::harmless(&text));
+}
+
+/// The exit code that stands for a task that has ended.
+fn code_of(task: &Task) -> u8 {
+    task.end.as_ref().map_or(ErrorKind::Internal.exit_code(), exit_code)
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Wait {
+    /// The tasks
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<TaskId>,
+    /// Wait no longer than this; the tasks go on
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Wait {
+    pub(super) async fn execute(self, session: &Session) -> Result<u8> {
+        let attempted = |e: Error| match self.tasks.as_slice() {
+            [one] => e.attempted(format_args!("wait for task {one}")),
+            many => e.attempted(format_args!("wait for {} tasks", many.len())),
+        };
+        let all = async {
+            let node = self.node.connect(session).await?;
+            try_join_all(self.tasks.iter().map(|id| node.ended(*id))).await
+        };
+        let tasks = match self.timeout {
+            None => all.await,
+            Some(limit) => tokio::time::timeout(limit, all).await.unwrap_or_else(|_| {
+                let limit = humantime::format_duration(limit);
+                Err(Error::new(ErrorKind::TimedOut, format!("{limit} passed before the end"))
+                    .hint("the tasks go on; `vyr cancel` ends one"))
+            }),
+        }
+        .map_err(attempted)?;
+        tasks.iter().for_each(|task| tell(session, task));
+        print_short(session, &tasks)?;
+        Ok(tasks.iter().map(code_of).find(|code| *code != 0).unwrap_or(0))
+    }
+}
+
+/// A line for each task: which, and where it is in its life.
+fn print_short(session: &Session, tasks: &[Task]) -> Result<()> {
+    let views: Vec<TaskView> = tasks.iter().map(TaskView::from).collect();
+    if session.printer.output != Output::Text {
+        return session.printer.list(&views, &[], |_| Vec::new());
+    }
+    for view in &views {
+        session.printer.line(&format!("{}  {}", view.id, session.printer.tint(view.color(), view.status)))?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Cancel {
+    /// The tasks
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<TaskId>,
+    /// Wait until they have ended
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Cancel {
+    pub(super) async fn execute(self, session: &Session) -> Result<u8> {
+        let node = self.node.connect(session).await.map_err(|e| e.attempted("cancel tasks"))?;
+        let (mut cancelled, mut code) = (Vec::new(), 0);
+        for id in &self.tasks {
+            match node.cancel(*id, None).await {
+                Ok(task) => cancelled.push(task),
+                // The others are ended all the same.
+                Err(e) => {
+                    let e = e.attempted(format_args!("cancel task {id}"));
+                    session.printer.error(&e);
+                    code = if code == 0 { e.kind().exit_code() } else { code };
+                }
+            }
+        }
+        if self.wait {
+            let ids = cancelled.iter().map(|task| task.id.parse()).collect::<Result<Vec<TaskId>>>()?;
+            cancelled = try_join_all(ids.into_iter().map(|id| node.ended(id)))
+                .await
+                .map_err(|e| e.attempted("wait for the end of what was cancelled"))?;
+        }
+        print_short(session, &cancelled)?;
+        Ok(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vyr_proto::v0::{EndReason, TaskEnd};
+
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_the_end_s() {
+        let end = TaskEnd { reason: EndReason::Exited.into(), exit_code: Some(7), ..TaskEnd::default() };
+        assert_eq!(code_of(&Task { end: Some(end), ..Task::default() }), 7);
+        assert_eq!(code_of(&Task::default()), 125);
+    }
+}

@@ -1,0 +1,148 @@
+//! Owns what is asked of the tasks on disk.
+
+use bytes::Bytes;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row as _};
+use vyr_proto::v0::TaskStatus;
+
+use super::{Db, DbError};
+use crate::task::TaskId;
+
+/// A task as it is on disk.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its place in the order of submits.
+    pub seq: i64,
+    /// Its id.
+    pub id: TaskId,
+    /// Where it is.
+    pub status: TaskStatus,
+    /// When it was submitted, in microseconds since the Unix epoch.
+    pub submitted_us: i64,
+    /// Who submitted it.
+    pub submitter: String,
+    /// Its idempotency key.
+    pub key: Option<String>,
+    /// The encoded spec.
+    pub spec: Bytes,
+    /// The encoded record; empty before the first change.
+    pub record: Bytes,
+}
+
+/// What a listing is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only these; empty: all.
+    pub statuses: Vec<TaskStatus>,
+    /// Only this submitter's.
+    pub submitter: Option<String>,
+}
+
+const COLUMNS: &str = "seq, id, status, submitted_us, submitter, idem_key, spec, record";
+
+fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
+    let id = row.try_get::<&[u8], _>("id")?;
+    let bytes = |column| -> Result<Bytes, sqlx::Error> {
+        Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(Bytes::copy_from_slice).unwrap_or_default())
+    };
+    Ok(Row {
+        seq: row.try_get("seq")?,
+        id: TaskId::from_bytes(id).ok_or_else(|| sqlx::Error::Decode("a task's id has 16 bytes".into()))?,
+        status: TaskStatus::try_from(row.try_get::<i32, _>("status")?)
+            .map_err(|e| sqlx::Error::Decode(e.to_string().into()))?,
+        submitted_us: row.try_get("submitted_us")?,
+        submitter: row.try_get("submitter")?,
+        key: row.try_get("idem_key")?,
+        spec: bytes("spec")?,
+        record: bytes("record")?,
+    })
+}
+
+impl Db {
+    /// One task.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn get(&self, id: TaskId) -> Result<Option<Row>, DbError> {
+        let found = sqlx::query(AssertSqlSafe(format!("SELECT {COLUMNS} FROM task WHERE id = ?")))
+            .bind(&id.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await
+            .and_then(|found| found.as_ref().map(row).transpose());
+        found.map_err(|e| self.failed(e))
+    }
+
+    /// The output that is kept here for a task.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn log(&self, id: TaskId) -> Result<Option<Bytes>, DbError> {
+        let found: Result<Option<Option<Vec<u8>>>, _> = sqlx::query_scalar("SELECT log FROM task WHERE id = ?")
+            .bind(&id.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await;
+        found.map(|found| found.flatten().map(Bytes::from)).map_err(|e| self.failed(e))
+    }
+
+    /// Up to `most` tasks below a place, newest first.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn list(&self, below: Option<i64>, most: u32, filter: &Filter) -> Result<Vec<Row>, DbError> {
+        let mut sql = format!("SELECT {COLUMNS} FROM task WHERE seq < ?");
+        if !filter.statuses.is_empty() {
+            let numbers: Vec<String> = filter.statuses.iter().map(|s| i32::from(*s).to_string()).collect();
+            // Those that go on may be further in memory than on disk: the caller looks again.
+            sql.push_str(&format!(" AND (status IN ({}) OR ended_us IS NULL)", numbers.join(",")));
+        }
+        if filter.submitter.is_some() {
+            sql.push_str(" AND submitter = ?");
+        }
+        sql.push_str(" ORDER BY seq DESC LIMIT ?");
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(below.unwrap_or(i64::MAX));
+        if let Some(submitter) = &filter.submitter {
+            query = query.bind(submitter);
+        }
+        let rows = query.bind(most).fetch_all(&self.readers).await;
+        rows.and_then(|rows| rows.iter().map(row).collect()).map_err(|e| self.failed(e))
+    }
+
+    /// The tasks that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn open_tasks(&self) -> Result<Vec<Row>, DbError> {
+        let sql = format!("SELECT {COLUMNS} FROM task WHERE ended_us IS NULL ORDER BY seq");
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.readers).await;
+        rows.and_then(|rows| rows.iter().map(row).collect()).map_err(|e| self.failed(e))
+    }
+
+    /// The task that a submitter's key made, and the hash of what was submitted.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn by_key(&self, submitter: &str, key: &str) -> Result<Option<(TaskId, Vec<u8>)>, DbError> {
+        let found: Result<Option<(Vec<u8>, Vec<u8>)>, _> =
+            sqlx::query_as("SELECT id, idem_hash FROM task WHERE submitter = ? AND idem_key = ?")
+                .bind(submitter)
+                .bind(key)
+                .fetch_optional(&self.readers)
+                .await;
+        let found = found.map_err(|e| self.failed(e))?;
+        Ok(found.and_then(|(id, hash)| Some((TaskId::from_bytes(&id)?, hash))))
+    }
+
+    /// The place of the `keep`-th newest task, if there are so many: what stands below may be forgotten.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn place_of_newest(&self, keep: u64) -> Result<Option<i64>, DbError> {
+        let Some(skip) = keep.checked_sub(1) else { return Ok(Some(i64::MAX)) };
+        let skip = i64::try_from(skip).unwrap_or(i64::MAX);
+        sqlx::query_scalar("SELECT seq FROM task ORDER BY seq DESC LIMIT 1 OFFSET ?")
+            .bind(skip)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+}

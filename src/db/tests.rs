@@ -1,0 +1,170 @@
+//! What is acknowledged is there, once, in order; groups behave as single writes do.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use vyr_proto::v0::TaskStatus;
+
+use super::{Change, Db, DbError, Filter, Inserted, NewTask};
+use crate::task::TaskId;
+
+fn task(key: Option<(&str, u8)>) -> NewTask {
+    NewTask {
+        id: TaskId::new(),
+        status: TaskStatus::Queued,
+        submitted_us: 1,
+        submitter: "me".into(),
+        key: key.map(|(key, hash)| (key.to_owned(), [hash; 32])),
+        spec: Bytes::from_static(b"spec"),
+    }
+}
+
+fn send(db: &Db, task: NewTask) -> oneshot::Receiver<Result<Inserted, DbError>> {
+    let (reply, answer) = oneshot::channel();
+    db.insert(task, |done| drop(reply.send(done)));
+    answer
+}
+
+async fn insert(db: &Db, task: NewTask) -> Inserted {
+    send(db, task).await.unwrap().unwrap()
+}
+
+fn change(seq: i64, status: TaskStatus, ended_us: Option<i64>) -> Change {
+    Change { seq, status, ended_us, record: Bytes::from_static(b"record"), log: None }
+}
+
+async fn open(folder: &Path) -> Db {
+    Db::open(&folder.join("db/tasks.sqlite")).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_there_at_the_next_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    // More than one group, of sizes that no single statement has.
+    let tasks: Vec<NewTask> = (0..777).map(|_| task(None)).collect();
+    let ids: Vec<TaskId> = tasks.iter().map(|t| t.id).collect();
+    let answers: Vec<_> = tasks.into_iter().map(|t| send(&db, t)).collect();
+    for (number, answer) in (1..).zip(answers) {
+        assert_eq!(answer.await.unwrap().unwrap(), Inserted::New { seq: number });
+    }
+    for seq in 1..=700 {
+        let log = (seq % 2 == 0).then(|| Bytes::from_static(b"log"));
+        db.change(Change { log, ..change(seq, TaskStatus::Succeeded, Some(seq)) }, |done| done.unwrap());
+    }
+    db.changed(change(701, TaskStatus::Running, None)).await.unwrap();
+    drop(db);
+    let db = open(folder.path()).await;
+    let open_tasks = db.open_tasks().await.unwrap();
+    assert_eq!(open_tasks.iter().map(|t| t.id).collect::<Vec<_>>(), ids[700..]);
+    assert_eq!(open_tasks[0].status, TaskStatus::Running);
+    let row = db.get(ids[1]).await.unwrap().unwrap();
+    assert_eq!(
+        (row.seq, row.status, &row.spec[..], &row.record[..]),
+        (2, TaskStatus::Succeeded, &b"spec"[..], &b"record"[..])
+    );
+    assert_eq!(db.log(ids[1]).await.unwrap().as_deref(), Some(&b"log"[..]));
+    assert_eq!(db.log(ids[0]).await.unwrap(), None);
+    assert_eq!(insert(&db, task(None)).await, Inserted::New { seq: 778 });
+}
+
+#[tokio::test]
+async fn a_key_makes_repeated_submits_one_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    let first = task(Some(("key", 1)));
+    let id = first.id;
+    // All in one group, if the writer takes them so.
+    let answers =
+        [first, task(Some(("key", 1))), task(Some(("key", 2))), task(Some(("other", 1)))].map(|t| send(&db, t));
+    let mut got = Vec::new();
+    for answer in answers {
+        got.push(answer.await.unwrap().unwrap());
+    }
+    assert_eq!(got[..3], [Inserted::New { seq: 1 }, Inserted::Existing(id), Inserted::Conflict(id)]);
+    assert!(matches!(got[3], Inserted::New { .. }));
+    let theirs = NewTask { submitter: "somebody else".into(), ..task(Some(("key", 2))) };
+    assert!(matches!(insert(&db, theirs).await, Inserted::New { .. }), "a key is its submitter's own");
+}
+
+#[tokio::test]
+async fn two_changes_of_one_task_in_a_group_both_count_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    let new = task(None);
+    let id = new.id;
+    insert(&db, new).await;
+    let log = Some(Bytes::from_static(b"kept"));
+    db.change(Change { log, ..change(1, TaskStatus::Running, None) }, |done| done.unwrap());
+    db.changed(change(1, TaskStatus::Failed, Some(5))).await.unwrap();
+    assert_eq!(db.get(id).await.unwrap().unwrap().status, TaskStatus::Failed);
+    assert_eq!(db.log(id).await.unwrap().as_deref(), Some(&b"kept"[..]), "a change without output takes none away");
+}
+
+#[tokio::test]
+async fn listings_narrow_and_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    for seq in 1..=10 {
+        let submitter = if seq % 2 == 0 { "even" } else { "odd" };
+        insert(&db, NewTask { submitter: submitter.into(), ..task(None) }).await;
+        let status = if seq <= 5 { TaskStatus::Failed } else { TaskStatus::Succeeded };
+        db.changed(change(seq, status, Some(seq))).await.unwrap();
+    }
+    let seqs = |rows: Vec<super::Row>| rows.into_iter().map(|r| r.seq).collect::<Vec<_>>();
+    assert_eq!(seqs(db.list(None, 3, &Filter::default()).await.unwrap()), [10, 9, 8]);
+    assert_eq!(seqs(db.list(Some(8), 3, &Filter::default()).await.unwrap()), [7, 6, 5]);
+    let filter = Filter { statuses: vec![TaskStatus::Failed], submitter: Some("odd".into()) };
+    assert_eq!(seqs(db.list(None, 100, &filter).await.unwrap()), [5, 3, 1]);
+}
+
+#[tokio::test]
+async fn the_oldest_ended_tasks_are_forgotten_and_no_open_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    for _ in 0..10 {
+        insert(&db, task(None)).await;
+    }
+    for seq in 2..=10 {
+        db.changed(change(seq, TaskStatus::Succeeded, Some(100 + seq))).await.unwrap();
+    }
+    assert_eq!(db.place_of_newest(4).await.unwrap(), Some(7));
+    assert_eq!(db.place_of_newest(100).await.unwrap(), None);
+    assert_eq!(db.forget(103, 0, 100).await.unwrap().len(), 1, "by age");
+    assert_eq!(db.forget(0, 7, 2).await.unwrap().len(), 2, "by number, so many at a time");
+    assert_eq!(db.forget(0, 7, 100).await.unwrap().len(), 2);
+    let left: Vec<i64> = db.list(None, 100, &Filter::default()).await.unwrap().iter().map(|r| r.seq).collect();
+    assert_eq!(left, [10, 9, 8, 7, 1]);
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_holds_is_named_and_loses_nothing() {
+    use sqlx::Connection as _;
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    insert(&db, task(None)).await;
+    let path = folder.path().join("db/tasks.sqlite");
+    let mut other = sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let refused = send(&db, task(None)).await.unwrap();
+    assert!(matches!(refused, Err(DbError::Locked { .. })), "{refused:?}");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    assert!(matches!(insert(&db, task(None)).await, Inserted::New { .. }));
+    assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    insert(&db, task(None)).await;
+    // SQLite's own bound on the file stands for the disk's: the result code is the same.
+    db.limit_pages(20).await;
+    let big = || NewTask { spec: vec![7; 200_000].into(), ..task(None) };
+    let refused = send(&db, big()).await.unwrap();
+    assert!(matches!(refused, Err(DbError::Full { .. })), "{refused:?}");
+    db.limit_pages(100_000).await;
+    assert!(matches!(insert(&db, big()).await, Inserted::New { .. }));
+    assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+}

@@ -1,0 +1,84 @@
+//! Owns the node's instruments.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::{KeyValue, global};
+use vyr_proto::v0::{self, StartTier, TaskStatus};
+
+use super::Node;
+use crate::task::StatusExt as _;
+use crate::telemetry::metric;
+
+/// The instruments; they count into whatever `telemetry` has installed, or nowhere.
+#[derive(Debug)]
+pub struct Metrics {
+    submitted: Counter<u64>,
+    ended: Counter<u64>,
+    start: Histogram<f64>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let meter = global::meter("vyr");
+        Self {
+            submitted: meter.u64_counter(metric::SUBMITTED).with_description("Tasks that were acknowledged").build(),
+            ended: meter.u64_counter(metric::ENDED).with_description("Tasks that ended, by status").build(),
+            start: meter
+                .f64_histogram(metric::START)
+                .with_unit("s")
+                .with_description("From a submit's arrival to the guest's entry point, by tier")
+                .with_boundaries(vec![
+                    0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0,
+                ])
+                .build(),
+        }
+    }
+
+    pub(super) fn submitted(&self) {
+        self.submitted.add(1, &[]);
+    }
+
+    pub(super) fn ended(&self, status: TaskStatus) {
+        self.ended.add(1, &[KeyValue::new("status", status.word())]);
+    }
+
+    pub(super) fn started(&self, tier: StartTier, took: Option<Duration>) {
+        if let Some(took) = took {
+            self.start.record(took.as_secs_f64(), &[KeyValue::new("tier", word(tier))]);
+        }
+    }
+}
+
+/// Lets the node's load be read whenever somebody asks.
+pub(super) fn observe(node: &Node) {
+    let meter = global::meter("vyr");
+    let weak = Arc::downgrade(&node.inner);
+    let gauge = |name: &'static str, what: &'static str, read: fn(&v0::Node) -> u64| {
+        let weak = weak.clone();
+        // What is built goes on being read; the handle does nothing.
+        let _ = meter
+            .u64_observable_gauge(name)
+            .with_description(what)
+            .with_callback(move |observer| {
+                if let Some(inner) = weak.upgrade() {
+                    observer.observe(read(&Node { inner }.describe()), &[]);
+                }
+            })
+            .build();
+    };
+    gauge(metric::RUNNING, "Tasks that are prepared or run", |node| node.running);
+    gauge(metric::QUEUED, "Tasks that wait", |node| node.queued);
+    gauge(metric::MEMORY, "Linear memory that guests hold, in bytes", |node| node.memory_bytes);
+}
+
+fn word(tier: StartTier) -> &'static str {
+    match tier {
+        StartTier::Unspecified => "none",
+        StartTier::S0 => "S0",
+        StartTier::S1 => "S1",
+        StartTier::S2 => "S2",
+        StartTier::S3 => "S3",
+    }
+}

@@ -1,0 +1,217 @@
+//! Owns the tasks of one node: their queue, their execution, their record, and what is told of them. It knows no
+//! transport; `server` translates remote calls into what is here.
+//!
+//! ```text
+//! submit → on disk → a free place → prepare → on disk as running → guest → on disk as ended → told
+//! ```
+//!
+//! What is told is on disk: an end that a watcher saw is never taken back by a crash, and before a guest's first
+//! instruction it is on disk that it may have run. Where everything is ready and a place is free, the first write says so
+//! at once, and a start costs one commit.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use vyr_proto::v0;
+
+use crate::db::Db;
+use crate::engine::{Budget, EngineOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::Vyr;
+use crate::task::{TaskId, micros, timestamp};
+
+mod attempt;
+mod executor;
+mod history;
+mod live;
+mod lock;
+mod log;
+mod metrics;
+mod query;
+mod ready;
+mod recover;
+mod sched;
+mod stop;
+mod submit;
+
+pub use lock::Lock;
+pub use log::{Piece, TaskLog};
+pub use metrics::Metrics;
+pub use query::{Logs, Page, Watch};
+pub use submit::{Submit, Submitted, check};
+
+use executor::Executor;
+use live::Live;
+use ready::ReadyGuests;
+use sched::Sched;
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many tasks are prepared or run at once.
+    pub max_running: u32,
+    /// How many wait at most.
+    pub max_queued: usize,
+    /// The linear memory that guests hold together at most, in bytes.
+    pub memory_budget: u64,
+    /// The compiled code that is kept mapped, in bytes.
+    pub code_bytes: u64,
+    /// How many ended tasks are kept.
+    pub keep_tasks: u64,
+    /// How long ended tasks are kept.
+    pub keep_for: Duration,
+    /// How long running tasks may go on when the node is told to stop.
+    pub drain: Duration,
+    /// Whether a submit may overrule the trust policy.
+    pub allow_unsigned: bool,
+    /// The threads that guests run on.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_running: 2048,
+            max_queued: 100_000,
+            memory_budget: machine_memory() / 4 * 3,
+            code_bytes: 1 << 30,
+            keep_tasks: 2_000_000,
+            keep_for: Duration::from_secs(30 * 24 * 3600),
+            drain: Duration::from_secs(30),
+            allow_unsigned: false,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// This machine's memory, in bytes; 1 GiB where it can't be told.
+fn machine_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit)).max(1 << 30)
+}
+
+/// The tasks of one data folder. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    vyr: Vyr,
+    options: Options,
+    db: Db,
+    executor: Executor,
+    sched: Mutex<Sched>,
+    live: Mutex<HashMap<TaskId, Arc<Live>>>,
+    ready: ReadyGuests,
+    budget: Arc<Budget>,
+    metrics: Metrics,
+    tags: AtomicU64,
+    stopping: AtomicBool,
+    /// No guest is started any more.
+    stopped: AtomicBool,
+    /// Tasks between being ready and having started.
+    starting: AtomicUsize,
+    /// A place or memory became free, or a task ended.
+    freed: Notify,
+    started_at: SystemTime,
+    _lock: Lock,
+}
+
+impl Node {
+    /// Opens the node of `vyr`'s data folder and takes up the tasks that have not ended. The current Tokio runtime
+    /// serves it from here on.
+    ///
+    /// # Errors
+    /// Whatever keeps the database, the store or the engine from opening.
+    pub async fn open(vyr: Vyr, options: Options, lock: Lock) -> Result<Self> {
+        let home = vyr.config().home.clone();
+        // A pool's slots are address space, not memory: some more than can run leave room for what is just ending.
+        let slots = options.max_running.saturating_add(64);
+        let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots });
+        let engine = vyr.engine()?.clone();
+        vyr.store().await?;
+        let db = Db::open(&home.tasks_database()).await?;
+        let executor = Executor::start(options.threads.max(1), engine)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("no threads for guests: {e}")))?;
+        let node = Self {
+            inner: Arc::new(Inner {
+                ready: ReadyGuests::new(options.code_bytes),
+                budget: Arc::new(Budget::new(options.memory_budget)),
+                sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
+                metrics: Metrics::new(),
+                live: Mutex::default(),
+                tags: AtomicU64::new(1),
+                stopping: AtomicBool::new(false),
+                stopped: AtomicBool::new(false),
+                starting: AtomicUsize::new(0),
+                freed: Notify::new(),
+                started_at: SystemTime::now(),
+                vyr,
+                options,
+                db,
+                executor,
+                _lock: lock,
+            }),
+        };
+        metrics::observe(&node);
+        node.recover().await?;
+        node.keep_house();
+        Ok(node)
+    }
+
+    /// What the node works with.
+    #[must_use]
+    pub fn vyr(&self) -> &Vyr {
+        &self.inner.vyr
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// What it is and how busy.
+    #[must_use]
+    pub fn describe(&self) -> v0::Node {
+        let (running, queued) = self.sched().load();
+        v0::Node {
+            version: env!("CARGO_PKG_VERSION").into(),
+            wasmtime_version: crate::engine::WASMTIME.into(),
+            os: std::env::consts::OS.into(),
+            architecture: std::env::consts::ARCH.into(),
+            started_at: Some(timestamp(micros(self.inner.started_at))),
+            queued: queued as u64,
+            running: running as u64,
+            max_queued: self.inner.options.max_queued as u64,
+            max_running: self.inner.options.max_running.into(),
+            memory_bytes: self.inner.budget.used(),
+            memory_budget_bytes: self.inner.budget.limit(),
+            stopping: self.is_stopping(),
+            capabilities: vec!["wasi-preview1".into(), "wasi-0.2".into()],
+            allows_unsigned: self.inner.options.allow_unsigned,
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::SeqCst)
+    }
+
+    fn sched(&self) -> MutexGuard<'_, Sched> {
+        self.inner.sched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<TaskId, Arc<Live>>> {
+        self.inner.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_path(&self, id: TaskId) -> PathBuf {
+        self.inner.vyr.config().home.task_log(&id.to_string())
+    }
+}

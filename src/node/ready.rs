@@ -1,0 +1,143 @@
+//! Owns the guests that are ready to be instantiated: verified under the trust policy in force, compiled, linked, mapped.
+//! The least recently used go when their code takes more than was set.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use vyr_proto::v0::{PullPolicy, StartTier, TaskSpec};
+
+use crate::error::{Error, Result};
+use crate::oci::{ArtifactRef, parse_reference};
+use crate::ops::Vyr;
+use crate::ops::prepare::{Runnable, Wanted, prepare};
+use crate::ops::pull::Purpose;
+use crate::ops::resolve::{PullMode, locate};
+use crate::ops::verify::Policy;
+
+/// Roughly how many guests are kept; the bound is their bytes.
+const GUESTS: usize = 512;
+/// A guest's bookkeeping, counted with its code, in bytes.
+const OVERHEAD: u64 = 64 << 10;
+/// The trust policy's files are looked at for each task; the keys it names are read again this often.
+const RELOAD: Duration = Duration::from_secs(2);
+
+/// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both.
+#[derive(Debug)]
+pub(super) struct ReadyGuests {
+    guests: Cache<String, Arc<Runnable>, ByCode>,
+    policy: Mutex<PolicyInForce>,
+}
+
+#[derive(Debug, Clone)]
+struct ByCode;
+
+impl Weighter<String, Arc<Runnable>> for ByCode {
+    fn weight(&self, _reference: &String, guest: &Arc<Runnable>) -> u64 {
+        guest.mapped_bytes() as u64 + OVERHEAD
+    }
+}
+
+/// What a file looked like: device, inode, size, modification and change times.
+type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+#[derive(Debug, Default)]
+struct PolicyInForce {
+    looks: [Look; 2],
+    loaded: Option<Instant>,
+    hash: Option<Arc<str>>,
+}
+
+fn look(path: &Path) -> Look {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()))
+}
+
+impl ReadyGuests {
+    pub(super) fn new(code_bytes: u64) -> Self {
+        Self { guests: Cache::with_weighter(GUESTS, code_bytes, ByCode), policy: Mutex::default() }
+    }
+
+    /// The hash of the trust policy in force; `None` when it can't be loaded: then nothing is ready.
+    fn policy(&self, vyr: &Vyr) -> Option<Arc<str>> {
+        let config = vyr.config();
+        let looks = [look(&config.trust_policy), look(&config.home.machine_public_key())];
+        let mut known = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.looks != looks || known.loaded.is_none_or(|at| at.elapsed() > RELOAD) {
+            let hash = Policy::load(vyr).ok().map(|policy| Arc::from(policy.hash()));
+            *known = PolicyInForce { looks, loaded: Some(Instant::now()), hash };
+        }
+        known.hash.clone()
+    }
+
+    /// The guest of a task, if it is ready and nothing has to be asked.
+    pub(super) fn hot(&self, vyr: &Vyr, spec: &TaskSpec) -> Option<Arc<Runnable>> {
+        if spec.pull() == PullPolicy::Always || spec.allow_unsigned {
+            return None;
+        }
+        self.under_policy(vyr, &spec.reference)
+    }
+
+    fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
+        let guest = self.guests.get(reference)?;
+        self.policy(vyr).is_some_and(|policy| *policy == *guest.policy).then_some(guest)
+    }
+
+    /// Makes a task's guest ready, once for all that want it at a time.
+    pub(super) async fn prepare(&self, vyr: &Vyr, spec: &TaskSpec) -> Result<(Arc<Runnable>, StartTier)> {
+        let mut reference: ArtifactRef = spec.reference.parse()?;
+        let mut pull = match spec.pull() {
+            PullPolicy::Always => PullMode::Always,
+            PullPolicy::Never => PullMode::Never,
+            PullPolicy::Missing | PullPolicy::Unspecified => PullMode::Missing,
+        };
+        if spec.allow_unsigned {
+            // Each such run is on record by itself, and proves nothing for another.
+            let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: true }).await?;
+            let tier = tier(&runnable);
+            return Ok((Arc::new(runnable), tier));
+        }
+        let mut pulled = false;
+        let mut name = spec.reference.clone();
+        if let ArtifactRef::Registry(registry) = &reference
+            && (registry.digest().is_none() || pull == PullMode::Always)
+        {
+            let located = locate(vyr, &reference, pull, Purpose::Run).await?;
+            pulled = located.pulled;
+            name = format!("{}/{}@{}", registry.registry(), registry.repository(), located.root);
+            reference = ArtifactRef::Registry(parse_reference(&name)?);
+            pull = PullMode::Missing;
+        }
+        if let Some(runnable) = self.under_policy(vyr, &name) {
+            return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
+        }
+        // What is there was made ready under another policy.
+        self.guests.remove(&name);
+        let mut own = None;
+        let guest = self
+            .guests
+            .get_or_insert_async(&name, async {
+                let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: false }).await?;
+                own = Some(tier(&runnable));
+                Ok::<_, Error>(Arc::new(runnable))
+            })
+            .await?;
+        let tier = match own {
+            Some(_) if pulled => StartTier::S0,
+            Some(tier) => tier,
+            None => StartTier::S3,
+        };
+        Ok((guest, tier))
+    }
+}
+
+fn tier(runnable: &Runnable) -> StartTier {
+    match runnable.tier {
+        "S0" => StartTier::S0,
+        "S1" => StartTier::S1,
+        _ => StartTier::S2,
+    }
+}

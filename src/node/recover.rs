@@ -1,0 +1,86 @@
+//! Owns what becomes, at a node's start, of the tasks that had not ended when the one before it went.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prost::Message as _;
+use vyr_proto::v0::{EndReason, OnInterrupt, Task, TaskEnd, TaskSpec, TaskStatus};
+
+use super::Node;
+use super::live::Live;
+use super::log::TaskLog;
+use super::submit::log_limit;
+use crate::db::Row;
+use crate::error::{Error, ErrorKind, Result};
+use crate::task::StatusExt as _;
+
+impl Node {
+    /// Queues again what had not started, and what its submit wants run again; the rest is lost, and recorded so.
+    pub(super) async fn recover(&self) -> Result<()> {
+        for row in self.inner.db.open_tasks().await? {
+            let id = row.id;
+            if let Err(e) = self.take_up(row) {
+                // One damaged row must not keep the others from going on.
+                tracing::error!(task = %id, error = %e, "a task can't be taken up again");
+            }
+        }
+        self.run_next();
+        Ok(())
+    }
+
+    fn take_up(&self, row: Row) -> Result<()> {
+        let damaged =
+            |e: prost::DecodeError| Error::new(ErrorKind::Storage, format!("task {} is damaged: {e}", row.id));
+        let spec = TaskSpec::decode(&row.spec[..]).map_err(damaged)?;
+        let mut record = Task::decode(&row.record[..]).map_err(damaged)?;
+        record.attempt = record.attempt.max(1);
+        record.status = row.status.into();
+        let path = self.log_path(row.id);
+        let log = TaskLog::resume(path.clone(), log_limit(&spec)).unwrap_or_else(|e| {
+            tracing::warn!(path = %path.display(), error = %e, "a task's earlier output can't be read");
+            TaskLog::new(path, log_limit(&spec))
+        });
+        let again = spec.on_interrupt() == OnInterrupt::RunAgain;
+        let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
+        let submitter: Arc<str> = row.submitter.into();
+        let key = row.key.unwrap_or_default();
+        let live = Arc::new(Live::new(
+            row.id,
+            tag,
+            spec,
+            Arc::clone(&submitter),
+            submitter,
+            key,
+            row.submitted_us,
+            record,
+            log,
+        ));
+        let _ = live.seq.set(row.seq);
+        self.live().insert(live.id, Arc::clone(&live));
+        if row.status.may_have_run() && !again {
+            let end = TaskEnd {
+                reason: EndReason::NodeDied.into(),
+                message: "the node died while the guest may have been running".into(),
+                next: "submit it again if that is safe; on_interrupt = RUN_AGAIN does so by itself".into(),
+                ..TaskEnd::default()
+            };
+            self.ended(&live, (TaskStatus::Lost, end), None, false);
+            return Ok(());
+        }
+        let interrupted = u32::from(row.status.may_have_run());
+        if interrupted == 1 {
+            live.next_attempt();
+        }
+        let attempt = live.attempt();
+        live.told.send_modify(|record| {
+            let record = Arc::make_mut(record);
+            record.status = TaskStatus::Queued.into();
+            record.attempt = attempt;
+            record.interruptions += interrupted;
+            record.end = None;
+        });
+        live.set_due();
+        self.sched().queue_again(live);
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Owns what happens to a request before it reaches its service: who is calling, and by when they want the answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use hyper::body::Incoming;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use super::access::{Access, Caller, Peer};
+use super::control;
+use crate::error::{Error, ErrorKind, Result};
+use crate::node::Node;
+
+/// What may be asked without a credential: whether the node is there.
+const OPEN: [&str; 3] = ["/healthz", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
+
+/// Everything that this port answers.
+pub(super) fn router(
+    node: Node,
+    health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
+    metrics: prometheus::Registry,
+) -> Result<axum::Router> {
+    let failed = |e: tonic_reflection::server::Error| Error::new(ErrorKind::Internal, format!("no reflection: {e}"));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(vyr_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients can show the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let grpc = Routes::new(control::service(node.clone()))
+        .add_service(health)
+        .add_service(reflection().build_v1().map_err(failed)?)
+        // Most clients still ask the older one first.
+        .add_service(reflection().build_v1alpha().map_err(failed)?)
+        .prepare()
+        .into_axum_router();
+    Ok(grpc
+        .route(
+            "/healthz",
+            get(move || async move {
+                let stopping = node.describe().stopping;
+                if stopping { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") }
+            }),
+        )
+        .route(
+            "/metrics",
+            get(move || async move {
+                let text = prometheus::TextEncoder::new().encode_to_string(&metrics.gather()).unwrap_or_default();
+                ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text)
+            }),
+        ))
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    router: axum::Router,
+    access: Arc<Access>,
+    peer: Peer,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    match access.caller(&peer, authorization) {
+        Ok(caller) => drop(request.extensions_mut().insert::<Caller>(caller)),
+        Err(_) if OPEN.contains(&request.uri().path()) => {}
+        Err(why) if grpc => {
+            let error = Error::new(ErrorKind::Unauthorized, why)
+                .hint("give a token that `vyr token add` made on the node, or a certificate that it trusts");
+            return Ok(super::status::status(&error).into_http());
+        }
+        Err(why) => {
+            return Ok(
+                (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
+            );
+        }
+    }
+    let deadline = request.headers().get("grpc-timeout").filter(|_| grpc).and_then(|value| timeout(value.as_bytes()));
+    let answered = router.oneshot(request);
+    match deadline {
+        None => answered.await,
+        Some(deadline) => match tokio::time::timeout(deadline, answered).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let error = Error::new(ErrorKind::TimedOut, "the call's deadline has passed; what it began goes on");
+                Ok(super::status::status(&error).into_http())
+            }
+        },
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_as_grpc_writes_them() {
+        assert_eq!(timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(timeout(b"2S"), Some(Duration::from_secs(2)));
+        assert_eq!(timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in [&b""[..], b"S", b"1", b"-1S", b"123456789S", b"1s"] {
+            assert_eq!(timeout(bad), None, "{bad:?}");
+        }
+    }
+}

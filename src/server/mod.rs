@@ -1,0 +1,266 @@
+//! Owns the node's one port and its Unix socket: gRPC, health, reflection and metrics, and who may call them. Calls are
+//! translated into what `node` does; nothing is decided here but access.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::socket_peercred;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::node::Node;
+
+mod access;
+mod answer;
+mod control;
+mod put;
+mod status;
+mod tls;
+
+pub use access::Tokens;
+pub use tls::TlsFiles;
+
+use access::{Access, Peer};
+
+/// How long connections may take to end after everything else has.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many calls one connection may have under way.
+const STREAMS: u32 = 1024;
+/// The largest set of request headers, in bytes.
+const HEADERS: u32 = 32 << 10;
+
+/// Where to listen, and who may call.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The TCP address.
+    pub address: SocketAddr,
+    /// The Unix socket, which only this user can open.
+    pub socket: Option<PathBuf>,
+    /// Certificate and key, and who may come with a certificate of their own.
+    pub tls: Option<TlsFiles>,
+    /// The file of bearer tokens.
+    pub tokens: Option<PathBuf>,
+}
+
+/// A bound server.
+pub struct Server {
+    tcp: TcpListener,
+    unix: Option<(UnixListener, PathBuf)>,
+    tls: Option<TlsAcceptor>,
+    access: Arc<Access>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("tcp", &self.tcp).field("unix", &self.unix).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Binds. From here on connections queue up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for an address off loopback without TLS and credentials, and for files that can't be used;
+    /// [`ErrorKind::Conflict`] for an address that is taken.
+    pub async fn bind(listen: &Listen) -> Result<Self> {
+        let secured = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() || listen.tokens.is_some());
+        if !listen.address.ip().is_loopback() && !secured {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{} can be reached from other machines, so it needs TLS and a credential", listen.address),
+            )
+            .hint(
+                "give --tls-cert and --tls-key, with --token-file (see `vyr token add`) or --client-ca; or listen on \
+                 127.0.0.1",
+            ));
+        }
+        let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
+        let tls = listen.tls.as_ref().map(|files| files.acceptor(tokens.is_some())).transpose()?;
+        let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
+            let kind = match e.kind() {
+                std::io::ErrorKind::AddrInUse => ErrorKind::Conflict,
+                _ => ErrorKind::Usage,
+            };
+            Error::new(kind, format!("{} can't be listened on: {e}", listen.address))
+                .hint("choose another with --listen, as in --listen 127.0.0.1:0 for any that is free")
+        })?;
+        let unix = match &listen.socket {
+            Some(path) => Some((bind_socket(path)?, path.clone())),
+            None => None,
+        };
+        let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        Ok(Self { tcp, unix, tls, access: Arc::new(Access::new(tokens, certificates)) })
+    }
+
+    /// The address in use.
+    ///
+    /// # Errors
+    /// The system doesn't say.
+    pub fn address(&self) -> Result<SocketAddr> {
+        self.tcp.local_addr().map_err(|e| Error::new(ErrorKind::Internal, e))
+    }
+
+    /// Serves `node` until `stop` resolves; then the node ends as [`Node::stop`] says. Returns how many tasks were cancelled.
+    ///
+    /// # Errors
+    /// A service can't be set up.
+    pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
+        let Self { tcp, unix, tls, access } = self;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
+        let router = answer::router(node.clone(), health_service, metrics)?;
+        let graceful = Arc::new(GracefulShutdown::new());
+        let connections = Connections { router, access, graceful: Arc::clone(&graceful), numbers: AtomicU64::new(1) };
+        let connections = Arc::new(connections);
+        {
+            tokio::pin!(stop);
+            loop {
+                tokio::select! {
+                    () = &mut stop => break,
+                    accepted = tcp.accept() => match accepted {
+                        Ok((stream, _)) => {
+                            // Answers are small and waited for.
+                            let _ = stream.set_nodelay(true);
+                            Arc::clone(&connections).tcp(stream, tls.clone());
+                        }
+                        Err(e) => not_accepted(&e).await,
+                    },
+                    accepted = accept(unix.as_ref().map(|(listener, _)| listener)) => match accepted {
+                        Ok(stream) => Arc::clone(&connections).unix(stream),
+                        Err(e) => not_accepted(&e).await,
+                    },
+                }
+            }
+        }
+        for service in ["", control::SERVICE] {
+            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
+        drop(tcp);
+        if let Some((listener, path)) = unix {
+            drop(listener);
+            let _ = std::fs::remove_file(path);
+        }
+        let cancelled = node.stop().await;
+        drop(connections);
+        if let Some(graceful) = Arc::into_inner(graceful) {
+            drop(tokio::time::timeout(GOODBYE, graceful.shutdown()).await);
+        }
+        Ok(cancelled)
+    }
+}
+
+/// The next connection of the socket, if there is one to listen on.
+async fn accept(listener: Option<&UnixListener>) -> std::io::Result<tokio::net::UnixStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+/// Out of descriptors, as a rule: others have to end first.
+async fn not_accepted(e: &std::io::Error) {
+    tracing::warn!(error = %e, "a connection could not be accepted");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn bind_socket(path: &Path) -> Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
+            .hint("give a shorter or another path with --socket, or --no-socket")
+    };
+    match std::fs::symlink_metadata(path) {
+        // Left behind, if nobody listens on it.
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(Error::new(ErrorKind::Conflict, format!("somebody listens on {} already", path.display()))
+                    .hint("end that one first, or give another path with --socket"));
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        Ok(_) => return Err(failed(std::io::ErrorKind::AlreadyExists.into())),
+        Err(_) => {}
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+#[derive(Debug)]
+struct Connections {
+    router: axum::Router,
+    access: Arc<Access>,
+    graceful: Arc<GracefulShutdown>,
+    numbers: AtomicU64,
+}
+
+impl Connections {
+    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>) {
+        let Some(tls) = tls else {
+            let peer = Peer::plain(self.number());
+            return self.serve(stream, peer);
+        };
+        tokio::spawn(async move {
+            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));
+                    self.serve(stream, peer);
+                }
+                Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        });
+    }
+
+    fn unix(self: Arc<Self>, stream: tokio::net::UnixStream) {
+        match socket_peercred(&stream) {
+            Ok(who) => {
+                let peer = Peer::unix(who.uid.as_raw());
+                self.serve(stream, peer);
+            }
+            Err(e) => tracing::warn!(error = %e, "the other side of the socket can't be told"),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+        let (router, access) = (self.router.clone(), Arc::clone(&self.access));
+        let service = hyper::service::service_fn(move |request| {
+            answer::answer(router.clone(), Arc::clone(&access), peer.clone(), request)
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADERS)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = self.graceful.watch(connection);
+        drop(self);
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %e, "a connection ended");
+            }
+        });
+    }
+}

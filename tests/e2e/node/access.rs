@@ -1,0 +1,126 @@
+//! Who may call, and over what.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use vyr_proto::v0::control_client::ControlClient;
+use vyr_proto::v0::*;
+
+use crate::support::{Home, Node, run};
+
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: rcgen::Issuer::new(params, key), pem }
+    }
+
+    fn issue(&self) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_this_user_and_says_who_submits() {
+    let home = Home::new();
+    let _node = Node::start(&home, &[]);
+    let socket = home.vyr_home().join("node.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let channel = Endpoint::from_static("http://node")
+        .connect_with_connector(tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move {
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(tokio::net::UnixStream::connect(socket).await?))
+            }
+        }))
+        .await
+        .unwrap();
+    let node = ControlClient::new(channel).get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
+    assert_eq!(node.version, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn off_loopback_it_refuses_to_start_without_tls_and_a_credential() {
+    let home = Home::new();
+    let refused = home.vyr(["serve", "--listen", "0.0.0.0:0"]).expect(2);
+    refused.says(&["needs TLS and a credential", "--tls-cert"]);
+    home.vyr(["token", "add", "ci"]).expect(0);
+    let tokens = home.vyr_home().join("tokens");
+    let refused = home.vyr(["serve", "--listen", "0.0.0.0:0", "--token-file", tokens.to_str().unwrap()]).expect(2);
+    refused.says(&["needs TLS and a credential"]);
+}
+
+#[test]
+fn a_second_node_on_a_folder_is_told_who_serves_it() {
+    let home = Home::new();
+    let node = Node::start(&home, &[]);
+    let second = home.vyr(["serve", "--listen", "127.0.0.1:0"]).expect(125);
+    second.says(&[&format!("the process {}", node.child.id()), "--home"]);
+    let other = Home::new();
+    let taken = other.vyr(["serve", "--listen", &node.address]).expect(125);
+    taken.says(&["can't be listened on", "--listen"]);
+}
+
+#[tokio::test]
+async fn a_token_lets_in_until_it_is_taken_out() {
+    let home = Home::new();
+    let token = home.vyr(["token", "add", "ci"]).expect(0).stdout.trim().to_owned();
+    let tokens = home.vyr_home().join("tokens");
+    assert_eq!(std::fs::metadata(&tokens).unwrap().permissions().mode() & 0o777, 0o600);
+    let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap()]);
+    let mut client = node.connect().await;
+    let refused = client.0.get_node(GetNodeRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    let mut with = tonic::Request::new(ListTasksRequest::default());
+    with.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let request = || {
+        let mut request = tonic::Request::new(GetNodeRequest {});
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request
+    };
+    client.0.get_node(request()).await.unwrap();
+    let mut open = home.command("curl");
+    open.args(["-sf", &format!("http://{}/healthz", node.address)]);
+    run(open, b"").expect(0);
+    let mut shut = home.command("curl");
+    shut.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", &format!("http://{}/metrics", node.address)]);
+    assert_eq!(run(shut, b"").expect(0).stdout, "401");
+    home.vyr(["token", "rm", "ci"]).expect(0);
+    let refused = client.0.get_node(request()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn mutual_tls_lets_in_who_has_a_certificate_of_the_authority() {
+    let home = Home::new();
+    let (servers, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let (certificate, key) = servers.issue();
+    let files = [("node.pem", &certificate), ("node.key", &key), ("clients.pem", &clients.pem)];
+    let [cert, key, ca] = files.map(|(name, text)| home.write(name, text).to_str().unwrap().to_owned());
+    let arguments = ["--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca, "--listen", "0.0.0.0:0"];
+    let node = Node::start(&home, &arguments);
+    let port = node.address.rsplit(':').next().unwrap().to_owned();
+    let connect = async |identity: Option<(String, String)>| {
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&servers.pem)).domain_name("localhost");
+        if let Some((certificate, key)) = identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap();
+        let channel = endpoint.connect().await.map_err(|e| format!("{e:?}"))?;
+        let answer = ControlClient::new(channel).get_node(GetNodeRequest {}).await;
+        answer.map(drop).map_err(|e| format!("{e:?}"))
+    };
+    connect(Some(clients.issue())).await.unwrap();
+    assert!(connect(None).await.is_err(), "without a certificate");
+    assert!(connect(Some(strangers.issue())).await.is_err(), "with somebody else's");
+}

@@ -1,0 +1,95 @@
+//! Outputs: live, in order, bounded, and there after the end.
+
+use vyr_proto::v0::*;
+
+use crate::support::{Home, Node, Registry, pushed, spec};
+
+fn limited(reference: &str, args: &[&str], log_bytes: u64) -> TaskSpec {
+    TaskSpec { limits: Some(Limits { log_bytes, ..Limits::default() }), ..spec(reference, args) }
+}
+
+#[tokio::test]
+async fn many_readers_follow_one_guest_and_get_all_of_it() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let noisy = pushed(&home, &registry, "noisy-p1");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let bytes = 20 << 20;
+    let task = client.submit(limited(&noisy, &[&bytes.to_string()], 64 << 20)).await;
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        let (mut client, id) = (node.connect().await, task.id.clone());
+        readers.push(tokio::spawn(async move { client.output(&id, LogStream::Stdout, true).await }));
+    }
+    let line = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+\n";
+    let wanted: Vec<u8> = (0..).map(|at: usize| line[at % (1 << 16) % line.len()]).take(bytes).collect();
+    for reader in readers {
+        let (got, dropped) = reader.await.unwrap();
+        assert!(got == wanted && dropped == 0, "{} of {bytes}, {dropped} dropped", got.len());
+    }
+    let ended = client.wait(&task.id).await;
+    assert_eq!(ended.logs.unwrap().stdout_bytes, bytes as u64);
+    assert!(client.output(&task.id, LogStream::Stdout, false).await.0 == wanted, "after the end");
+}
+
+#[tokio::test]
+async fn the_cut_is_stated_and_others_do_not_feel_the_flood() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let (noisy, hello) = (pushed(&home, &registry, "noisy-p1"), pushed(&home, &registry, "hello-p1"));
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    client.run(spec(&hello, &[])).await;
+    let before = node.kib("VmRSS");
+    let written = 3_u64 << 30;
+    let flood = client.submit(limited(&noisy, &[&written.to_string()], 100_000)).await;
+    for _ in 0..20 {
+        assert_eq!(client.run(spec(&hello, &[])).await.status(), TaskStatus::Succeeded);
+    }
+    let ended = client.wait(&flood.id).await;
+    assert_eq!(ended.status(), TaskStatus::Succeeded, "{ended:?}");
+    let logs = ended.logs.unwrap();
+    assert_eq!((logs.stdout_bytes, logs.dropped_bytes), (100_000, written - 100_000));
+    let (kept, dropped) = client.output(&flood.id, LogStream::Unspecified, false).await;
+    assert_eq!((kept.len() as u64, dropped), (100_000, written - 100_000));
+    let grown = node.kib("VmRSS").saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB more for output that was dropped");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_holds_nobody_up() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let noisy = pushed(&home, &registry, "noisy-p1");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let task = client.submit(limited(&noisy, &["30000000"], 32 << 20)).await;
+    let request = StreamLogsRequest { id: task.id.clone(), follow: true, ..StreamLogsRequest::default() };
+    let mut lazy = node.connect().await;
+    let unread = lazy.0.stream_logs(request).await.unwrap();
+    let watched = lazy.0.watch_task(WatchTaskRequest { id: task.id.clone() }).await.unwrap();
+    assert_eq!(client.wait(&task.id).await.status(), TaskStatus::Succeeded);
+    // One that dies in the middle of a stream leaves nothing behind either.
+    drop((unread, watched, lazy));
+    assert_eq!(client.run(limited(&noisy, &["1000"], 0)).await.status(), TaskStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn what_a_guest_wrote_before_the_node_died_is_there_after() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let task = client.submit(spec(&sleep, &[])).await;
+    client.until(&task.id, TaskStatus::Running).await;
+    let folder = home.vyr_home().join("logs");
+    // It is on disk within a quarter of a second, as a file of the task's own.
+    while !folder.is_dir() || std::fs::read_dir(&folder).unwrap().next().is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop(client);
+    node.kill();
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let lost = client.wait(&task.id).await;
+    assert_eq!((lost.status(), lost.end.unwrap().reason()), (TaskStatus::Lost, EndReason::NodeDied));
+    assert_eq!(client.stdout(&task.id).await, "sleeping\n");
+}

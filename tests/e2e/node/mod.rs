@@ -1,0 +1,12 @@
+//! The node: tasks behind Control API v0.
+
+mod access;
+mod bad_input;
+mod cancel;
+mod cli;
+mod crash;
+mod cycle;
+mod logs;
+mod put;
+mod queue;
+mod reflection;
