@@ -132,17 +132,15 @@ impl Db {
         Ok(found.and_then(|(id, hash)| Some((TaskId::from_bytes(&id)?, hash))))
     }
 
-    /// The place of the `keep`-th newest task, if there are so many: what stands below may be forgotten.
+    /// The place of the `keep`-th newest task: what stands below may be forgotten. Places are given out one after the
+    /// other, so nothing has to be counted.
     ///
     /// # Errors
     /// The database can't be read.
-    pub async fn place_of_newest(&self, keep: u64) -> Result<Option<i64>, DbError> {
-        let Some(skip) = keep.checked_sub(1) else { return Ok(Some(i64::MAX)) };
-        let skip = i64::try_from(skip).unwrap_or(i64::MAX);
-        sqlx::query_scalar("SELECT seq FROM task ORDER BY seq DESC LIMIT 1 OFFSET ?")
-            .bind(skip)
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(|e| self.failed(e))
+    pub async fn place_of_newest(&self, keep: u64) -> Result<i64, DbError> {
+        let newest: Result<i64, _> =
+            sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM task").fetch_one(&self.readers).await;
+        let newest = newest.map_err(|e| self.failed(e))?;
+        Ok(newest.saturating_sub(i64::try_from(keep).unwrap_or(i64::MAX)).saturating_add(1))
     }
 }

@@ -129,8 +129,8 @@ async fn the_oldest_ended_tasks_are_forgotten_and_no_open_one() {
     for seq in 2..=10 {
         db.changed(change(seq, TaskStatus::Succeeded, Some(100 + seq))).await.unwrap();
     }
-    assert_eq!(db.place_of_newest(4).await.unwrap(), Some(7));
-    assert_eq!(db.place_of_newest(100).await.unwrap(), None);
+    assert_eq!(db.place_of_newest(4).await.unwrap(), 7);
+    assert!(db.place_of_newest(100).await.unwrap() < 1);
     assert_eq!(db.forget(103, 0, 100).await.unwrap().len(), 1, "by age");
     assert_eq!(db.forget(0, 7, 2).await.unwrap().len(), 2, "by number, so many at a time");
     assert_eq!(db.forget(0, 7, 100).await.unwrap().len(), 2);

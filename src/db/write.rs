@@ -186,8 +186,10 @@ impl Writer {
 
     async fn forget(&mut self, ended_before_us: i64, seq_below: i64, most: u32) -> Result<Vec<Forgotten>, DbError> {
         let rows = sqlx::query(
-            "DELETE FROM task WHERE seq IN (SELECT seq FROM task WHERE ended_us IS NOT NULL \
-             AND (ended_us < ?1 OR seq < ?2) ORDER BY seq LIMIT ?3) RETURNING id, log IS NULL",
+            // Only the oldest are looked at: the writer must not read through a long history.
+            "DELETE FROM task WHERE seq IN (SELECT seq FROM (SELECT seq, ended_us FROM task \
+             WHERE ended_us IS NOT NULL ORDER BY seq LIMIT ?3) WHERE ended_us < ?1 OR seq < ?2) \
+             RETURNING id, log IS NULL",
         )
         .bind(ended_before_us)
         .bind(seq_below)

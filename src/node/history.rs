@@ -49,7 +49,7 @@ impl Node {
     pub(super) async fn forget_old(&self) -> crate::error::Result<usize> {
         let options = &self.inner.options;
         let before = SystemTime::now().checked_sub(options.keep_for).map_or(0, micros);
-        let below = self.inner.db.place_of_newest(options.keep_tasks).await?.unwrap_or(0);
+        let below = self.inner.db.place_of_newest(options.keep_tasks).await?;
         let mut forgotten = 0;
         loop {
             let gone = self.inner.db.forget(before, below, AT_ONCE).await?;
