@@ -134,6 +134,18 @@ impl Store {
         Ok(true)
     }
 
+    /// Whether any repository shows a blob.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub async fn shows_blob_somewhere(&self, digest: &Digest) -> Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM repository_blobs WHERE digest = ?1)")
+            .bind(digest.as_ref())
+            .fetch_one(self.pool())
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
     /// Takes a blob out of `repository`. Says whether it was there.
     ///
     /// # Errors

@@ -54,9 +54,15 @@ impl Distribution {
         query: &Query,
         body: &mut Option<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        if let (Some(digest), Some(from)) = (query.get("mount"), query.get("from")) {
-            let (digest, from) = (path::digest(digest)?, path::name(from)?);
-            if self.store.shows_blob(&from, &digest).await? {
+        if let Some(digest) = query.get("mount") {
+            let (digest, from) = (path::digest(digest)?, query.get("from").map(path::name).transpose()?);
+            // Who may read one repository may read all. Once that isn't so any more, this may only look in those that
+            // the caller may read.
+            let shown = match from {
+                Some(from) => self.store.shows_blob(&from, &digest).await?,
+                None => self.store.shows_blob_somewhere(&digest).await?,
+            };
+            if shown {
                 let (layout, wanted) = (self.layout.clone(), digest.clone());
                 // The lease holds it until the repository says that it has it.
                 let lease = blocking(move || {
