@@ -58,7 +58,12 @@ impl Store {
             let own = found.tags.iter().filter_map(|(name, digest)| Some((own_repository(name)?, digest)));
             for (repository, digest) in own {
                 for query in [SHOW_MANIFESTS, SHOW_BLOBS] {
-                    sqlx::query(query).bind(repository).bind(digest.as_ref()).bind(millis(now)).execute(&mut *tx).await?;
+                    sqlx::query(query)
+                        .bind(repository)
+                        .bind(digest.as_ref())
+                        .bind(millis(now))
+                        .execute(&mut *tx)
+                        .await?;
                 }
             }
             sqlx::query("UPDATE meta SET value = 1 WHERE key = 'imported'").execute(&mut *tx).await?;

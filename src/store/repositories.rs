@@ -218,11 +218,6 @@ impl Store {
                 .bind(to)
                 .execute(&mut *tx)
                 .await?;
-            sqlx::query("DELETE FROM origins WHERE digest = ?1 AND repository = ?2")
-                .bind(digest.as_ref())
-                .bind(format!("{OWN_HOST}/{repository}"))
-                .execute(&mut *tx)
-                .await?;
             sqlx::query(
                 "DELETE FROM manifests WHERE digest = ?1
                  AND NOT EXISTS (SELECT 1 FROM repository_manifests WHERE digest = ?1)

@@ -10,7 +10,7 @@ use super::path::{self, Named};
 use super::receive;
 use super::refusal::{Code, Refusal};
 use super::{CONTENT_DIGEST, Distribution, Query, answer, blocking, header_text};
-use crate::oci::{Digest, Hasher, MAX_MANIFEST_BYTES, OWN_HOST, sha256};
+use crate::oci::{Digest, Hasher, MAX_MANIFEST_BYTES, sha256};
 use crate::store::{Shown, own_name};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -130,8 +130,8 @@ impl Distribution {
             return Err(Refusal::new(Code::ManifestBlobUnknown, why));
         }
         let mut batch = self.store.batch()?;
-        let origin = format!("{OWN_HOST}/{repository}");
-        batch.put_manifest(&lease, Some(digest), bytes, media_type, Some(&origin)).await?;
+        // No origin: that would be a name which the pusher didn't write, and signatures by tag are for what they wrote.
+        batch.put_manifest(&lease, Some(digest), bytes, media_type, None).await?;
         batch.place(repository, digest);
         for tag in tags {
             batch.tag(&own_name(repository, tag), digest)?;

@@ -232,7 +232,11 @@ impl Distribution {
             let whole = received.end == End::Whole && said.bytes().is_none_or(|n| n == received.bytes);
             if !whole {
                 return match this.pause(&mut turn, received, said, before).await {
-                    Err(Paused::Kept(refusal) | Paused::Lost(refusal)) => Err(refusal),
+                    Err(Paused::Kept(refusal)) => Err(refusal),
+                    Err(Paused::Lost(refusal)) => {
+                        this.sessions.end(id);
+                        Err(refusal)
+                    }
                     Ok(_) => Err(Refusal::new(Code::SizeInvalid, "the chunk is not as long as it says")),
                 };
             }

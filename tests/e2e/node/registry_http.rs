@@ -77,7 +77,7 @@ async fn an_upload_goes_on_where_it_was_cut_and_after_a_restart_too() {
     let home = Home::new();
     let node = Node::start(&home, &[]);
     let http = Http::of(&node);
-    let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let content: Vec<u8> = (0..3_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     let digest = sha256(&content);
     let upload = http.begin("a/b").await;
 
