@@ -19,7 +19,7 @@ use crate::oci::Digest;
 use crate::store::StoreError;
 
 /// How much is read at once, in bytes: what one download has in memory.
-const CHUNK: u64 = 256 << 10;
+const CHUNK: u64 = 128 << 10;
 
 impl Distribution {
     /// `GET` and `HEAD /v2/<name>/blobs/<digest>`.

@@ -289,7 +289,7 @@ async fn killed_while_clients_push_it_serves_nothing_by_halves_and_takes_the_pus
         let mut push = home.command(tool("oras"));
         push.args(["push", &reference, &format!("{name}:application/octet-stream")]);
         let pushing = std::thread::spawn(move || run(push, b"").status);
-        tokio::time::sleep(Duration::from_millis(20 + random % 180)).await;
+        tokio::time::sleep(Duration::from_millis(5 + random % 110)).await;
         node.kill();
         let status = pushing.join().unwrap();
         *seen.entry(status).or_insert(0) += 1;
