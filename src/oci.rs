@@ -46,6 +46,10 @@ pub mod media {
     pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 }
 
+/// The host under which a node's own repositories stand in its store, whatever its address is: `.localhost` is nobody
+/// else's (RFC 6761, section 6.3; docs/adr/0008).
+pub const OWN_HOST: &str = "vyr.localhost";
+
 /// The content of the empty descriptor: `{}`.
 pub const EMPTY_JSON: &[u8] = b"{}";
 
@@ -75,9 +79,7 @@ impl Hasher {
     pub fn for_digest(digest: &Digest) -> Result<Self, Error> {
         match digest.algorithm() {
             DigestAlgorithm::Sha256 => Ok(Self::sha256()),
-            DigestAlgorithm::Sha512 => {
-                Ok(Self::Sha512(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512))))
-            }
+            DigestAlgorithm::Sha512 => Ok(Self::sha512()),
             other => {
                 Err(Error::new(ErrorKind::Refused, format!("the digest algorithm {other} of {digest} is not accepted"))
                     .hint("name the content by sha256 or sha512"))
@@ -89,6 +91,12 @@ impl Hasher {
     #[must_use]
     pub fn sha256() -> Self {
         Self::Sha256(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256)))
+    }
+
+    /// A SHA-512 hasher.
+    #[must_use]
+    pub fn sha512() -> Self {
+        Self::Sha512(Box::new(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512)))
     }
 
     /// Adds bytes.

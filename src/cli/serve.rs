@@ -13,6 +13,7 @@ use super::args::{duration, size};
 use super::run::interrupted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
+use crate::ops::own::Announced;
 use crate::ops::{Silent, Vyr};
 use crate::server::{Listen, Server, TlsFiles, Tokens};
 use crate::telemetry;
@@ -127,6 +128,8 @@ impl Serve {
         let server = Server::bind(&listen).await.map_err(attempted)?;
         let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
         let address = server.address()?;
+        // So that runs from this data folder know which references are its own registry's.
+        let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
         if let Some(path) = &self.address_file {
             write_address(path, address)?;
         }

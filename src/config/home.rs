@@ -14,6 +14,7 @@ use crate::oci::Digest;
 /// | `db/tasks.sqlite` | the node's tasks | `db` |
 /// | `logs/` | long outputs of tasks | `node` |
 /// | `node.lock`, `node.sock` | who serves this folder, and where | `node`, `server` |
+/// | `node.address` | the address that its registry has, or had last | `ops` |
 /// | `cache/code-v1/` | compiled code | `engine` |
 /// | `cache/ready/` | what was verified, for which policy | `ops` |
 /// | `keys/` | this machine's signing key, and the secret its caches are sealed with | `config` |
@@ -66,6 +67,12 @@ impl Home {
     #[must_use]
     pub fn node_lock(&self) -> PathBuf {
         self.0.join("node.lock")
+    }
+
+    /// The address of the node that serves this folder; locked while it does.
+    #[must_use]
+    pub fn node_address(&self) -> PathBuf {
+        self.0.join("node.address")
     }
 
     /// The node's Unix socket.

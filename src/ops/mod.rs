@@ -4,6 +4,7 @@
 mod audit;
 pub mod doctor;
 pub mod inspect;
+pub mod own;
 pub mod prepare;
 pub mod pull;
 pub mod push;

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 
 use super::Vyr;
-use super::pull;
+use super::{own, pull};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, Reference, parse_digest};
-use crate::store::LayoutSource;
+use crate::store::{LayoutSource, own_name};
 use crate::trust::SignatureMaterial;
 
 /// When the registry is asked.
@@ -79,8 +79,29 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
             store.import(path, name.as_ref()).await?;
             Ok(Located { root: wanted, repository: None, reference: None, pulled: true, unusable: Vec::new() })
         }
+        ArtifactRef::Registry(reference) if own::is_own(&vyr.config().home, reference) => in_own(vyr, reference).await,
         ArtifactRef::Registry(reference) => in_registry(vyr, reference, mode, purpose).await,
     }
+}
+
+/// What the registry of this very data folder holds: the store has it, and nothing is asked of the network. Trust rules
+/// still see the repository as it was written.
+async fn in_own(vyr: &Vyr, reference: &Reference) -> Result<Located> {
+    let store = vyr.store().await?;
+    let found = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => Some(parse_digest(digest)?),
+        (None, Some(tag)) => store.resolve(&own_name(reference.repository(), tag)).await?,
+        (None, None) => None,
+    };
+    let root = match found {
+        Some(digest) if is_listed(vyr, &digest).await? => digest,
+        _ => {
+            return Err(Error::new(ErrorKind::NotFound, format!("this node's registry has no {reference}"))
+                .hint(format_args!("push it there first: `vyr push {reference} FILE`, or with any OCI client")));
+        }
+    };
+    let repository = Some(crate::oci::repository_of(reference));
+    Ok(Located { root, repository, reference: None, pulled: false, unusable: Vec::new() })
 }
 
 async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Located> {
@@ -127,7 +148,12 @@ async fn in_registry(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: 
     let current = match vyr.client(reference)?.resolve(reference).await {
         Ok(resolved) => resolved.digest,
         Err(e) if e.kind() == ErrorKind::Unavailable && mode != PullMode::Always => {
-            let Some(digest) = vyr.store().await?.resolve(&name).await? else { return Err(e) };
+            let store = vyr.store().await?;
+            let mut known = store.resolve(&name).await?;
+            if let (None, Some(tag), true) = (&known, reference.tag(), own::was_own(&vyr.config().home, reference)) {
+                known = store.resolve(&own_name(reference.repository(), tag)).await?;
+            }
+            let Some(digest) = known else { return Err(e) };
             vyr.reporter()
                 .note(&format!("{name} could not be looked up ({}); using the last known digest {digest}", e.why()));
             return Ok(found(digest, false, Vec::new()));

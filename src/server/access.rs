@@ -1,5 +1,6 @@
 //! Owns who is calling, and whether they may.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -78,14 +79,26 @@ impl Access {
                 Ok(Caller { name: "anonymous".into(), share: Arc::clone(&peer.share) })
             };
         };
-        let token = authorization
-            .and_then(|value| value.split_at_checked(7))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-            .map(|(_, token)| token)
-            .ok_or("a bearer token is needed")?;
-        let name = tokens.name_of(token).ok_or("the bearer token is not one that this node knows")?;
+        let token = authorization.and_then(token_in).ok_or("a bearer token is needed")?;
+        let name = tokens.name_of(&token).ok_or("the bearer token is not one that this node knows")?;
         Ok(Caller { name: Arc::clone(&name), share: name })
     }
+}
+
+/// The token in an `authorization` header: a bearer token, or the password that goes with whatever user name, since
+/// that is what the registry clients' `login` asks for.
+fn token_in(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (scheme, rest) = value.split_at_checked(value.iter().position(|b| *b == b' ')?)?;
+    let rest = rest.get(1..)?;
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(rest.into());
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let pair = base64::engine::general_purpose::STANDARD.decode(rest).ok()?;
+    let colon = pair.iter().position(|b| *b == b':')?;
+    Some(pair.get(colon + 1..)?.to_vec().into())
 }
 
 /// A file of bearer tokens: a line each with a name and `sha256:<hex>` of the token, which itself is kept nowhere.
@@ -250,6 +263,12 @@ mod tests {
         assert!(access.caller(&peer, None).is_err());
         assert!(access.caller(&peer, Some(b"Bearer vyr_other")).is_err());
         assert!(access.caller(&peer, Some(token.as_bytes())).is_err(), "the scheme is missing");
+        let basic = |pair: &str| format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+        let login = basic(&format!("whoever:{token}"));
+        assert_eq!(&*access.caller(&peer, Some(login.as_bytes())).unwrap().name, "ci");
+        for bad in [basic(&token), basic(&format!("{token}:")), basic("ci:"), "Basic %%%".into(), "Basic".into()] {
+            assert!(access.caller(&peer, Some(bad.as_bytes())).is_err(), "{bad}");
+        }
         Tokens::remove(&path, "ci").unwrap();
         assert!(access.caller(&peer, Some(header.as_bytes())).is_err(), "it counts from the next call");
         assert_eq!(Tokens::remove(&path, "ci").unwrap_err().kind(), ErrorKind::NotFound);

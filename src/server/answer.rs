@@ -14,6 +14,7 @@ use tower::ServiceExt as _;
 
 use super::access::{Access, Caller, Peer};
 use super::control;
+use super::distribution::{Distribution, unauthorized};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
@@ -25,6 +26,7 @@ pub(super) fn router(
     node: Node,
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
     metrics: prometheus::Registry,
+    distribution: Distribution,
 ) -> Result<axum::Router> {
     let failed = |e: tonic_reflection::server::Error| Error::new(ErrorKind::Internal, format!("no reflection: {e}"));
     let reflection = || {
@@ -41,7 +43,8 @@ pub(super) fn router(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare()
         .into_axum_router();
-    Ok(grpc
+    Ok(distribution
+        .routes(grpc)
         .route(
             "/healthz",
             get(move || async move {
@@ -77,6 +80,9 @@ pub(super) async fn answer(
             let error = Error::new(ErrorKind::Unauthorized, why)
                 .hint("give a token that `vyr token add` made on the node, or a certificate that it trusts");
             return Ok(super::status::status(&error).into_http());
+        }
+        Err(why) if request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/") => {
+            return Ok(unauthorized(why));
         }
         Err(why) => {
             return Ok(

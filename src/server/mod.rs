@@ -1,5 +1,5 @@
-//! Owns the node's one port and its Unix socket: gRPC, health, reflection and metrics, and who may call them. Calls are
-//! translated into what `node` does; nothing is decided here but access.
+//! Owns the node's one port and its Unix socket: gRPC, the OCI registry, health, reflection and metrics, and who may call
+//! them. Calls are translated into what `node` and `store` do; nothing is decided here but access.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::node::Node;
 mod access;
 mod answer;
 mod control;
+mod distribution;
 mod put;
 mod status;
 mod tls;
@@ -118,7 +119,8 @@ impl Server {
         let Self { tcp, unix, tls, access } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
-        let router = answer::router(node.clone(), health_service, metrics)?;
+        let registry = distribution::Distribution::open(&node).await?;
+        let router = answer::router(node.clone(), health_service, metrics, registry)?;
         let graceful = Arc::new(GracefulShutdown::new());
         let connections = Connections { router, access, graceful: Arc::clone(&graceful), numbers: AtomicU64::new(1) };
         let connections = Arc::new(connections);

@@ -18,11 +18,12 @@ pub struct Batch {
     store: Store,
     manifests: Vec<NewManifest>,
     tags: Vec<(String, Digest, SystemTime)>,
+    places: Vec<(String, Digest)>,
 }
 
 impl Batch {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, manifests: Vec::new(), tags: Vec::new() }
+        Self { store, manifests: Vec::new(), tags: Vec::new(), places: Vec::new() }
     }
 
     /// Puts a manifest: see [`Store::put_manifest`].
@@ -66,6 +67,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Shows a manifest of this batch in a repository of the node's own registry.
+    pub fn place(&mut self, repository: &str, digest: &Digest) {
+        self.places.push((repository.to_owned(), digest.clone()));
+    }
+
     /// How many changes wait for the commit.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -102,6 +108,14 @@ impl Batch {
         for new in &self.manifests {
             new.insert(&mut tx).await.map_err(|e| store.failed(e))?;
         }
+        for (repository, digest) in &self.places {
+            sqlx::query("INSERT INTO repository_manifests (repository, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+                .bind(repository)
+                .bind(digest.as_ref())
+                .execute(&mut *tx)
+                .await
+                .map_err(|e| store.failed(e))?;
+        }
         for (name, digest, at) in &self.tags {
             if !insert_tag(&mut tx, name, digest, *at).await.map_err(|e| store.failed(e))? {
                 return Err(StoreError::NoArtifact(digest.to_string()));
@@ -110,6 +124,7 @@ impl Batch {
         let generation = store.commit(tx).await?;
         self.manifests.clear();
         self.tags.clear();
+        self.places.clear();
         Ok(Some(generation))
     }
 }

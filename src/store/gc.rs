@@ -119,6 +119,7 @@ impl Store {
         // Writers wait from here on; they hold the gate for moments only, so this doesn't wait long either.
         let _gate = disk::blocking(move || layout.gate_exclusive()).await?;
         let mut graph = self.load_graph().await?;
+        let fresh = self.fresh_blobs(options.now).await?;
         if options.budget_bytes.is_some() {
             for node in &mut graph.nodes {
                 if let (Some(digest), Some(listed)) = (&node.digest, &mut node.listed) {
@@ -129,7 +130,7 @@ impl Store {
         }
         let layout = self.layout().clone();
         let (dry_run, budget, now) = (options.dry_run, options.budget_bytes, options.now);
-        let mut plan = disk::blocking(move || make_plan(&layout, graph, dry_run, budget)).await?;
+        let mut plan = disk::blocking(move || make_plan(&layout, graph, &fresh, dry_run, budget)).await?;
         if !dry_run && !plan.unlist.is_empty() {
             // The listing goes first: killed in between, what is listed is there, and the next collection ends this one.
             let mut tx = self.begin().await?;
@@ -144,12 +145,16 @@ impl Store {
             self.finish(tx).await?;
         }
         let layout = self.layout().clone();
-        disk::blocking(move || {
+        let report = disk::blocking(move || {
             sweep(&layout, &mut plan, dry_run)?;
             sweep_ingest(&layout, &mut plan.report, dry_run, now)?;
             Ok(plan.report)
         })
-        .await
+        .await?;
+        if !dry_run {
+            self.forget_blobs(report.removed.iter().map(|r| &r.digest)).await?;
+        }
+        Ok(report)
     }
 
     async fn load_graph(&self) -> Result<Graph> {
@@ -190,6 +195,11 @@ impl Store {
                 graph.link(&signs, &digest);
             }
         }
+        for digest in self.early_referrers(&mut tx).await? {
+            if let Some(listed) = graph.node(&digest).listed.as_mut() {
+                listed.named = true;
+            }
+        }
         Ok(graph)
     }
 }
@@ -211,11 +221,11 @@ fn in_use(layout: &Layout, digest: &Digest) -> Result<bool> {
     Ok(probe(layout, digest)?.is_some_and(|(_, free)| !free))
 }
 
-fn make_plan(layout: &Layout, mut graph: Graph, dry_run: bool, budget: Option<u64>) -> Result<Plan> {
+fn make_plan(layout: &Layout, mut graph: Graph, fresh: &[String], dry_run: bool, budget: Option<u64>) -> Result<Plan> {
     for (digest, bytes) in rebuild::blobs(layout)? {
         graph.node(digest.as_ref()).bytes = Some(bytes);
     }
-    let leased: Vec<Id> = lease::read_all(layout, dry_run)?.iter().map(|d| graph.id(d)).collect();
+    let leased: Vec<Id> = lease::read_all(layout, dry_run)?.iter().chain(fresh).map(|d| graph.id(d)).collect();
     let mut report = GcReport::default();
     let mut held = vec![false; graph.nodes.len()];
     graph.mark(&mut held, leased.iter().copied());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HOME/store/{oci-layout, index.json, blobs/<algorithm>/<hex>}   what any OCI tool reads
-//! HOME/ingest/       temporary files and partial pulls, on the same device
+//! HOME/ingest/       temporary files, partial pulls and open uploads, on the same device
 //! HOME/leases/       what writers under way depend on, one file each
 //! HOME/store.lock    shared by writers for moments, exclusive for a collection
 //! HOME/db/           vyr.sqlite (the listing), index.lock (who rewrites index.json)
@@ -28,8 +28,10 @@ mod layout;
 mod lease;
 mod manifest;
 mod rebuild;
+mod repositories;
 mod rows;
 mod source;
+mod upload;
 mod writer;
 
 #[cfg(test)]
@@ -41,8 +43,10 @@ pub use error::StoreError;
 pub use gc::{GcOptions, GcReport, Removed, RemovedKind};
 pub use layout::{Layout, Pin};
 pub use lease::Lease;
+pub use repositories::{Checked, Shown, own_name};
 pub use source::{LayoutSource, SourceBlob};
-pub use writer::BlobWriter;
+pub use upload::OpenUpload;
+pub use writer::{BlobWriter, Progress};
 
 /// The module's result.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;

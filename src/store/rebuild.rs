@@ -7,10 +7,30 @@ use super::db::Store;
 use super::index::REF_NAME;
 use super::layout::Layout;
 use super::manifest::{self, Parsed};
-use super::rows::{NewManifest, insert_tag};
+use super::rows::{NewManifest, insert_tag, millis};
 use super::source::read_index_file;
 use super::{Result, StoreError, disk};
-use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::oci::{Digest, MAX_MANIFEST_BYTES, OWN_HOST};
+
+// What a tagged manifest of the node's own registry reaches, and what is about any of it.
+const SHOW_MANIFESTS: &str = "
+WITH RECURSIVE reach(d) AS (
+    SELECT ?2
+    UNION SELECT e.child FROM reach r JOIN edges e ON e.parent = r.d WHERE e.kind = 'manifest'
+    UNION SELECT m.digest FROM reach r JOIN manifests m ON m.subject = r.d)
+INSERT INTO repository_manifests (repository, digest)
+SELECT ?1, m.digest FROM reach r JOIN manifests m ON m.digest = r.d WHERE ?3 IS NOT NULL ON CONFLICT DO NOTHING";
+
+const SHOW_BLOBS: &str = "
+INSERT INTO repository_blobs (repository, digest, added_at)
+SELECT DISTINCT ?1, e.child, ?3 FROM repository_manifests r JOIN edges e ON e.parent = r.digest
+WHERE r.repository = ?1 AND ?2 IS NOT NULL AND e.kind <> 'manifest' ON CONFLICT DO NOTHING";
+
+/// The repository in the name of a tag of the node's own registry.
+fn own_repository(name: &str) -> Option<&str> {
+    let (repository, _) = name.strip_prefix(OWN_HOST)?.strip_prefix('/')?.rsplit_once(':')?;
+    Some(repository)
+}
 
 /// What a layout holds.
 #[derive(Debug, Default)]
@@ -34,6 +54,17 @@ impl Store {
             }
             for (name, digest) in &found.tags {
                 insert_tag(&mut tx, name, digest, now).await?;
+            }
+            let own = found.tags.iter().filter_map(|(name, digest)| Some((own_repository(name)?, digest)));
+            for (repository, digest) in own {
+                for query in [SHOW_MANIFESTS, SHOW_BLOBS] {
+                    sqlx::query(query)
+                        .bind(repository)
+                        .bind(digest.as_ref())
+                        .bind(millis(now))
+                        .execute(&mut *tx)
+                        .await?;
+                }
             }
             sqlx::query("UPDATE meta SET value = 1 WHERE key = 'imported'").execute(&mut *tx).await?;
             Ok(())

@@ -4,6 +4,7 @@ mod collecting;
 mod crashing;
 mod moving;
 mod putting;
+mod showing;
 
 use std::path::Path;
 

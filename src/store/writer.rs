@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::layout::{Layout, hasher};
 use super::lease::Lease;
 use super::{Result, StoreError, disk};
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Digest, DigestAlgorithm, Hasher};
 
 /// Bytes gathered before a write: network chunks are smaller, and calls cost more than the copy.
 const BUFFER: usize = 1 << 18;
@@ -32,6 +32,32 @@ pub struct BlobWriter {
     failed: bool,
     /// The temporary file is renamed, or left for later.
     settled: bool,
+}
+
+/// How far an upload is: what a later writer goes on from without reading again what is there.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    hasher: Hasher,
+    position: u64,
+}
+
+impl Progress {
+    /// Of an upload with nothing in it yet; `None` for an algorithm that isn't accepted.
+    #[must_use]
+    pub fn start(algorithm: DigestAlgorithm) -> Option<Self> {
+        let hasher = match algorithm {
+            DigestAlgorithm::Sha256 => Hasher::sha256(),
+            DigestAlgorithm::Sha512 => Hasher::sha512(),
+            _ => return None,
+        };
+        Some(Self { hasher, position: 0 })
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
 }
 
 impl BlobWriter {
@@ -82,6 +108,84 @@ impl BlobWriter {
             failed: false,
             settled: false,
         })
+    }
+
+    /// Goes on with the upload in the file at `path`; `None` when it isn't there. Where `progress` doesn't say what the
+    /// file holds, it's hashed again.
+    pub(super) fn uploading(layout: &Layout, path: PathBuf, progress: Option<Progress>) -> Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).append(true).open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io("open", &path)(e)),
+        };
+        disk::lock(&file, &path)?;
+        if disk::links(&file, &path)? == 0 {
+            return Ok(None);
+        }
+        let position = file.metadata().map_err(StoreError::io("look at", &path))?.len();
+        let known = progress.filter(|p| p.position == position).map(|p| p.hasher);
+        let hasher = match known {
+            Some(hasher) => hasher,
+            None => {
+                let mut hasher = Hasher::sha256();
+                hash_file(&file, &mut hasher, position).map_err(StoreError::io("read", &path))?;
+                hasher
+            }
+        };
+        Ok(Some(Self {
+            layout: layout.clone(),
+            path,
+            file: BufWriter::with_capacity(BUFFER, file),
+            hasher,
+            expected: None,
+            limit: None,
+            exact: None,
+            position,
+            flushed: position,
+            partial: true,
+            failed: false,
+            settled: false,
+        }))
+    }
+
+    /// Demands `digest`; what is written is hashed again if that is by another algorithm than was thought so far.
+    ///
+    /// # Errors
+    /// [`StoreError::Algorithm`], or the file system's own.
+    pub fn expecting(mut self, digest: &Digest) -> Result<Self> {
+        let mut wanted = hasher(digest)?;
+        if std::mem::discriminant(&wanted) != std::mem::discriminant(&self.hasher) {
+            self.file.flush().map_err(StoreError::io("write", &self.path))?;
+            hash_file(self.file.get_ref(), &mut wanted, self.position).map_err(StoreError::io("read", &self.path))?;
+            self.hasher = wanted;
+        }
+        self.expected = Some(digest.clone());
+        Ok(self)
+    }
+
+    /// Leaves an upload for later, and says how far it is.
+    ///
+    /// # Errors
+    /// The file system's own; the upload is gone then.
+    pub fn pause(mut self) -> Result<Progress> {
+        self.file.flush().map_err(StoreError::io("write", &self.path))?;
+        if self.failed {
+            return Err(StoreError::io("go on after a failed write to", &self.path)(io::ErrorKind::Other.into()));
+        }
+        self.settled = true;
+        Ok(Progress { hasher: self.hasher.clone(), position: self.position })
+    }
+
+    /// As [`BlobWriter::pause`], but takes back what was written since it had `position`
+    /// bytes and was as `to` says.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::pause`].
+    pub fn rewind(mut self, to: Option<Progress>, position: u64) -> Result<Option<Progress>> {
+        self.file.flush().map_err(StoreError::io("write", &self.path))?;
+        self.file.get_ref().set_len(position).map_err(StoreError::io("truncate", &self.path))?;
+        self.settled = true;
+        Ok(to)
     }
 
     /// Demands exactly `size` bytes.

@@ -10,3 +10,5 @@ mod logs;
 mod put;
 mod queue;
 mod reflection;
+mod registry;
+mod registry_http;

@@ -46,6 +46,11 @@ impl Node {
         }
     }
 
+    /// `localhost:PORT`: its registry, under the one name for which oras speaks plain HTTP without being told.
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.address.rsplit(':').next().unwrap())
+    }
+
     /// What it said so far.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

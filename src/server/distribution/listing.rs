@@ -1,0 +1,125 @@
+//! Owns what a client can look up (distribution spec 1.1, "Content Discovery"): tags, referrers, and the catalog that
+//! Docker's registry has.
+
+use axum::body::Body;
+use axum::http::{HeaderName, Response, StatusCode, header};
+use serde_json::json;
+
+use super::refusal::{Code, Refusal};
+use super::{Distribution, Query, answer};
+use crate::oci::{Digest, media};
+
+const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// How many a page has, where the client doesn't say, and at most.
+const PAGE: u32 = 10_000;
+
+/// Which part of a list is wanted.
+#[derive(Debug, PartialEq, Eq)]
+struct Page<'a> {
+    number: u32,
+    last: Option<&'a str>,
+}
+
+impl<'a> Page<'a> {
+    fn read(query: &'a Query) -> Result<Self, Refusal> {
+        let number = match query.get("n") {
+            None => PAGE,
+            // More than fits a number is more than there is.
+            Some(n) if !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => n.parse().unwrap_or(PAGE).min(PAGE),
+            Some(_) => return Err(Refusal::new(Code::Unsupported, "n has to be a number").status(400)),
+        };
+        Ok(Self { number, last: query.get("last") })
+    }
+
+    /// One more than is wanted, to know whether there are more.
+    fn limit(&self) -> u32 {
+        if self.number == 0 { 0 } else { self.number + 1 }
+    }
+
+    /// Cuts `found` to the page, and says where the next one is.
+    fn cut(&self, found: &mut Vec<String>, path: &str) -> Option<String> {
+        let number = self.number as usize;
+        if number == 0 || found.len() <= number {
+            return None;
+        }
+        found.truncate(number);
+        let last = found.last()?;
+        Some(format!("<{path}?n={number}&last={last}>; rel=\"next\""))
+    }
+}
+
+fn listed(body: &serde_json::Value, link: Option<String>) -> Response<Body> {
+    let mut headers = vec![(header::CONTENT_TYPE, "application/json".to_owned())];
+    headers.extend(link.map(|link| (header::LINK, link)));
+    answer(StatusCode::OK, &headers, Body::from(body.to_string()))
+}
+
+impl Distribution {
+    /// `GET /v2/<name>/tags/list`.
+    pub(super) async fn tags(&self, repository: &str, query: &Query) -> Result<Response<Body>, Refusal> {
+        let page = Page::read(query)?;
+        if !self.store.has_repository(repository).await? {
+            return Err(Refusal::new(Code::NameUnknown, format!("there is no repository {repository}")));
+        }
+        let mut tags = self.store.shown_tags(repository, page.last, page.limit()).await?;
+        let link = page.cut(&mut tags, &format!("/v2/{repository}/tags/list"));
+        Ok(listed(&json!({ "name": repository, "tags": tags }), link))
+    }
+
+    /// `GET /v2/_catalog`.
+    pub(super) async fn catalog(&self, query: &Query) -> Result<Response<Body>, Refusal> {
+        let page = Page::read(query)?;
+        let mut names = self.store.repositories(page.last.unwrap_or_default(), page.limit()).await?;
+        let link = page.cut(&mut names, "/v2/_catalog");
+        Ok(listed(&json!({ "repositories": names }), link))
+    }
+
+    /// `GET /v2/<name>/referrers/<digest>`.
+    pub(super) async fn referrers(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        query: &Query,
+    ) -> Result<Response<Body>, Refusal> {
+        let filter = query.get("artifactType").filter(|t| !t.is_empty());
+        let found = self.store.shown_referrers(repository, subject, filter).await?;
+        let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": found });
+        let mut headers = vec![(header::CONTENT_TYPE, media::INDEX.to_owned())];
+        headers.extend(filter.map(|_| (FILTERS, "artifactType".to_owned())));
+        Ok(answer(StatusCode::OK, &headers, Body::from(index.to_string())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_one_is_and_the_last_one_does_not() {
+        let query = Query::read(Some("n=2&last=a"));
+        let page = Page::read(&query).unwrap();
+        assert_eq!((page.number, page.last, page.limit()), (2, Some("a"), 3));
+        let mut found = names(&["b", "c", "d"]);
+        let link = page.cut(&mut found, "/v2/x/tags/list");
+        assert_eq!(link.as_deref(), Some("</v2/x/tags/list?n=2&last=c>; rel=\"next\""));
+        assert_eq!(found, names(&["b", "c"]));
+        assert_eq!(page.cut(&mut found, "/"), None);
+    }
+
+    #[test]
+    fn numbers_of_all_kinds() {
+        for (query, number) in [("", PAGE), ("n=0", 0), ("n=99999999999999999999", PAGE), ("n=20000", PAGE)] {
+            assert_eq!(Page::read(&Query::read(Some(query))).unwrap().number, number, "{query}");
+        }
+        let none = Query::read(Some("n=0"));
+        let page = Page::read(&none).unwrap();
+        assert_eq!((page.limit(), page.cut(&mut Vec::new(), "/")), (0, None));
+        for bad in ["n=-1", "n=", "n=x", "n=1.5"] {
+            assert_eq!(Page::read(&Query::read(Some(bad))).unwrap_err().code(), Code::Unsupported, "{bad}");
+        }
+    }
+}

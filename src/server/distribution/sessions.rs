@@ -1,0 +1,148 @@
+//! Owns which uploads are open, whose turn it is at each, and how many there may be. The files are the truth; what is
+//! kept here saves reading them again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+use super::blocking;
+use super::refusal::{Code, Refusal};
+use crate::store::{Layout, Progress};
+
+/// How many uploads may be open.
+const MOST: usize = 4096;
+/// An upload that rested this long gives way to a new one when there are as many as may be.
+const RESTED: Duration = Duration::from_secs(600);
+/// How long a request waits for another one at the same upload: one whose client is gone ends by then.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often old uploads are looked for.
+const SWEEP: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Clone)]
+struct Session {
+    progress: Arc<tokio::sync::Mutex<Option<Progress>>>,
+    touched: Instant,
+}
+
+impl Session {
+    fn new(progress: Option<Progress>) -> Self {
+        Self { progress: Arc::new(tokio::sync::Mutex::new(progress)), touched: Instant::now() }
+    }
+}
+
+/// The right to write to an upload. It holds how far the upload is, where that is known.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) progress: OwnedMutexGuard<Option<Progress>>,
+    /// How many bytes there are.
+    pub(super) length: u64,
+}
+
+/// The open uploads.
+#[derive(Debug, Clone)]
+pub(super) struct Sessions {
+    layout: Layout,
+    open: Arc<Mutex<HashMap<Uuid, Session>>>,
+}
+
+impl Sessions {
+    /// Those that an earlier process left, and from now on the new ones.
+    ///
+    /// # Errors
+    /// The file system's own.
+    pub(super) async fn resume(layout: Layout) -> Result<Self, Refusal> {
+        let sessions = Self { layout, open: Arc::default() };
+        sessions.expire().await?;
+        let keeper = sessions.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                // It has been logged.
+                let _ = keeper.expire().await;
+            }
+        });
+        Ok(sessions)
+    }
+
+    async fn expire(&self) -> Result<(), Refusal> {
+        let layout = self.layout.clone();
+        let left = blocking(move || layout.expire_uploads(SystemTime::now())).await?;
+        let mut open = self.open();
+        let known = std::mem::take(&mut *open);
+        open.extend(
+            left.into_iter()
+                .map(|upload| (upload.id, known.get(&upload.id).cloned().unwrap_or_else(|| Session::new(None)))),
+        );
+        Ok(())
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<Uuid, Session>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an upload.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRequests`], or the file system's own.
+    pub(super) async fn begin(&self, repository: &str, progress: Option<Progress>) -> Result<Uuid, Refusal> {
+        let id = Uuid::now_v7();
+        let gives_way = {
+            let mut open = self.open();
+            let mut gives_way = None;
+            if open.len() >= MOST {
+                let longest = open.iter().min_by_key(|(_, s)| s.touched).filter(|(_, s)| s.touched.elapsed() > RESTED);
+                let Some((longest, _)) = longest else {
+                    let why = format!("{MOST} uploads are open; end some of them, or try again later");
+                    return Err(Refusal::new(Code::TooManyRequests, why).header(axum::http::header::RETRY_AFTER, "60"));
+                };
+                gives_way = Some(*longest);
+            }
+            if let Some(id) = gives_way {
+                open.remove(&id);
+            }
+            open.insert(id, Session::new(progress));
+            gives_way
+        };
+        let (layout, repository) = (self.layout.clone(), repository.to_owned());
+        let begun = blocking(move || {
+            if let Some(id) = gives_way {
+                layout.end_upload(id)?;
+            }
+            layout.begin_upload(&repository, id)
+        });
+        if let Err(e) = begun.await {
+            self.end(id);
+            return Err(e);
+        }
+        Ok(id)
+    }
+
+    /// Waits for the turn at an upload.
+    ///
+    /// # Errors
+    /// [`Code::BlobUploadUnknown`]; [`Code::BlobUploadInvalid`] when another request stays at it.
+    pub(super) async fn turn(&self, repository: &str, id: Uuid) -> Result<Turn, Refusal> {
+        let known = self.open().get(&id).map(|s| Arc::clone(&s.progress));
+        let lock = known.unwrap_or_default();
+        let Ok(progress) = tokio::time::timeout(PATIENCE, lock.lock_owned()).await else {
+            return Err(Refusal::new(Code::BlobUploadInvalid, "another request writes to this upload").status(409));
+        };
+        let (layout, wanted) = (self.layout.clone(), repository.to_owned());
+        let length = blocking(move || layout.upload_length(&wanted, id)).await?;
+        let Some(length) = length else {
+            return Err(Refusal::new(Code::BlobUploadUnknown, "no such upload"));
+        };
+        if let Some(session) = self.open().get_mut(&id) {
+            session.touched = Instant::now();
+        }
+        Ok(Turn { progress, length })
+    }
+
+    /// An upload is over.
+    pub(super) fn end(&self, id: Uuid) {
+        self.open().remove(&id);
+    }
+}
