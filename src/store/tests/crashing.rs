@@ -48,7 +48,7 @@ async fn killed_at_any_moment_nothing_acknowledged_is_gone() {
 }
 
 #[tokio::test]
-#[ignore = "takes half a minute"]
+#[ignore = "takes half a minute; `./test` runs it by itself"]
 async fn killed_at_two_hundred_moments() {
     kill_and_look(200).await;
 }
