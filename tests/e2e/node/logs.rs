@@ -80,9 +80,10 @@ async fn what_a_guest_wrote_before_the_node_died_is_there_after() {
     let mut client = node.connect().await;
     let task = client.submit(spec(&sleep, &[])).await;
     client.until(&task.id, TaskStatus::Running).await;
-    let folder = home.vyr_home().join("logs");
-    // It is on disk within a quarter of a second, as a file of the task's own.
-    while !folder.is_dir() || std::fs::read_dir(&folder).unwrap().next().is_none() {
+    let shard = &task.id[task.id.len() - 2..];
+    let log = home.vyr_home().join("logs").join(shard).join(format!("{}.log", task.id));
+    // It is on disk within a quarter of a second, as a file of the task's own. The file is there before what is in it.
+    while std::fs::metadata(&log).map_or(0, |found| found.len()) == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     drop(client);
