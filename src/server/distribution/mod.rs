@@ -16,6 +16,7 @@ use crate::store::{Layout, Store, StoreError};
 mod blobs;
 mod listing;
 mod manifests;
+mod mirrored;
 mod path;
 mod range;
 mod receive;
@@ -38,6 +39,7 @@ pub(super) struct Distribution {
     store: Store,
     layout: Layout,
     sessions: Sessions,
+    node: Node,
 }
 
 impl Distribution {
@@ -50,7 +52,7 @@ impl Distribution {
         let layout = store.layout().clone();
         let sessions = Sessions::resume(layout.clone());
         let failed = |_| Error::new(ErrorKind::Storage, "the open uploads can't be read");
-        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout })
+        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout, node: node.clone() })
     }
 
     /// Its routes.
@@ -93,7 +95,10 @@ impl Distribution {
             return Err(Refusal::new(Code::Denied, "web pages may not write here"));
         }
         let query = Query::read(parts.uri.query());
-        let route = path::parse(parts.uri.path())?;
+        let route = self.unmirrored(path::parse(parts.uri.path())?, &query)?;
+        if !reads && parts.method != Method::DELETE {
+            self.not_mirrored(&route)?;
+        }
         match (route, &parts.method) {
             (Route::Base, _) if reads => {
                 Ok(answer(StatusCode::OK, &[(header::CONTENT_TYPE, "application/json".to_owned())], Body::from("{}")))

@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod cycle;
 mod logs;
+mod mirror;
 mod put;
 mod queue;
 mod reflection;
