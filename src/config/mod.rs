@@ -53,6 +53,12 @@ impl EnvVars {
     pub const OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: &'static str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     /// `grpc` or `http/protobuf` (the default).
     pub const OTEL_EXPORTER_OTLP_PROTOCOL: &'static str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    /// How many spans of a node wait for the collector at most. Default: 16384.
+    pub const OTEL_BSP_MAX_QUEUE_SIZE: &'static str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    /// Which traces are sent. Default: `parentbased_always_on`.
+    pub const OTEL_TRACES_SAMPLER: &'static str = "OTEL_TRACES_SAMPLER";
+    /// The ratio of the samplers that have one.
+    pub const OTEL_TRACES_SAMPLER_ARG: &'static str = "OTEL_TRACES_SAMPLER_ARG";
     /// The W3C trace context that a run joins.
     pub const TRACEPARENT: &'static str = "TRACEPARENT";
     /// Proxy for HTTPS registries; the lower-case form is read too.

@@ -13,3 +13,4 @@ mod queue;
 mod reflection;
 mod registry;
 mod registry_http;
+mod telemetry;
