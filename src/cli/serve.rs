@@ -151,7 +151,7 @@ impl Serve {
             }
         };
         // Nothing depends on the collector.
-        drop(sent.shutdown_with_timeout(telemetry::GOODBYE));
+        drop(sent.map(|sent| sent.shutdown_with_timeout(telemetry::GOODBYE)));
         if cancelled > 0 {
             session.printer.warning(&format!("{cancelled} tasks did not finish in time and were cancelled"));
         }

@@ -18,15 +18,13 @@ use crate::db::{Change, DbError};
 use crate::engine::{self, Clock, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
 use crate::ops::prepare::Runnable;
-use crate::ops::run::{Guest, execute};
+use crate::ops::run::{Guest, TRACEPARENT, execute};
 use crate::task::{micros, retry_after, timestamp, to_duration};
 
 /// How long a write that failed waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// How long a start that found no memory or slot free waits, unless something ends before.
 const BUSY_AGAIN: Duration = Duration::from_millis(100);
-/// The variable by which a guest's own telemetry joins the task's trace.
-const TRACEPARENT: &str = "TRACEPARENT";
 
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()

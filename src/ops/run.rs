@@ -10,6 +10,7 @@ use super::prepare::{Runnable, Wanted, prepare};
 use crate::artifact::ArtifactForm;
 use crate::engine::{Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec};
 use crate::error::Result;
+use crate::telemetry;
 use crate::trust::Acceptance;
 
 /// One run.
@@ -57,6 +58,9 @@ pub struct Guest {
     /// What it shares with other guests.
     pub budget: Option<Arc<Budget>>,
 }
+
+/// The variable by which a guest's own telemetry joins the trace that it is run in.
+pub const TRACEPARENT: &str = "TRACEPARENT";
 
 /// Runs what is ready to its end, with what the artifact itself says about its command line.
 ///
@@ -144,9 +148,16 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
     let span = tracing::Span::current();
     span.record("digest", tracing::field::display(&ready.root));
     span.record("tier", ready.tier);
+    let mut env = request.env;
+    // Only where somebody collects: then the guest's own telemetry joins.
+    if !env.iter().any(|(name, _)| name == TRACEPARENT)
+        && let Some(context) = telemetry::current_traceparent()
+    {
+        env.push((TRACEPARENT.to_owned(), context));
+    }
     let guest = Guest {
         args: request.args,
-        env: request.env,
+        env,
         dirs: request.dirs,
         limits: request.limits,
         allow_net: request.allow_net,

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Method, NoProxy, Proxy, Response, StatusCode};
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 use url::Url;
 
 use super::auth::Auth;
@@ -258,19 +259,32 @@ impl Core {
             // Authorization across hosts; CVE-2020-15157). A downgrade to plain HTTP is another origin, too.
             let own_host = url.origin() == origin.origin();
             let mut headers = call.headers.clone();
+            // By the names of the semantic conventions for HTTP clients; without the query, which may be a credential.
+            let span = tracing::info_span!(
+                "http",
+                otel.name = %call.method,
+                otel.kind = "client",
+                http.request.method = %call.method,
+                server.address = url.host_str(),
+                server.port = url.port_or_known_default(),
+                url.path = url.path(),
+                http.response.status_code = tracing::field::Empty,
+            );
             if own_host {
                 if let Some(value) = self.auth.header(call.reference, call.operation) {
                     headers.insert(AUTHORIZATION, value);
                 }
                 if let Some(source) = &self.options.headers {
-                    (source.0)(&mut headers);
+                    span.in_scope(|| (source.0)(&mut headers));
                 }
             }
             let mut request = self.http(scheme_of(&url))?.request(call.method.clone(), url.clone()).headers(headers);
             if let Some(body) = &call.body {
                 request = request.body(body.clone());
             }
-            let response = request.send().await.map_err(|e| network_failure(&call.target, &url, &e))?;
+            let sent = request.send().instrument(span.clone()).await;
+            let response = sent.map_err(|e| network_failure(&call.target, &url, &e))?;
+            span.record("http.response.status_code", response.status().as_u16());
             let reading = call.method == Method::GET || call.method == Method::HEAD;
             if !reading || !response.status().is_redirection() {
                 return Ok((response, own_host));

@@ -2,26 +2,33 @@
 
 use std::sync::LazyLock;
 
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::Counter;
-use opentelemetry::{KeyValue, global};
 
+use super::meters;
 use super::names::metric;
 
-static PULLS: LazyLock<Counter<u64>> =
-    LazyLock::new(|| counter(metric::PULLS, "Artifacts that were fetched from a registry, by outcome"));
-static REFUSED: LazyLock<Counter<u64>> =
-    LazyLock::new(|| counter(metric::REFUSED, "Artifacts that the trust policy refused, by reason"));
+static PULLS: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::PULLS, "Artifacts that were fetched from a registry, by outcome"));
+static REFUSED: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::REFUSED, "Artifacts that the trust policy refused, by reason"));
 
-fn counter(name: &'static str, what: &'static str) -> Counter<u64> {
-    global::meter("vyr").u64_counter(name).with_description(what).build()
+/// The counter for everybody who takes it.
+pub fn counters(name: &'static str, what: &'static str) -> Vec<Counter<u64>> {
+    meters().iter().map(|meter| meter.u64_counter(name).with_description(what).build()).collect()
+}
+
+/// One more.
+pub fn one_more(counters: &[Counter<u64>], attributes: &[KeyValue]) {
+    counters.iter().for_each(|counter| counter.add(1, attributes));
 }
 
 /// An artifact was pulled, or wasn't.
 pub fn pulled(ok: bool) {
-    PULLS.add(1, &[KeyValue::new("outcome", if ok { "ok" } else { "failed" })]);
+    one_more(&PULLS, &[KeyValue::new("outcome", if ok { "ok" } else { "failed" })]);
 }
 
 /// The trust policy said no.
 pub fn refused(reason: &'static str) {
-    REFUSED.add(1, &[KeyValue::new("reason", reason)]);
+    one_more(&REFUSED, &[KeyValue::new("reason", reason)]);
 }

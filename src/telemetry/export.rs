@@ -10,6 +10,7 @@ use opentelemetry_otlp::{LogExporter, MetricExporter, Protocol, SpanExporter as 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, Span, SpanData, SpanExporter, SpanProcessor,
 };
@@ -78,6 +79,15 @@ pub(super) fn metrics(grpc: bool) -> Result<MetricExporter> {
         builder.with_http().with_protocol(Protocol::HttpBinary).build()
     };
     exporter.map_err(|e| unusable(&e))
+}
+
+/// Histograms whose buckets follow what is measured (OpenTelemetry metrics data model, "ExponentialHistogram").
+pub(super) fn exponential(instrument: &Instrument) -> Option<Stream> {
+    if instrument.kind() != InstrumentKind::Histogram {
+        return None;
+    }
+    let aggregation = Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 20, record_min_max: true };
+    Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
 /// Log records by OTLP.

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -39,6 +40,17 @@ pub const GOODBYE: Duration = Duration::from_secs(3);
 /// What a node's spans go to; see [`spans`].
 static SPANS: OnceLock<Spans> = OnceLock::new();
 
+/// What metrics are sent by, where they are.
+static SENT: OnceLock<SdkMeterProvider> = OnceLock::new();
+
+/// Where an instrument has to be made: for who scrapes, and for who is sent to. What the one takes for a histogram the other
+/// doesn't know, so there are two.
+#[must_use]
+pub fn meters() -> Vec<Meter> {
+    let scraped = opentelemetry::global::meter("vyr");
+    std::iter::once(scraped).chain(SENT.get().map(|sent| sent.meter("vyr"))).collect()
+}
+
 /// Where a node's tasks leave their spans; `None` in any other process.
 #[must_use]
 pub fn spans() -> Option<&'static Spans> {
@@ -50,19 +62,22 @@ pub fn spans() -> Option<&'static Spans> {
 ///
 /// # Errors
 /// An exporter can't be set up.
-pub fn install_metrics(settings: &Settings) -> Result<(prometheus::Registry, SdkMeterProvider)> {
+pub fn install_metrics(settings: &Settings) -> Result<(prometheus::Registry, Option<SdkMeterProvider>)> {
     let registry = prometheus::Registry::new();
     let exporter = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the metrics can't be set up: {e}")))?;
-    let mut provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(export::resource());
-    if settings.otlp {
-        provider = provider.with_reader(PeriodicReader::builder(export::metrics(settings.grpc)?).build());
-    }
-    let provider = provider.build();
-    opentelemetry::global::set_meter_provider(provider.clone());
-    Ok((registry, provider))
+    let scraped = SdkMeterProvider::builder().with_reader(exporter).with_resource(export::resource()).build();
+    opentelemetry::global::set_meter_provider(scraped);
+    let sent = if settings.otlp { export::metrics(settings.grpc)? } else { return Ok((registry, None)) };
+    let sent = SdkMeterProvider::builder()
+        .with_reader(PeriodicReader::builder(sent).build())
+        .with_view(export::exponential)
+        .with_resource(export::resource())
+        .build();
+    drop(SENT.set(sent.clone()));
+    Ok((registry, Some(sent)))
 }
 
 /// What to set up.

@@ -14,6 +14,7 @@ mod plot;
 mod report;
 mod server;
 mod soak;
+mod telemetry;
 mod throughput;
 
 use anyhow::Result;
@@ -37,6 +38,8 @@ pub(crate) enum Only {
     Memory,
     /// From a cancel to the end of a tight loop
     Cancel,
+    /// Durable cycles a second with telemetry, and without
+    Telemetry,
 }
 
 pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
@@ -54,6 +57,9 @@ pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
     }
     if wanted(Only::Cancel) {
         single.block_on(cancel::measure(stage))?;
+    }
+    if wanted(Only::Telemetry) {
+        Builder::new_multi_thread().enable_all().build()?.block_on(telemetry::measure(stage))?;
     }
     Ok(())
 }

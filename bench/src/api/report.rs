@@ -7,10 +7,11 @@ use anyhow::Result;
 use comfy_table::Table;
 
 use super::measured::{Measured, values};
+use super::telemetry::share;
 use crate::report::time;
 use crate::samples::{Facts, quantile, read};
 
-const PARTS: [&str; 5] = ["api-latency", "api-throughput", "api-memory", "api-cancel", "api-soak"];
+const PARTS: [&str; 6] = ["api-latency", "api-throughput", "api-memory", "api-cancel", "api-telemetry", "api-soak"];
 
 /// What a target demands.
 #[derive(Clone, Copy)]
@@ -77,6 +78,13 @@ const TARGETS: &[Target] = &[
         mean(&values(s, CYCLES))
     }),
     target("api-throughput", "the same with a long history ÷ with a short one", Bound::AtLeast(0.8), "×", with_history),
+    target(
+        "api-telemetry",
+        "cycles with everything sent to a live collector ÷ without",
+        Bound::AtLeast(0.9),
+        "×",
+        share,
+    ),
     target("api-memory", "idle node, RSS, most of all rounds", Bound::Below(60.0 * 1024.0), "KiB", |s| {
         at(s, "node: idle, RSS", 1.0)
     }),

@@ -26,7 +26,18 @@ pub(crate) struct Server {
 impl Server {
     /// `vyr serve` of the data folder `home`.
     pub(crate) fn node(stage: &Stage, home: &str, arguments: &[&str]) -> Result<Self> {
+        Self::node_with(stage, home, arguments, None)
+    }
+
+    /// The same, with a variable.
+    pub(crate) fn node_with(
+        stage: &Stage,
+        home: &str,
+        arguments: &[&str],
+        variable: Option<(&str, &str)>,
+    ) -> Result<Self> {
         let mut command = stage.vyr(home);
+        command.envs(variable);
         command.args(["serve", "--listen", "127.0.0.1:0", "--home"]).arg(stage.folder.path().join(home));
         command.args(arguments);
         Self::start(command, stage.folder.path(), home)

@@ -72,7 +72,7 @@ async fn cycles(
     Ok(seconds_of(case, round, &counts))
 }
 
-fn seconds_of(case: &str, round: usize, counts: &[u32]) -> Vec<Measured> {
+pub(super) fn seconds_of(case: &str, round: usize, counts: &[u32]) -> Vec<Measured> {
     let each = counts.iter().enumerate();
     each.map(|(second, count)| {
         let round = round * counts.len() + second;
@@ -96,7 +96,12 @@ impl Work {
 }
 
 /// How many calls were answered in each second. Cycles of an artifact, or echoes where none is given.
-async fn count(address: SocketAddr, reference: Option<&str>, connections: usize, seconds: usize) -> Result<Vec<u32>> {
+pub(super) async fn count(
+    address: SocketAddr,
+    reference: Option<&str>,
+    connections: usize,
+    seconds: usize,
+) -> Result<Vec<u32>> {
     let mut channels = Vec::new();
     for _ in 0..connections {
         channels.push(connect(address).await?);

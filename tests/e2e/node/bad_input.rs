@@ -133,3 +133,23 @@ async fn a_client_that_dies_in_a_submit_takes_no_task_with_it() {
     call.abort();
     assert_eq!(client.wait(&id).await.status(), TaskStatus::Succeeded);
 }
+
+#[tokio::test]
+async fn a_guest_that_traps_before_its_entry_point_has_failed_and_nobody_else() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let wat =
+        r#"(module (func $early unreachable) (start $early) (memory (export "memory") 1) (func (export "_start")))"#;
+    let file = home.write("start.wasm", wat::parse_str(wat).unwrap());
+    let pushed = home.vyr(["push", &registry.reference("start", "v1"), file.to_str().unwrap()]).expect(0);
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let other = client.submit(spec(&sleep, &["300"])).await;
+    for _ in 0..20 {
+        let task = client.run(spec(pushed.stdout.trim(), &[])).await;
+        let end = task.end.clone().unwrap();
+        assert_eq!((task.status(), end.reason()), (TaskStatus::Failed, EndReason::Trapped), "{task:?}");
+        assert_eq!(end.trap.unwrap().kind, "unreachable");
+    }
+    assert_eq!(client.wait(&other.id).await.status(), TaskStatus::Succeeded);
+}

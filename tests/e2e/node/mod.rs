@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod cancel;
 mod cli;
+mod clock;
 mod crash;
 mod cycle;
 mod logs;

@@ -96,9 +96,10 @@ fn a_submit_is_one_trace_in_the_collector_from_the_client_to_the_guest() {
         // The same instruments by OTLP, and who sends them.
         let began = Instant::now();
         let submitted = |document: &Value| {
-            each(document, &["resourceMetrics", "scopeMetrics", "metrics"])
-                .iter()
-                .any(|m| m["name"] == "vyr.tasks.submitted")
+            let metrics = each(document, &["resourceMetrics", "scopeMetrics", "metrics"]);
+            let named = |name: &str| metrics.iter().find(|m| m["name"] == name);
+            named("vyr.tasks.submitted").is_some()
+                && named("vyr.task.start.duration").is_some_and(|m| !m["exponentialHistogram"].is_null())
         };
         while !collector.took("metrics").iter().any(submitted) {
             assert!(began.elapsed() < Duration::from_secs(20), "{:#?}", collector.took("metrics"));
