@@ -97,7 +97,7 @@ impl Control for Api {
     }
 
     async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Answer<SubmitTaskResponse> {
-        let Caller { name, share } = caller(&request)?;
+        let Caller { name, share, .. } = caller(&request)?;
         let SubmitTaskRequest { spec, idempotency_key, wait: held } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let wrong = check(&spec, &idempotency_key);
