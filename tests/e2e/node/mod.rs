@@ -12,3 +12,5 @@ mod queue;
 mod reflection;
 mod registry;
 mod registry_http;
+mod rights;
+mod token_service;

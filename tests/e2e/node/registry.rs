@@ -225,7 +225,7 @@ async fn with_a_token_file_clients_log_in_with_a_token_and_runs_need_none() {
     let asked = reqwest::get(format!("http://{host}/v2/")).await.unwrap();
     assert_eq!(
         (asked.status().as_u16(), &asked.headers()["www-authenticate"]),
-        (401, &"Basic realm=\"vyr\"".parse().unwrap())
+        (401, &format!("Bearer realm=\"http://{host}/v2/token\",service=\"vyr\"").parse().unwrap())
     );
     assert!(asked.text().await.unwrap().contains("UNAUTHORIZED"));
     std::fs::copy(vyr_guests::guest("hello-p1"), home.work().join("app.wasm")).unwrap();
