@@ -23,6 +23,7 @@ mod access;
 mod answer;
 mod control;
 mod distribution;
+mod opening;
 mod put;
 mod status;
 mod tls;
@@ -31,11 +32,14 @@ pub use access::{Limits, Tokens};
 pub use tls::TlsFiles;
 
 use access::{Access, Peer};
+use opening::Opening;
 
 /// How long connections may take to end after everything else has.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may take for its first bytes, and how long for the headers of a request.
+const HEAD: Duration = Duration::from_secs(30);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
 /// The largest set of request headers, in bytes.
@@ -258,7 +262,7 @@ impl Connections {
             answer::answer(router.clone(), Arc::clone(&access), peer.clone(), request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -266,7 +270,7 @@ impl Connections {
             .max_header_list_size(HEADERS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(Opening::new(stream, HEAD)), service).into_owned();
         let connection = self.graceful.watch(connection);
         drop(self);
         tokio::spawn(async move {

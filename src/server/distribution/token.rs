@@ -83,9 +83,9 @@ fn unauthorized(why: &str) -> Refusal {
 
 async fn form(body: &mut Option<Body>) -> Result<String, Refusal> {
     let bad = |why: String| Refusal::new(Code::Unsupported, why).status(400);
-    let mut stream = body.take().unwrap_or_default().into_data_stream();
+    let mut pieces = receive::Pieces::of(body.take().unwrap_or_default());
     let mut bytes = Vec::new();
-    while let Some(piece) = receive::next(&mut stream).await.map_err(bad)? {
+    while let Some(piece) = pieces.next().await.map_err(bad)? {
         bytes.extend_from_slice(&piece);
         if bytes.len() > MAX_FORM {
             return Err(Refusal::new(Code::SizeInvalid, format!("a form has at most {MAX_FORM} bytes")).status(413));

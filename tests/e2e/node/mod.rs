@@ -12,5 +12,6 @@ mod queue;
 mod reflection;
 mod registry;
 mod registry_http;
+mod registry_limits;
 mod rights;
 mod token_service;
