@@ -229,11 +229,7 @@ fn a_push_whose_bytes_change_on_the_way_is_refused_by_the_registry() {
         });
         let file = to_push(&scene);
         let reference = format!("{}/pushed:v1", proxy.host());
-        told(
-            scene.home.vyr(["push", &reference, &file]),
-            125,
-            &["DIGEST_INVALID", "next: "].map(|w| if w == "next: " { "pushed" } else { "digest" }),
-        );
+        told(scene.home.vyr(["push", &reference, &file]), 125, &[&reference, "digest"]);
         let found = scene.publisher.tool("crane", ["manifest", &format!("{}/pushed:v1", scene.host())]);
         assert_ne!(found.status, 0, "nothing stands under the tag");
     }

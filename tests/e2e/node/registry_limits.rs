@@ -155,6 +155,10 @@ async fn clients_that_drip_are_ended_and_others_served_meanwhile() {
     let http = Http::of(&node);
     let upload = http.begin("slow").await;
     let patch = format!("PATCH {upload} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    let blob = format!(
+        "POST /v2/slow/blobs/uploads/?digest={} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+        sha256(b"never")
+    );
     let put = "PUT /v2/slow/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".to_owned();
     let get = "GET /v2/ HTTP/1.1\r\nHost: x\r\n".to_owned();
     let began = Instant::now();
@@ -163,11 +167,13 @@ async fn clients_that_drip_are_ended_and_others_served_meanwhile() {
         ("half of a method", "P".to_owned(), "", 30),
         ("half of HTTP/2's preface", "PRI * HTTP".to_owned(), "", 30),
         ("headers", get, "X-A: b\r\n", 30),
-        ("a chunk", patch, "x", 60),
+        ("a blob", blob, "x", 60),
         ("a manifest", put, "x", 60),
     ]
     .into_iter()
     .flat_map(|case| std::iter::repeat_n(case, 20))
+    // One client at a time writes to an upload.
+    .chain([("a chunk", patch, "x", 60)])
     .map(|(what, head, drop, limit)| (what, limit, tokio::spawn(drip(node.address.clone(), head, drop))))
     .collect();
     // The others, all the while.
