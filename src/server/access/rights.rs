@@ -48,7 +48,7 @@ impl Prefix {
             return Ok(Self::All);
         }
         let path = text.strip_suffix('/').unwrap_or(text);
-        if super::super::distribution::is_name(path) {
+        if crate::server::distribution::is_name(path) {
             Ok(Self::Below(path.to_owned()))
         } else {
             Err(Error::new(ErrorKind::Usage, format!("`{text}` can't be the beginning of a repository's name"))
@@ -149,7 +149,7 @@ impl FromStr for Scope {
             return Ok(Self::Catalog);
         }
         let (name, actions) = text.strip_prefix("repository:").and_then(|rest| rest.rsplit_once(':')).ok_or(())?;
-        if !super::super::distribution::is_name(name) {
+        if !crate::server::distribution::is_name(name) {
             return Err(());
         }
         let wanted = |action: &Action| actions.split(',').any(|word| word == action.as_str() || word == "*");
@@ -212,7 +212,10 @@ impl Rights {
         if self.limits.as_ref().is_some_and(|limits| !limits.may(action, repository)) {
             return Verdict::No;
         }
-        let made_for = |scope: &Scope| matches!(scope, Scope::Repository(name, actions) if name == repository && actions.contains(&action));
+        let made_for = |scope: &Scope| match scope {
+            Scope::Repository(name, actions) => name == repository && actions.contains(&action),
+            Scope::Catalog => false,
+        };
         match &self.scopes {
             Some(scopes) if !scopes.iter().any(made_for) => Verdict::NotWithThisToken,
             _ => Verdict::Yes,

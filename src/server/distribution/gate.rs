@@ -43,6 +43,14 @@ impl Needs {
         }
     }
 
+    fn verdict(&self, caller: &Caller) -> Verdict {
+        match self {
+            Self::Login => Verdict::Yes,
+            Self::Catalog => caller.rights.may_list(),
+            Self::Repository(name, action) => caller.rights.may(*action, name),
+        }
+    }
+
     /// The scope that a token for it has. Who pushes also looks what is there.
     fn scope(&self) -> Option<String> {
         match self {
@@ -69,24 +77,18 @@ impl Distribution {
         let caller = match self.access.caller(peer, authorization) {
             Ok(caller) => caller,
             Err(why) => {
-                // A wrong credential isn't the same as none: its sender has to hear of it. And who could log in is asked
-                // to where that makes a difference: at the base, and for the catalog.
+                // A wrong credential isn't the same as none: its sender has to hear of it.
                 let reader = self.access.reader(peer).filter(|_| authorization.is_none());
-                let open = |reader: &Caller| matches!(&needs, Needs::Repository(name, action) if reader.rights.may(*action, name) == Verdict::Yes);
-                return match reader.filter(open) {
-                    Some(reader) => Ok(reader),
-                    None => {
-                        let error = authorization.map(|_| "invalid_token");
-                        Err(self.challenge(parts, peer, &needs, error, why))
-                    }
-                };
+                // Who could log in is asked to where that makes a difference: at the base, and for the catalog.
+                let open = reader.filter(|reader| match &needs {
+                    Needs::Login | Needs::Catalog => false,
+                    needs => needs.verdict(reader) == Verdict::Yes,
+                });
+                let error = authorization.map(|_| "invalid_token");
+                return open.ok_or_else(|| self.challenge(parts, peer, &needs, error, why));
             }
         };
-        let verdict = match &needs {
-            Needs::Login => Verdict::Yes,
-            Needs::Catalog => caller.rights.may_list(),
-            Needs::Repository(name, action) => caller.rights.may(*action, name),
-        };
+        let verdict = needs.verdict(&caller);
         let scope = needs.scope().unwrap_or_default();
         match verdict {
             Verdict::Yes => Ok(caller),

@@ -1,5 +1,6 @@
 //! Who may do what in the node's registry: `login` and what follows by the clients that people use, rights by repository.
 
+use super::access::Authority;
 use crate::support::{Home, Node, Output, run, sha256, tar_of, tool};
 
 /// A node with a token file, and the tokens of three: for everything, for a team, for readers.
@@ -247,4 +248,37 @@ fn rights_that_make_no_sense_are_refused_at_the_command() {
     let text = std::fs::read_to_string(home.vyr_home().join("tokens")).unwrap();
     assert!(text.starts_with("one sha256:") && text.lines().next().unwrap().ends_with(" read:* write:team"), "{text}");
     assert!(!text.contains(&sha256(b"")), "each is another");
+}
+
+#[test]
+fn over_tls_the_realm_is_by_tls_too() {
+    let home = Home::new();
+    let token = home.vyr(["token", "add", "team", "--write", "team"]).expect(0).stdout.trim().to_owned();
+    let tokens = home.vyr_home().join("tokens");
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue();
+    let files = [("node.pem", &certificate), ("node.key", &key), ("ca.pem", &authority.pem)];
+    let [cert, key, ca] = files.map(|(name, text)| home.write(name, text).to_str().unwrap().to_owned());
+    let more = ["--token-file", tokens.to_str().unwrap(), "--tls-cert", &cert, "--tls-key", &key];
+    let node = Node::start(&home, &more);
+    let host = node.host();
+    let mut asked = home.command("curl");
+    asked.args(["-si", "--cacert", &ca, &format!("https://{host}/v2/")]);
+    let asked = run(asked, b"").expect(0).stdout.to_lowercase();
+    assert!(asked.contains(&format!("bearer realm=\"https://{host}/v2/token\"")), "{asked}");
+    let other = Home::new();
+    other.credentials(&host, "me", &token);
+    let wasm = vyr_guests::guest("hello-p1");
+    let push = |repository: &str| {
+        other.vyr(["--ca-file", &ca, "push", &format!("{host}/{repository}:v1"), wasm.to_str().unwrap()])
+    };
+    let pushed = push("team/app").expect(0);
+    other.vyr(["--ca-file", &ca, "pull", pushed.stdout.trim()]).expect(0);
+    push("other").expect(125).says(&["403"]);
+    home.write("file.txt", "x");
+    let mut login = home.command(tool("oras"));
+    login.args(["login", "--ca-file", &ca, "-u", "me", "--password-stdin", &host]);
+    run(login, token.as_bytes()).expect(0);
+    home.tool("oras", ["push", "--ca-file", &ca, &format!("{host}/team/x:v1"), "file.txt:text/plain"]).expect(0);
+    home.tool("oras", ["push", "--ca-file", &ca, &format!("{host}/other:v1"), "file.txt:text/plain"]).expect(1);
 }
