@@ -34,13 +34,13 @@ impl Http {
     }
 
     /// Begins an upload; its path.
-    async fn begin(&self, repository: &str) -> String {
+    pub(super) async fn begin(&self, repository: &str) -> String {
         let begun = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], "").await;
         assert_eq!(begun.status(), 202);
         header(&begun, "location")
     }
 
-    async fn blob(&self, repository: &str, bytes: &[u8]) -> String {
+    pub(super) async fn blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
         let put = self.send("POST", &path, &[], bytes.to_vec()).await;
