@@ -69,7 +69,7 @@ pub(super) struct Core {
     /// Limits how many blobs are transferred at once.
     pub(super) transfers: Semaphore,
     pub(super) referrers: Mutex<HashMap<String, ReferrersSupport>>,
-    /// Loopback registries that turned out to speak TLS.
+    /// What registries turned out to speak.
     schemes: Mutex<HashMap<String, Scheme>>,
     plain: OnceLock<reqwest::Client>,
     tls: OnceLock<reqwest::Client>,
@@ -195,6 +195,10 @@ impl Core {
                 continue;
             }
             let (response, own_host) = outcome?;
+            if own_host && response.status() != StatusCode::BAD_REQUEST {
+                // It speaks what it was spoken to in: a connection that breaks later is no reason to ask for another.
+                self.remember_scheme(registry, scheme);
+            }
             if response.status().is_success() {
                 return Ok(response);
             }
