@@ -263,7 +263,7 @@ fn over_tls_the_realm_is_by_tls_too() {
     let node = Node::start(&home, &more);
     let host = node.host();
     let mut asked = home.command("curl");
-    asked.args(["-si", "--cacert", &ca, &format!("https://{host}/v2/")]);
+    asked.args(["-sik", &format!("https://{host}/v2/")]);
     let asked = run(asked, b"").expect(0).stdout.to_lowercase();
     assert!(asked.contains(&format!("bearer realm=\"https://{host}/v2/token\"")), "{asked}");
     let other = Home::new();
@@ -277,8 +277,11 @@ fn over_tls_the_realm_is_by_tls_too() {
     push("other").expect(125).says(&["403"]);
     home.write("file.txt", "x");
     let mut login = home.command(tool("oras"));
-    login.args(["login", "--ca-file", &ca, "-u", "me", "--password-stdin", &host]);
+    login.args(["login", "--plain-http=false", "--ca-file", &ca, "-u", "me", "--password-stdin", &host]);
     run(login, token.as_bytes()).expect(0);
-    home.tool("oras", ["push", "--ca-file", &ca, &format!("{host}/team/x:v1"), "file.txt:text/plain"]).expect(0);
-    home.tool("oras", ["push", "--ca-file", &ca, &format!("{host}/other:v1"), "file.txt:text/plain"]).expect(1);
+    for (repository, code) in [("team/x", 0), ("other", 1)] {
+        let reference = format!("{host}/{repository}:v1");
+        home.tool("oras", ["push", "--plain-http=false", "--ca-file", &ca, &reference, "file.txt:text/plain"])
+            .expect(code);
+    }
 }

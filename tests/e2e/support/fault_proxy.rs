@@ -119,7 +119,8 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
             let rest = bytes.split_off(end + 4);
             return Ok((String::from_utf8_lossy(&bytes[..end]).into_owned(), rest));
         }
-        if stream.read_buf(&mut bytes).await? == 0 {
+        // Nor is a TLS handshake waited for, which has no such end.
+        if stream.read_buf(&mut bytes).await? == 0 || bytes.first() == Some(&0x16) {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
