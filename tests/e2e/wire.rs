@@ -345,6 +345,31 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
 }
 
 #[test]
+fn credentials_do_not_follow_an_upload_to_another_host() {
+    let registry = Registry::with_password();
+    let home = Home::new();
+    let file = home.write("large.wasm", large()).to_str().unwrap().to_owned();
+    let elsewhere = FaultProxy::start(&registry.host(), |_, _| {
+        Fault::Answer("201 Created", "Location: /v2/app/blobs/x\r\n".into(), Vec::new())
+    });
+    // Another port of the same host is another host.
+    let away = format!("Location: http://{}/upload/1?key=x\r\n", elsewhere.host());
+    let proxy = FaultProxy::start(&registry.host(), move |asked, _| {
+        if asked.method == "POST" && asked.header("authorization").is_some() {
+            Fault::Answer("202 Accepted", away.clone(), Vec::new())
+        } else {
+            Fault::None
+        }
+    });
+    home.credentials(&proxy.host(), crate::support::USER, crate::support::PASSWORD);
+    // The registry itself has got nothing, and says so when the manifest comes.
+    told(home.vyr(["push", &format!("{}/app:v1", proxy.host()), &file]), 125, &["MANIFEST_BLOB_UNKNOWN"]);
+    let asked = elsewhere.asked();
+    assert!(asked.len() >= 2 && asked.iter().all(|a| a.method == "PUT"), "{asked:?}");
+    assert!(asked.iter().all(|a| a.header("authorization").is_none() && a.header("cookie").is_none()), "{asked:?}");
+}
+
+#[test]
 fn without_the_referrers_api_the_tag_stands_in() {
     for node in BOTH {
         let scene = Scene::new(node);

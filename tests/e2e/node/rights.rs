@@ -13,14 +13,17 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn start(more: &[&str]) -> Self {
+    /// With this `config.toml`.
+    fn start(config: &str) -> Self {
         let home = Home::new();
+        std::fs::create_dir_all(home.vyr_home()).unwrap();
+        std::fs::write(home.vyr_home().join("config.toml"), config).unwrap();
         let token = |words: &[&str]| home.vyr([&["token", "add"], words].concat()).expect(0).stdout.trim().to_owned();
         let all = token(&["all"]);
         let team = token(&["team", "--write", "team", "--read", "public"]);
         let reader = token(&["reader", "--read", "public", "--read", "team/app"]);
         let tokens = home.vyr_home().join("tokens");
-        let node = Node::start(&home, &[&["--token-file", tokens.to_str().unwrap()], more].concat());
+        let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap()]);
         Self { home, node, all, team, reader }
     }
 
@@ -91,7 +94,7 @@ impl Guarded {
 
 #[test]
 fn each_client_logs_in_and_pushes_pulls_and_deletes_where_it_may() {
-    let guarded = Guarded::start(&[]);
+    let guarded = Guarded::start("");
     let host = guarded.node.host();
     guarded.image();
     for client in ["oras", "oras-older", "crane", "skopeo"] {
@@ -144,7 +147,7 @@ fn each_client_logs_in_and_pushes_pulls_and_deletes_where_it_may() {
 
 #[test]
 fn an_identity_token_is_the_token_itself() {
-    let guarded = Guarded::start(&[]);
+    let guarded = Guarded::start("");
     let host = guarded.node.host();
     for (client, reference) in [("oras", format!("{host}/team/one:v1")), ("oras-older", format!("{host}/team/two:v1"))]
     {
@@ -159,7 +162,7 @@ fn an_identity_token_is_the_token_itself() {
 
 #[test]
 fn signatures_and_vyr_itself_go_where_the_token_may_write() {
-    let guarded = Guarded::start(&[]);
+    let guarded = Guarded::start("");
     let (home, host) = (&guarded.home, guarded.node.host());
     let wasm = vyr_guests::guest("hello-p1");
     let key = home.key("alice");
@@ -198,7 +201,7 @@ fn signatures_and_vyr_itself_go_where_the_token_may_write() {
 
 #[test]
 fn what_is_open_to_read_needs_no_login_and_the_rest_does() {
-    let guarded = Guarded::start(&["--anonymous-read", "public"]);
+    let guarded = Guarded::start("[serve]\nanonymous-read = [\"public\"]\n");
     let (home, host) = (&guarded.home, guarded.node.host());
     home.credentials(&host, "me", &guarded.all);
     for repository in ["public/app", "team/app"] {
