@@ -6,9 +6,9 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method};
 
-use super::path::Route;
+use super::path::{Route, is_name};
 use super::refusal::{Code, Refusal};
-use super::{Distribution, header_text};
+use super::{Distribution, Query, header_text};
 use crate::server::access::{Action, Caller, Peer, Verdict};
 
 /// What clients call this registry at its token service.
@@ -23,10 +23,12 @@ enum Needs {
     Login,
     Catalog,
     Repository(String, Action),
+    /// To push to the first, and where it can be had, to pull from the second.
+    Mount(String, String),
 }
 
 impl Needs {
-    fn of(route: &Route, method: &Method) -> Self {
+    fn of(route: &Route, method: &Method, query: &Query) -> Self {
         match route {
             Route::Base => Self::Login,
             Route::Catalog => Self::Catalog,
@@ -39,7 +41,10 @@ impl Needs {
                 };
                 Self::Repository(name.clone(), action)
             }
-            Route::Uploads(name) | Route::Upload(name, _) => Self::Repository(name.clone(), Action::Push),
+            Route::Uploads(name) | Route::Upload(name, _) => match query.get("from").filter(|from| is_name(from)) {
+                Some(from) if query.get("mount").is_some() => Self::Mount(name.clone(), from.to_owned()),
+                _ => Self::Repository(name.clone(), Action::Push),
+            },
         }
     }
 
@@ -48,6 +53,13 @@ impl Needs {
             Self::Login => Verdict::Yes,
             Self::Catalog => caller.rights.may_list(),
             Self::Repository(name, action) => caller.rights.may(*action, name),
+            // Where it may not be read there is no mount, and no error: the blob is sent.
+            Self::Mount(name, from) => match caller.rights.may(Action::Push, name) {
+                Verdict::Yes if caller.rights.may(Action::Pull, from) == Verdict::NotWithThisToken => {
+                    Verdict::NotWithThisToken
+                }
+                other => other,
+            },
         }
     }
 
@@ -58,6 +70,7 @@ impl Needs {
             Self::Catalog => Some("registry:catalog:*".to_owned()),
             Self::Repository(name, Action::Push) => Some(format!("repository:{name}:pull,push")),
             Self::Repository(name, action) => Some(format!("repository:{name}:{}", action.as_str())),
+            Self::Mount(name, from) => Some(format!("repository:{name}:pull,push repository:{from}:pull")),
         }
     }
 }
@@ -68,11 +81,11 @@ impl Distribution {
     ///
     /// # Errors
     /// [`Code::Unauthorized`] with a challenge, or [`Code::Denied`].
-    pub(super) fn let_in(&self, parts: &Parts, route: Option<&Route>) -> Result<Caller, Refusal> {
+    pub(super) fn let_in(&self, parts: &Parts, route: Option<&Route>, query: &Query) -> Result<Caller, Refusal> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
             return Err(Refusal::new(Code::Unauthorized, "nobody is known to be calling"));
         };
-        let needs = route.map_or(Needs::Login, |route| Needs::of(route, &parts.method));
+        let needs = route.map_or(Needs::Login, |route| Needs::of(route, &parts.method, query));
         let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let caller = match self.access.caller(peer, authorization) {
             Ok(caller) => caller,
@@ -100,7 +113,11 @@ impl Distribution {
                 let why = format!("{scope} takes a credential");
                 Err(self.challenge(parts, peer, &needs, Some("insufficient_scope"), &why))
             }
-            Verdict::No => Err(Refusal::new(Code::Denied, format!("{} has no right to {scope}", caller.name))),
+            Verdict::No => {
+                // Of a mount, the first: the second is no reason.
+                let scope = scope.split(' ').next().unwrap_or_default();
+                Err(Refusal::new(Code::Denied, format!("{} has no right to {scope}", caller.name)))
+            }
         }
     }
 
@@ -182,6 +199,13 @@ mod tests {
         let (name, digest) = ("a/b".to_owned(), crate::oci::sha256(b""));
         let id = uuid::Uuid::now_v7();
         let named = || super::super::path::Named::Tag("v1".into());
+        let mount = Needs::of(&Route::Uploads(name.clone()), &Method::POST, &Query::read(Some("mount=x&from=c")));
+        assert_eq!(mount.scope().as_deref(), Some("repository:a/b:pull,push repository:c:pull"));
+        let (none, odd) = (Query::read(None), Query::read(Some("mount=x&from=../c")));
+        assert_eq!(
+            Needs::of(&Route::Uploads(name.clone()), &Method::POST, &odd).scope().as_deref(),
+            Some("repository:a/b:pull,push")
+        );
         for (route, method, scope) in [
             (Route::Base, Method::GET, None),
             (Route::Catalog, Method::GET, Some("registry:catalog:*")),
@@ -196,7 +220,7 @@ mod tests {
             (Route::Upload(name.clone(), id), Method::GET, Some("repository:a/b:pull,push")),
             (Route::Upload(name, id), Method::DELETE, Some("repository:a/b:pull,push")),
         ] {
-            assert_eq!(Needs::of(&route, &method).scope().as_deref(), scope, "{method} {route:?}");
+            assert_eq!(Needs::of(&route, &method, &none).scope().as_deref(), scope, "{method} {route:?}");
         }
     }
 }

@@ -105,7 +105,7 @@ impl Distribution {
             return self.token(parts, &query, body).await;
         }
         let route = path::parse(parts.uri.path());
-        let Caller { rights, .. } = self.let_in(parts, route.as_ref().ok())?;
+        let Caller { rights, .. } = self.let_in(parts, route.as_ref().ok(), &query)?;
         match (route?, &parts.method) {
             (Route::Base, _) if reads => {
                 Ok(answer(StatusCode::OK, &[(header::CONTENT_TYPE, "application/json".to_owned())], Body::from("{}")))

@@ -246,8 +246,12 @@ async fn the_catalog_and_mounts_show_what_may_be_read() {
     let (narrow, _) = guarded.pass(&guarded.team, &["repository:team/x:pull,push"]).await;
     let (wide, _) = guarded.pass(&guarded.team, &["repository:team/x:pull,push", "repository:public/one:pull"]).await;
     let path = format!("/v2/team/x/blobs/uploads/?mount={public}&from=public/one");
-    assert_eq!(guarded.with(&narrow, "POST", &path).await.status(), 202);
+    let asked = guarded.with(&narrow, "POST", &path).await;
+    let scopes = r#"scope="repository:team/x:pull,push repository:public/one:pull",error="insufficient_scope""#;
+    assert!(header(&asked, "www-authenticate").ends_with(scopes), "{asked:?}");
     assert_eq!(guarded.with(&wide, "POST", &path).await.status(), 201);
+    let closed = format!("/v2/team/x/blobs/uploads/?mount={secret}&from=a/secret");
+    assert_eq!(guarded.with(&narrow, "POST", &closed).await.status(), 202, "no token would help");
 }
 
 #[tokio::test]
