@@ -127,6 +127,10 @@ fn each_client_logs_in_and_pushes_pulls_and_deletes_where_it_may() {
             let told = client == "oras-older" || (said.contains("denied") || said.contains("403"));
             assert!(refused.status != 0 && told, "{client}: {refused:?}");
         }
+        if client == "crane" {
+            let copied = guarded.home.tool(client, ["copy", &reference("public"), &reference("team/copied")]).expect(0);
+            copied.says(&["mounted blob"]);
+        }
         guarded.delete(client, &reference("team/deeper")).expect(0);
 
         guarded.log_in(client, &guarded.reader).expect(0);
