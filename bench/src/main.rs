@@ -7,6 +7,7 @@ mod api;
 mod inside;
 mod process;
 mod pull;
+mod registry;
 mod report;
 mod samples;
 mod stage;
@@ -48,6 +49,8 @@ enum Part {
     Pull,
     /// vyr run with 100,000 artifacts in the store, against an empty one
     StoreSize,
+    /// The node as a registry: pushes and pulls by oras, against docker-registry
+    Registry,
     /// Through the Control API: a node of its own on loopback, against a bare tonic echo
     Api {
         /// One of its measurements alone
@@ -85,6 +88,7 @@ fn main() -> Result<()> {
         Part::InProcess => inside::measure(&stage),
         Part::Pull => pull::measure(&stage),
         Part::StoreSize => store::measure(&stage),
+        Part::Registry => registry::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::EchoServer { .. } => Ok(()),
@@ -94,6 +98,7 @@ fn main() -> Result<()> {
             inside::measure(&stage)?;
             pull::measure(&stage)?;
             store::measure(&stage)?;
+            registry::measure(&stage)?;
             api::measure(&stage, None)?;
             report::write(&stage)
         }

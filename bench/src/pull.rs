@@ -10,7 +10,7 @@ use super::samples::{Sample, micros};
 use super::stage::{Registry, Stage, said, timed_with_memory, version};
 
 /// A file of bytes that don't compress.
-fn random(path: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn random(path: &Path, bytes: u64) -> Result<()> {
     let mut source = std::fs::File::open("/dev/urandom")?.take(bytes);
     let mut out = std::fs::File::create(path)?;
     std::io::copy(&mut source, &mut out)?;

@@ -97,6 +97,34 @@ const TARGETS: &[Target] = &[
         limit: 1.1,
         unit: "×",
     },
+    Target {
+        part: "registry",
+        what: "push of 512 MiB by oras, node ÷ docker-registry",
+        measured: |s| ratio(s, "vyr serve: push 512 MiB", "docker-registry: push 512 MiB"),
+        limit: 0.8,
+        unit: "×",
+    },
+    Target {
+        part: "registry",
+        what: "pull of 512 MiB by oras, node ÷ docker-registry",
+        measured: |s| ratio(s, "vyr serve: pull 512 MiB", "docker-registry: pull 512 MiB"),
+        limit: 0.8,
+        unit: "×",
+    },
+    Target {
+        part: "registry",
+        what: "push of 2,000 blobs of 4 KiB by oras, node ÷ docker-registry",
+        measured: |s| ratio(s, "vyr serve: push 2,000 × 4 KiB", "docker-registry: push 2,000 × 4 KiB"),
+        limit: 0.8,
+        unit: "×",
+    },
+    Target {
+        part: "registry",
+        what: "pull of 2,000 blobs of 4 KiB by oras, node ÷ docker-registry",
+        measured: |s| ratio(s, "vyr serve: pull 2,000 × 4 KiB", "docker-registry: pull 2,000 × 4 KiB"),
+        limit: 0.8,
+        unit: "×",
+    },
 ];
 
 pub(crate) fn write(stage: &Stage) -> Result<()> {
@@ -108,7 +136,7 @@ pub(crate) fn write(stage: &Stage) -> Result<()> {
     let mut targets = comfy_table::Table::new();
     targets.load_style(comfy_table::presets::ASCII_MARKDOWN).set_header(["target", "at most", "measured", "met"]);
     let mut parts = Vec::new();
-    for part in ["run-process", "in-process", "pull", "store-size"] {
+    for part in ["run-process", "in-process", "pull", "store-size", "registry"] {
         let path = stage.results.join(format!("{part}.jsonl"));
         if !path.exists() {
             println!("no {}", path.display());
@@ -237,7 +265,8 @@ fn picture(samples: &[Sample]) -> String {
         let y = 14.0 + row * f64::from(u32::try_from(i).unwrap_or(0));
         let values = walls(samples, case);
         let (first, median, last) = (x(quantile(&values, 0.01)), x(quantile(&values, 0.5)), x(quantile(&values, 0.99)));
-        let fill = if !["wasmtime", "crun", "oras", "bare"].iter().any(|peer| case.starts_with(peer)) {
+        let fill = if !["wasmtime", "crun", "oras", "bare", "docker-registry"].iter().any(|peer| case.starts_with(peer))
+        {
             "#2f7d6b"
         } else {
             "#9a9a9a"

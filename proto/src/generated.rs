@@ -467,6 +467,10 @@ pub struct TaskSpec {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// The W3C trace context that the task's trace goes on from: `00-…-…-01`. Where it's empty, the call's own
+    /// `traceparent` is taken. It is no part of what an idempotency key stands for.
+    #[prost(string, tag = "13")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// A trap of a guest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -612,7 +616,7 @@ pub struct Task {
     /// The submit's idempotency key.
     #[prost(string, tag = "12")]
     pub idempotency_key: ::prost::alloc::string::String,
-    /// The W3C trace id, 32 hex digits, where the task is traced.
+    /// The W3C trace id, 32 hex digits: of the trace that the submit named, else the task's own.
     #[prost(string, tag = "13")]
     pub trace_id: ::prost::alloc::string::String,
     /// How many of the attempts a death of the node cut off, after which the task was run again as its submit said.
@@ -769,6 +773,59 @@ pub struct StreamLogsResponse {
     /// In the last message of a task that ended: what was dropped over the limit.
     #[prost(uint64, tag = "3")]
     pub dropped_bytes: u64,
+}
+/// What GetTrace wants.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetTraceRequest {
+    /// The task.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// What GetTrace answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetTraceResponse {
+    /// What the task's time went to.
+    #[prost(message, optional, tag = "1")]
+    pub trace: ::core::option::Option<Trace>,
+}
+/// The spans of a task, in the order of their starts. The first is the task itself; what the node did to make it ready is
+/// kept for a while only.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Trace {
+    /// The W3C trace id, 32 hex digits.
+    #[prost(string, tag = "1")]
+    pub trace_id: ::prost::alloc::string::String,
+    /// The spans.
+    #[prost(message, repeated, tag = "2")]
+    pub spans: ::prost::alloc::vec::Vec<Span>,
+}
+/// A piece of a task's time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Span {
+    /// The W3C span id, 16 hex digits.
+    #[prost(string, tag = "1")]
+    pub span_id: ::prost::alloc::string::String,
+    /// The span that it is a part of; of the task itself, what the submit named, or nothing.
+    #[prost(string, tag = "2")]
+    pub parent_span_id: ::prost::alloc::string::String,
+    /// What was done: `task`, `queue`, `pull`, …; docs/telemetry.md lists them.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// When it began.
+    #[prost(message, optional, tag = "4")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ended; absent while it goes on.
+    #[prost(message, optional, tag = "5")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What is known of it, by the names of OpenTelemetry's conventions where there is one.
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Why it failed, where it did, in the words that the user gets.
+    #[prost(string, tag = "7")]
+    pub error: ::prost::alloc::string::String,
 }
 /// Where a task is in its life. It only ever moves forward in this list, with two exceptions: a task whose submit
 /// asked for another attempt goes back from RUNNING or PREPARING to QUEUED, with `Task.attempt` counted up; and one that
@@ -1430,6 +1487,31 @@ pub mod control_client {
                 .insert(GrpcMethod::new("vyr.control.v0.Control", "StreamLogs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// What a task's time went to.
+        pub async fn get_trace(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetTraceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTraceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/vyr.control.v0.Control/GetTrace",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("vyr.control.v0.Control", "GetTrace"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes a state.
         pub async fn create_state(
             &mut self,
@@ -1696,6 +1778,14 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::StreamLogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::StreamLogsStream>, tonic::Status>;
+        /// What a task's time went to.
+        async fn get_trace(
+            &self,
+            request: tonic::Request<super::GetTraceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetTraceResponse>,
+            tonic::Status,
+        >;
         /// Makes a state.
         async fn create_state(
             &self,
@@ -2228,6 +2318,49 @@ pub mod control_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/vyr.control.v0.Control/GetTrace" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetTraceSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::GetTraceRequest>
+                    for GetTraceSvc<T> {
+                        type Response = super::GetTraceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetTraceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::get_trace(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetTraceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

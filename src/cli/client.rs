@@ -16,14 +16,15 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::{
-    CancelTaskRequest, GetTaskRequest, ListTasksRequest, ListTasksResponse, StreamLogsRequest, StreamLogsResponse,
-    SubmitTaskRequest, SubmitTaskResponse, Task, WatchTaskRequest, WatchTaskResponse,
+    CancelTaskRequest, GetTaskRequest, GetTraceRequest, ListTasksRequest, ListTasksResponse, StreamLogsRequest,
+    StreamLogsResponse, SubmitTaskRequest, SubmitTaskResponse, Task, Trace, WatchTaskRequest, WatchTaskResponse,
 };
 
 use super::Session;
 use crate::config::{EnvVars, Home};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::task::{StatusExt as _, TaskId};
+use crate::telemetry;
 
 const DEFAULT_NODE: &str = "http://127.0.0.1:7070";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -296,6 +297,12 @@ impl Node {
     }
 
     pub(super) async fn submit(&self, request: SubmitTaskRequest) -> Result<SubmitTaskResponse> {
+        let mut request = Request::new(request);
+        // The task goes on from this command's trace, or from the one that the command is in.
+        let context = telemetry::current_traceparent().or_else(|| EnvVars::get(EnvVars::TRACEPARENT));
+        if let Some(context) = context.and_then(|context| context.parse().ok()) {
+            request.metadata_mut().insert("traceparent", context);
+        }
         self.answer(None, self.client.clone().submit_task(request)).await
     }
 
@@ -323,6 +330,12 @@ impl Node {
     pub(super) async fn cancel(&self, id: TaskId, wait: Option<Duration>) -> Result<Task> {
         let request = CancelTaskRequest { id: id.to_string(), wait: wait.and_then(proto_duration) };
         self.answer(wait, self.client.clone().cancel_task(request)).await?.task.ok_or_else(empty)
+    }
+
+    /// What a task's time went to.
+    pub(super) async fn trace(&self, id: TaskId) -> Result<Trace> {
+        let request = GetTraceRequest { id: id.to_string() };
+        self.answer(None, self.client.clone().get_trace(request)).await?.trace.ok_or_else(empty)
     }
 
     pub(super) async fn tasks(&self, request: ListTasksRequest) -> Result<ListTasksResponse> {

@@ -116,6 +116,8 @@ enum Command {
     Wait(task::Wait),
     /// Print what a task wrote
     Logs(task::Logs),
+    /// Show what a task's time went to
+    Trace(task::Trace),
     /// End tasks; may be repeated
     Cancel(task::Cancel),
     /// Check what works on this machine and what is missing
@@ -149,7 +151,7 @@ pub fn main() -> ExitCode {
 
 fn start(cli: Cli, printer: Printer) -> Result<u8> {
     let config = Config::load(cli.global.flags())?;
-    let settings = telemetry_settings(printer);
+    let settings = telemetry_settings(printer, matches!(cli.command, Command::Serve(_)));
     let (serves, runs) = (matches!(cli.command, Command::Serve(_)), matches!(cli.command, Command::Run(_)));
     // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
     let mut builder = if settings.otlp || serves {
@@ -182,11 +184,15 @@ fn start(cli: Cli, printer: Printer) -> Result<u8> {
     result
 }
 
-fn telemetry_settings(printer: Printer) -> telemetry::Settings {
+/// What the environment says; `node` when this process is one.
+fn telemetry_settings(printer: Printer, node: bool) -> telemetry::Settings {
     let endpoint = EnvVars::first(&[EnvVars::OTEL_EXPORTER_OTLP_ENDPOINT, EnvVars::OTEL_EXPORTER_OTLP_TRACES_ENDPOINT]);
     telemetry::Settings {
         otlp: endpoint.is_some(),
         grpc: endpoint.is_some() && EnvVars::get(EnvVars::OTEL_EXPORTER_OTLP_PROTOCOL).as_deref() == Some("grpc"),
+        queue: EnvVars::get(EnvVars::OTEL_BSP_MAX_QUEUE_SIZE).and_then(|size| size.parse().ok()),
+        sampler: (EnvVars::get(EnvVars::OTEL_TRACES_SAMPLER), EnvVars::get(EnvVars::OTEL_TRACES_SAMPLER_ARG)),
+        node,
         log: EnvVars::get(EnvVars::VYR_LOG),
         color: printer.color(),
         traceparent: EnvVars::get(EnvVars::TRACEPARENT),
@@ -216,6 +222,7 @@ impl Session {
             Command::Status(verb) => verb.execute(self).await,
             Command::Wait(verb) => verb.execute(self).await,
             Command::Logs(verb) => verb.execute(self).await,
+            Command::Trace(verb) => verb.execute(self).await,
             Command::Cancel(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),

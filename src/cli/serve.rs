@@ -127,7 +127,8 @@ impl Serve {
 
     pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
         let listen = self.listen(session)?;
-        let metrics = telemetry::install_metrics()?;
+        let settings = super::telemetry_settings(session.printer, true);
+        let (metrics, sent) = telemetry::install_metrics(&settings)?;
         let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
         // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
         // its socket.
@@ -157,6 +158,8 @@ impl Serve {
                 return Ok(130);
             }
         };
+        // Nothing depends on the collector.
+        drop(sent.shutdown_with_timeout(telemetry::GOODBYE));
         if cancelled > 0 {
             session.printer.warning(&format!("{cancelled} tasks did not finish in time and were cancelled"));
         }

@@ -14,6 +14,7 @@ pub use identity::Secret;
 pub(crate) use identity::write_new_private;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::oci::{OWN_HOST, parse_reference};
 
 /// The variables that VYR reads, each with what it means. The reference page is made from these.
 #[derive(Debug)]
@@ -52,6 +53,12 @@ impl EnvVars {
     pub const OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: &'static str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
     /// `grpc` or `http/protobuf` (the default).
     pub const OTEL_EXPORTER_OTLP_PROTOCOL: &'static str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    /// How many spans of a node wait for the collector at most. Default: 16384.
+    pub const OTEL_BSP_MAX_QUEUE_SIZE: &'static str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    /// Which traces are sent. Default: `parentbased_always_on`.
+    pub const OTEL_TRACES_SAMPLER: &'static str = "OTEL_TRACES_SAMPLER";
+    /// The ratio of the samplers that have one.
+    pub const OTEL_TRACES_SAMPLER_ARG: &'static str = "OTEL_TRACES_SAMPLER_ARG";
     /// The W3C trace context that a run joins.
     pub const TRACEPARENT: &'static str = "TRACEPARENT";
     /// Proxy for HTTPS registries; the lower-case form is read too.
@@ -89,6 +96,41 @@ pub struct File {
     pub code_cache_bytes: Option<u64>,
     /// The node's settings.
     pub serve: ServeFile,
+    /// Each `[[mirror]]`.
+    pub mirror: Vec<MirrorFile>,
+}
+
+/// A `[[mirror]]` of `config.toml`: repositories of the own registry that show what another one has.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MirrorFile {
+    /// Own repositories below this name are mirrors: `ghcr`.
+    pub prefix: String,
+    /// Of the same name below this one: `ghcr.io`, `example.com:5000/team`.
+    pub upstream: String,
+}
+
+/// # Errors
+/// [`ErrorKind::Usage`], naming the mirror that is wrong.
+fn check_mirrors(mirrors: &[MirrorFile]) -> Result<()> {
+    let wrong = |why: String| {
+        Error::new(ErrorKind::Usage, format!("a [[mirror]] of the settings file can't be used: {why}"))
+            .hint("write prefix = \"ghcr\" and upstream = \"ghcr.io\"; see docs/registry.md")
+    };
+    for (position, mirror) in mirrors.iter().enumerate() {
+        if parse_reference(&format!("{OWN_HOST}/{}/x", mirror.prefix)).is_err() {
+            return Err(wrong(format!("`{}` is no prefix of repositories", mirror.prefix)));
+        }
+        // A word without a dot or port would be read as a part of the repository.
+        let host = mirror.upstream.split('/').next().unwrap_or_default();
+        if !parse_reference(&format!("{}/x", mirror.upstream)).is_ok_and(|r| r.registry() == host) {
+            return Err(wrong(format!("`{}` is no host[:port][/path]", mirror.upstream)));
+        }
+        if mirrors.iter().take(position).any(|other| other.prefix == mirror.prefix) {
+            return Err(wrong(format!("two have the prefix `{}`", mirror.prefix)));
+        }
+    }
+    Ok(())
 }
 
 /// The `[serve]` part of `config.toml`: what `vyr serve` takes where its flags don't say.
@@ -175,6 +217,8 @@ pub struct Config {
     pub code_cache_bytes: u64,
     /// The node's settings.
     pub serve: ServeFile,
+    /// Which repositories of the own registry mirror others.
+    pub mirrors: Vec<MirrorFile>,
 }
 
 impl Config {
@@ -195,6 +239,7 @@ impl Config {
             .trust_policy
             .or_else(|| EnvVars::get(EnvVars::VYR_TRUST_POLICY).map(PathBuf::from))
             .or(file.trust_policy.map(|p| home.root().join(p)));
+        check_mirrors(&file.mirror)?;
         let mut registry = file.registry;
         registry.ca_files.extend(flags.ca_files);
         Ok(Self {
@@ -208,6 +253,7 @@ impl Config {
                 .or_else(|| etcetera::home_dir().ok().map(|h| h.join(".docker"))),
             code_cache_bytes: file.code_cache_bytes.unwrap_or(4 << 30),
             serve: file.serve,
+            mirrors: file.mirror,
             home,
         })
     }
@@ -260,6 +306,31 @@ fn read_file(path: &Path, must_exist: bool) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mirrors_that_can_not_work_are_refused() {
+        let mirrors = |all: &[(&str, &str)]| -> Vec<MirrorFile> {
+            let file = |(prefix, upstream): &(&str, &str)| MirrorFile {
+                prefix: (*prefix).to_owned(),
+                upstream: (*upstream).to_owned(),
+            };
+            all.iter().map(file).collect()
+        };
+        for bad in [
+            vec![("", "ghcr.io")],
+            vec![("UP", "ghcr.io")],
+            vec![("a/../b", "ghcr.io")],
+            vec![("a", "")],
+            vec![("a", "not a host")],
+            vec![("a", "word/path")],
+            vec![("a", "https://ghcr.io")],
+            vec![("a", "ghcr.io"), ("a", "quay.io")],
+        ] {
+            assert!(check_mirrors(&mirrors(&bad)).is_err(), "{bad:?}");
+        }
+        let good = [("ghcr", "ghcr.io"), ("ghcr/ours", "example.com:5000/team"), ("hub", "docker.io/library")];
+        assert!(check_mirrors(&mirrors(&good)).is_ok());
+    }
 
     #[test]
     fn an_unknown_setting_is_named() {

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use prost::Message as _;
+use tracing::Instrument as _;
 use vyr_proto::v0::{EndReason, Execution, ExecutionPath, StartTier, Task, TaskEnd, TaskStatus, Trap};
 
 use super::Node;
 use super::live::Live;
 use super::log::Capture;
+use super::trace::failed;
 use crate::db::{Change, DbError};
 use crate::engine::{self, Clock, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
@@ -23,6 +25,8 @@ use crate::task::{micros, retry_after, timestamp, to_duration};
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// How long a start that found no memory or slot free waits, unless something ends before.
 const BUSY_AGAIN: Duration = Duration::from_millis(100);
+/// The variable by which a guest's own telemetry joins the task's trace.
+const TRACEPARENT: &str = "TRACEPARENT";
 
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()
@@ -36,7 +40,8 @@ impl Node {
             let queued = live.due().elapsed();
             live.tell(TaskStatus::Preparing, |_| {});
             let began = Instant::now();
-            let preparing = node.inner.ready.prepare(&node.inner.vyr, &live.spec);
+            let span = live.trace.preparing();
+            let preparing = node.inner.ready.prepare(&node.inner.vyr, &live.spec).instrument(span.clone());
             let prepared = tokio::select! {
                 biased;
                 () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
@@ -44,8 +49,13 @@ impl Node {
             };
             let (runnable, tier) = match prepared {
                 Ok(ready) => ready,
-                Err(e) => return node.end_before_start(&live, Some(&e), true),
+                Err(e) => {
+                    failed(&span, &e);
+                    drop(span);
+                    return node.end_before_start(&live, Some(&e), true);
+                }
             };
+            drop(span);
             let prepare = began.elapsed();
             node.inner.starting.fetch_add(1, Ordering::SeqCst);
             if node.inner.stopped.load(Ordering::SeqCst) {
@@ -133,11 +143,17 @@ impl Node {
     }
 
     fn guest(&self, live: &Live) -> Guest {
+        let mut env: Vec<_> = live.spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !live.spec.env.contains_key(TRACEPARENT)
+            && let Some(context) = live.trace.for_guest(live.attempt())
+        {
+            env.push((TRACEPARENT.to_owned(), context));
+        }
         let limits = live.spec.limits.unwrap_or_default();
         let defaults = Limits::default();
         Guest {
             args: live.spec.args.clone(),
-            env: live.spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            env,
             dirs: Vec::new(),
             limits: Limits {
                 memory_bytes: if limits.memory_bytes == 0 { defaults.memory_bytes } else { limits.memory_bytes },
@@ -243,6 +259,7 @@ impl Node {
         self.inner.db.change(change, move |done| match done {
             Ok(()) => {
                 node.inner.metrics.ended(record.status());
+                node.send_trace(&live, &record);
                 live.told.send_replace(Arc::new(record));
                 live.log.close();
                 node.live().remove(&live.id);

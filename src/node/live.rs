@@ -10,6 +10,7 @@ use vyr_proto::v0::{EndReason, Task, TaskSpec, TaskStatus};
 
 use super::executor::Tag;
 use super::log::TaskLog;
+use super::trace::TaskTrace;
 use crate::task::{StatusExt as _, TaskId, timestamp};
 
 /// A task that has not ended.
@@ -30,6 +31,7 @@ pub(super) struct Live {
     /// The record as it is on disk, which is what may be told: everything but what was submitted.
     pub(super) told: watch::Sender<Arc<Task>>,
     pub(super) log: Arc<TaskLog>,
+    pub(super) trace: TaskTrace,
     pub(super) cancel: CancellationToken,
     /// Why it was cancelled, and when that was asked for. The first request counts.
     pub(super) cancelled: OnceLock<(EndReason, Instant)>,
@@ -50,6 +52,7 @@ impl Live {
         log: TaskLog,
     ) -> Self {
         Self {
+            trace: TaskTrace::of(id, &spec.traceparent),
             id,
             seq: OnceLock::new(),
             tag,
@@ -108,11 +111,16 @@ impl Live {
         });
     }
 
+    /// The spec as it may be told.
+    pub(super) fn shown(&self) -> TaskSpec {
+        shown(&self.spec)
+    }
+
     /// The task as it is told to clients.
     pub(super) fn task(&self) -> Task {
         let mut record = Task::clone(&self.told.borrow());
         record.logs = Some(self.log.summary());
-        whole(record, self.id, self.submitted_us, &self.submitter, &self.key, shown(&self.spec))
+        whole(record, self.id, self.submitted_us, &self.submitter, &self.key, self.shown())
     }
 }
 
@@ -131,6 +139,7 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
         allow_net: spec.allow_net.clone(),
         states: spec.states.clone(),
         labels: spec.labels.clone(),
+        traceparent: spec.traceparent.clone(),
     }
 }
 
@@ -138,6 +147,7 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
 pub(super) fn whole(record: Task, id: TaskId, submitted_us: i64, submitter: &str, key: &str, spec: TaskSpec) -> Task {
     Task {
         id: id.to_string(),
+        trace_id: TaskTrace::of(id, &spec.traceparent).trace_id(),
         spec: Some(spec),
         submitted_at: Some(timestamp(submitted_us)),
         submitter: submitter.to_owned(),

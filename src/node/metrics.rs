@@ -8,8 +8,8 @@ use opentelemetry::{KeyValue, global};
 use vyr_proto::v0::{self, StartTier, TaskStatus};
 
 use super::Node;
-use crate::task::StatusExt as _;
-use crate::telemetry::metric;
+use crate::task::{StatusExt as _, tier_word};
+use crate::telemetry::{self, metric};
 
 /// The instruments; they count into whatever `telemetry` has installed, or nowhere.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Metrics {
 
     pub(super) fn started(&self, tier: StartTier, took: Option<Duration>) {
         if let Some(took) = took {
-            self.start.record(took.as_secs_f64(), &[KeyValue::new("tier", word(tier))]);
+            self.start.record(took.as_secs_f64(), &[KeyValue::new("tier", tier_word(tier))]);
         }
     }
 }
@@ -70,15 +70,26 @@ pub(super) fn observe(node: &Node) {
     };
     gauge(metric::RUNNING, "Tasks that are prepared or run", |node| node.running);
     gauge(metric::QUEUED, "Tasks that wait", |node| node.queued);
-    gauge(metric::MEMORY, "Linear memory that guests hold, in bytes", |node| node.memory_bytes);
-}
-
-fn word(tier: StartTier) -> &'static str {
-    match tier {
-        StartTier::Unspecified => "none",
-        StartTier::S0 => "S0",
-        StartTier::S1 => "S1",
-        StartTier::S2 => "S2",
-        StartTier::S3 => "S3",
+    let weak_code = weak.clone();
+    let _ = meter
+        .u64_observable_gauge(metric::MAPPED)
+        .with_description("Compiled code that is mapped, in bytes")
+        .with_callback(move |observer| {
+            if let Some(inner) = weak_code.upgrade() {
+                observer.observe(inner.ready.bytes(), &[]);
+            }
+        })
+        .build();
+    if let Some(counts) = telemetry::spans().and_then(telemetry::Spans::counts) {
+        let _ = meter
+            .u64_observable_counter(metric::SPANS)
+            .with_description("Spans for the collector, by what became of them")
+            .with_callback(|observer| {
+                for (outcome, count) in counts.read() {
+                    observer.observe(count, &[KeyValue::new("outcome", outcome)]);
+                }
+            })
+            .build();
     }
+    gauge(metric::MEMORY, "Linear memory that guests hold, in bytes", |node| node.memory_bytes);
 }

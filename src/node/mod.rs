@@ -37,6 +37,7 @@ mod recover;
 mod sched;
 mod stop;
 mod submit;
+mod trace;
 
 pub use lock::Lock;
 pub use log::{Piece, TaskLog};

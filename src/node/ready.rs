@@ -61,6 +61,11 @@ impl ReadyGuests {
         Self { guests: Cache::with_weighter(GUESTS, code_bytes, ByCode), policy: Mutex::default() }
     }
 
+    /// What the guests take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.guests.weight()
+    }
+
     /// The hash of the trust policy in force; `None` when it can't be loaded: then nothing is ready.
     fn policy(&self, vyr: &Vyr) -> Option<Arc<str>> {
         let config = vyr.config();

@@ -50,6 +50,14 @@ pub(super) fn log_limit(spec: &TaskSpec) -> u64 {
     }
 }
 
+/// What an idempotency key stands for: all but whose trace a submit is in, which is another at each try.
+fn hash_of(spec: &TaskSpec) -> [u8; 32] {
+    if spec.traceparent.is_empty() {
+        return sha256_bytes(&spec.encode_to_vec());
+    }
+    sha256_bytes(&TaskSpec { traceparent: String::new(), ..spec.clone() }.encode_to_vec())
+}
+
 /// Everything that is wrong with a submit, each as the field's path and what is wrong with it.
 #[must_use]
 pub fn check(spec: &TaskSpec, key: &str) -> Vec<(String, String)> {
@@ -71,10 +79,8 @@ impl Node {
     /// not be overruled here. [`ErrorKind::Unavailable`]: the node is stopping, or its database is locked.
     pub async fn submit(&self, submit: Submit) -> Result<Submitted> {
         let wait = submit.wait;
-        let known = (!submit.key.is_empty()).then(|| {
-            let hash = sha256_bytes(&submit.spec.encode_to_vec());
-            (Arc::clone(&submit.submitter), submit.key.clone(), hash)
-        });
+        let known = (!submit.key.is_empty())
+            .then(|| (Arc::clone(&submit.submitter), submit.key.clone(), hash_of(&submit.spec)));
         let accepted = match (self.accept(submit).await, known) {
             // What keeps a new task out keeps nobody from a task that is there.
             (Err(e), Some((submitter, key, hash))) if e.kind() != ErrorKind::Conflict => {
@@ -110,7 +116,7 @@ impl Node {
                 .hint("name it with its registry, as in host/repository@sha256:…, or put it first"));
         }
         let encoded = spec.encode_to_vec();
-        let key_hash = (!key.is_empty()).then(|| (key.clone(), sha256_bytes(&encoded)));
+        let key_hash = (!key.is_empty()).then(|| (key.clone(), hash_of(&spec)));
         let hot = self.inner.ready.hot(&self.inner.vyr, &spec);
         let place = {
             if self.is_stopping() {

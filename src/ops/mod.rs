@@ -4,6 +4,7 @@
 mod audit;
 pub mod doctor;
 pub mod inspect;
+pub mod mirror;
 pub mod own;
 pub mod prepare;
 pub mod pull;
@@ -62,6 +63,7 @@ pub struct Vyr {
     store: OnceCell<Store>,
     client: OnceLock<Client>,
     secret: OnceLock<Secret>,
+    flights: mirror::Flights,
     engine_options: EngineOptions,
     engine: OnceLock<Engine>,
 }
@@ -78,6 +80,7 @@ impl Vyr {
             store: OnceCell::new(),
             client: OnceLock::new(),
             secret: OnceLock::new(),
+            flights: mirror::Flights::default(),
             engine_options: EngineOptions::default(),
             engine: OnceLock::new(),
         }
@@ -114,6 +117,11 @@ impl Vyr {
         &*self.reporter
     }
 
+    /// The mirror's pulls under way.
+    pub(super) fn flights(&self) -> &mirror::Flights {
+        &self.flights
+    }
+
     /// The store's files, without its database.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -141,7 +149,7 @@ impl Vyr {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = Client::new(self.client_options(wanted))?;
+        let client = Client::new(self.client_options())?;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -157,12 +165,12 @@ impl Vyr {
         Ok(self.secret.get_or_init(|| secret))
     }
 
-    fn client_options(&self, wanted: &Reference) -> ClientOptions {
+    fn client_options(&self) -> ClientOptions {
         let config = &self.config;
         let defaults = ClientOptions::default();
-        let named = config.registry.plain_http.iter().any(|host| host == wanted.registry());
         ClientOptions {
-            plain_http: config.plain_http || named,
+            plain_http: config.plain_http,
+            plain_hosts: config.registry.plain_http.clone(),
             ca_files: config.registry.ca_files.clone(),
             connect_timeout: config.connect_timeout(),
             read_timeout: config.read_timeout(),

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Descriptor, Digest, ImageManifest, Reference, media, parse_digest, repository_of};
 use crate::registry::{BlobSink as _, Client, FetchedManifest, MemorySink, ThreadedSink};
 use crate::store::{Batch, Lease, StoreError};
+use crate::telemetry;
 use crate::trust::{self, SignatureMaterial};
 
 /// The largest config that is read into memory, in bytes.
@@ -41,8 +42,24 @@ pub struct Pulled {
 ///
 /// # Errors
 /// What the registry and the store fail with.
-#[tracing::instrument(name = "pull", skip_all, fields(reference = %reference, digest))]
 pub async fn pull(vyr: &Vyr, reference: &Reference, purpose: Purpose) -> Result<Pulled> {
+    pull_into(vyr, reference, purpose, None).await
+}
+
+/// The same, shown in `repository` of the node's own registry as well, with its tags and signatures.
+#[tracing::instrument(name = "pull", skip_all, err(Display), fields(reference = %reference, digest))]
+pub(super) async fn pull_into(
+    vyr: &Vyr,
+    reference: &Reference,
+    purpose: Purpose,
+    repository: Option<&str>,
+) -> Result<Pulled> {
+    let pulled = whole(vyr, reference, purpose, repository).await;
+    telemetry::count::pulled(pulled.is_ok());
+    pulled
+}
+
+async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: Option<&str>) -> Result<Pulled> {
     let client = vyr.client(reference)?;
     let fetched = client.manifest(reference).await?;
     tracing::Span::current().record("digest", tracing::field::display(&fetched.digest));
@@ -74,6 +91,9 @@ pub async fn pull(vyr: &Vyr, reference: &Reference, purpose: Purpose) -> Result<
     let mut unusable = Vec::new();
     for digest in &signed {
         unusable.extend(mover.signatures(&mut batch, digest).await?);
+    }
+    if let Some(repository) = repository {
+        batch.show_in(repository)?;
     }
     batch.commit().await?;
     Ok(Pulled { root: fetched.digest, unusable })

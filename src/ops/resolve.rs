@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::Vyr;
-use super::{own, pull};
+use super::{mirror, own, pull};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, Reference, parse_digest};
 use crate::store::{LayoutSource, own_name};
@@ -79,7 +79,13 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
             store.import(path, name.as_ref()).await?;
             Ok(Located { root: wanted, repository: None, reference: None, pulled: true, unusable: Vec::new() })
         }
-        ArtifactRef::Registry(reference) if own::is_own(&vyr.config().home, reference) => in_own(vyr, reference).await,
+        ArtifactRef::Registry(reference) if own::is_own(&vyr.config().home, reference) => {
+            match mirror::Upstream::of(vyr.config(), reference.repository()) {
+                // Whom to trust and what it's called is as if it had been named without the mirror.
+                Some(upstream) => in_registry(vyr, &upstream.reference(reference), mode, purpose).await,
+                None => in_own(vyr, reference).await,
+            }
+        }
         ArtifactRef::Registry(reference) => in_registry(vyr, reference, mode, purpose).await,
     }
 }

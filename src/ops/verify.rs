@@ -5,6 +5,7 @@ use super::resolve::Located;
 use super::{Vyr, audit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::telemetry;
 use crate::trust::{self, Override, Refusal, SignatureMaterial, TrustPolicy, Verified, VerifyingKey};
 
 /// The largest signature blob that is read, in bytes: over it the trust module refuses by itself.
@@ -66,7 +67,7 @@ impl Policy {
 ///
 /// # Errors
 /// [`ErrorKind::Refused`], with the refusal that came nearest to success.
-#[tracing::instrument(name = "verify", skip_all, fields(digest = %located.root, repository = located.repository))]
+#[tracing::instrument(name = "verify", skip_all, err(Display), fields(digest = %located.root, repository = located.repository))]
 pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected: &Digest) -> Result<Verified<()>> {
     let mut digests = vec![located.root.clone()];
     if *selected != located.root {
@@ -89,6 +90,7 @@ pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected:
             Err(e) => vyr.reporter().note(&format!("newer signatures could not be looked up: {}", e.why())),
         }
     }
+    telemetry::count::refused(refusal.word());
     Err(refusal.into())
 }
 

@@ -43,6 +43,8 @@ use crate::error::Result;
 pub struct ClientOptions {
     /// Plain HTTP for registries that aren't on a loopback address, too.
     pub plain_http: bool,
+    /// Those that do anyway.
+    pub plain_hosts: Vec<String>,
     /// PEM files whose certificates are trusted besides the system's; each may hold several.
     pub ca_files: Vec<PathBuf>,
     /// How long a connection may take to stand.
@@ -69,6 +71,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             plain_http: false,
+            plain_hosts: Vec::new(),
             ca_files: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),

@@ -98,7 +98,7 @@ impl Core {
 
     /// How `registry` is reached: loopback by plain HTTP unless it was seen to speak TLS, others as the options say.
     pub(super) fn scheme(&self, registry: &str) -> Scheme {
-        if self.options.plain_http {
+        if self.options.plain_http || self.options.plain_hosts.iter().any(|host| host == registry) {
             return Scheme::Plain;
         }
         if let Some(scheme) = lock(&self.schemes).get(registry) {
@@ -257,7 +257,11 @@ impl Core {
     /// Whether a loopback registry that was spoken to in plain HTTP may be a TLS server: Go's and nginx's answer 400
     /// and say so; others break off with something that isn't HTTP.
     fn may_be_tls(&self, registry: &str, scheme: Scheme, outcome: &Result<(Response, bool), Failure>) -> bool {
-        if scheme != Scheme::Plain || self.options.plain_http || lock(&self.schemes).contains_key(registry) {
+        if scheme != Scheme::Plain
+            || self.options.plain_http
+            || self.options.plain_hosts.iter().any(|host| host == registry)
+            || lock(&self.schemes).contains_key(registry)
+        {
             return false;
         }
         match outcome {

@@ -98,8 +98,13 @@ impl Control for Api {
 
     async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Answer<SubmitTaskResponse> {
         let Caller { name, share, .. } = caller(&request)?;
+        let traceparent =
+            request.metadata().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let SubmitTaskRequest { spec, idempotency_key, wait: held } = request.into_inner();
-        let spec = spec.unwrap_or_default();
+        let mut spec = spec.unwrap_or_default();
+        if let (true, Some(traceparent)) = (spec.traceparent.is_empty(), traceparent) {
+            spec.traceparent = traceparent;
+        }
         let wrong = check(&spec, &idempotency_key);
         if !wrong.is_empty() {
             return Err(invalid(wrong));
@@ -176,6 +181,11 @@ impl Control for Api {
             }
         });
         Ok(Response::new(Box::pin(pieces)))
+    }
+
+    async fn get_trace(&self, request: Request<GetTraceRequest>) -> Answer<GetTraceResponse> {
+        let trace = self.node.trace(task_id(&request.into_inner().id)?).await.map_err(failed)?;
+        Ok(Response::new(GetTraceResponse { trace: Some(trace) }))
     }
 
     async fn create_state(&self, _request: Request<CreateStateRequest>) -> Answer<CreateStateResponse> {

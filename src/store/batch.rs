@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use super::db::Store;
 use super::layout::Layout;
 use super::lease::Lease;
-use super::manifest::{self, Parsed};
+use super::manifest::{self, EdgeKind, Parsed};
+use super::repositories::{own_name, show_blob};
 use super::rows::{NewManifest, insert_tag};
 use super::{Result, StoreError};
 use crate::oci::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES};
@@ -19,11 +20,12 @@ pub struct Batch {
     manifests: Vec<NewManifest>,
     tags: Vec<(String, Digest, SystemTime)>,
     places: Vec<(String, Digest)>,
+    blobs: Vec<(String, Digest)>,
 }
 
 impl Batch {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, manifests: Vec::new(), tags: Vec::new(), places: Vec::new() }
+        Self { store, manifests: Vec::new(), tags: Vec::new(), places: Vec::new(), blobs: Vec::new() }
     }
 
     /// Puts a manifest: see [`Store::put_manifest`].
@@ -72,10 +74,30 @@ impl Batch {
         self.places.push((repository.to_owned(), digest.clone()));
     }
 
+    /// Shows all manifests of this batch in a repository of the node's own registry, with their blobs, and under its
+    /// name each tag that they have in the batch.
+    ///
+    /// # Errors
+    /// [`StoreError::BadName`].
+    pub fn show_in(&mut self, repository: &str) -> Result<()> {
+        for NewManifest { parsed, .. } in &self.manifests {
+            self.places.push((repository.to_owned(), parsed.digest.clone()));
+            for edge in parsed.edges.iter().filter(|edge| edge.kind != EdgeKind::Manifest) {
+                self.blobs.push((repository.to_owned(), edge.digest.clone()));
+            }
+        }
+        let named: Vec<_> = self
+            .tags
+            .iter()
+            .filter_map(|(name, digest, _)| Some((name.rsplit_once(':')?.1.to_owned(), digest.clone())))
+            .collect();
+        named.iter().try_for_each(|(tag, digest)| self.tag(&own_name(repository, tag), digest))
+    }
+
     /// How many changes wait for the commit.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.manifests.len() + self.tags.len()
+        self.manifests.len() + self.tags.len() + self.places.len()
     }
 
     /// Whether nothing waits for the commit.
@@ -116,6 +138,9 @@ impl Batch {
                 .await
                 .map_err(|e| store.failed(e))?;
         }
+        for (repository, digest) in &self.blobs {
+            show_blob(&mut *tx, repository, digest).await.map_err(|e| store.failed(e))?;
+        }
         for (name, digest, at) in &self.tags {
             if !insert_tag(&mut tx, name, digest, *at).await.map_err(|e| store.failed(e))? {
                 return Err(StoreError::NoArtifact(digest.to_string()));
@@ -125,6 +150,7 @@ impl Batch {
         self.manifests.clear();
         self.tags.clear();
         self.places.clear();
+        self.blobs.clear();
         Ok(Some(generation))
     }
 }

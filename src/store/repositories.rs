@@ -48,6 +48,20 @@ fn shown((digest, media_type, size): Line) -> Result<Shown> {
     Ok(Shown { digest: parse_digest(&digest)?, media_type, size: u64::try_from(size).unwrap_or(0) })
 }
 
+/// Writes that `repository` shows a blob, from now.
+pub(super) async fn show_blob<'c>(
+    to: impl sqlx::Executor<'c, Database = Sqlite>,
+    repository: &str,
+    digest: &Digest,
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(
+        "INSERT INTO repository_blobs (repository, digest, added_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET added_at = excluded.added_at",
+    );
+    query.bind(repository).bind(digest.as_ref()).bind(millis(SystemTime::now())).execute(to).await?;
+    Ok(())
+}
+
 impl Store {
     /// Reads a manifest, and looks in `repository` for the blobs and manifests that it names. Layers that must not be
     /// distributed may be absent, and so may a subject (distribution spec 1.1, "Pushing Manifests with Subject").
@@ -102,17 +116,7 @@ impl Store {
     /// The disk's own.
     pub async fn show_blob(&self, repository: &str, digest: &Digest) -> Result<()> {
         self.writable()?;
-        sqlx::query(
-            "INSERT INTO repository_blobs (repository, digest, added_at) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO UPDATE SET added_at = excluded.added_at",
-        )
-        .bind(repository)
-        .bind(digest.as_ref())
-        .bind(millis(SystemTime::now()))
-        .execute(self.pool())
-        .await
-        .map_err(|e| self.failed(e))?;
-        Ok(())
+        show_blob(self.pool(), repository, digest).await.map_err(|e| self.failed(e))
     }
 
     /// Whether `repository` shows a blob. Who is told so relies on it: a collection keeps it for a while.

@@ -14,6 +14,8 @@ const MAX_ENV: usize = 4096;
 /// Arguments and environment together, in bytes: a guest's copy is made at each start.
 const MAX_WORDS_BYTES: usize = 1 << 20;
 const MAX_LABELS: usize = 64;
+/// What version 00 of the format has is 55 bytes; later ones may be longer.
+const MAX_TRACEPARENT_BYTES: usize = 256;
 const MAX_KEY_BYTES: usize = 128;
 const MAX_ALLOW_NET: usize = 64;
 
@@ -94,6 +96,9 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
     }
     if spec.labels.iter().any(|(k, v)| k.is_empty() || k.len() > 63 || v.len() > 255) {
         say("spec.labels", "keys have 1 to 63 bytes, values at most 255".into());
+    }
+    if spec.traceparent.len() > MAX_TRACEPARENT_BYTES {
+        say("spec.traceparent", format!("at most {MAX_TRACEPARENT_BYTES} bytes"));
     }
     if idempotency_key.len() > MAX_KEY_BYTES {
         say("idempotency_key", format!("at most {MAX_KEY_BYTES} bytes"));

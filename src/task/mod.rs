@@ -5,13 +5,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use vyr_proto::v0::{EndReason, RetryOn, RetryPolicy, TaskEnd, TaskStatus};
+use vyr_proto::v0::{EndReason, RetryOn, RetryPolicy, StartTier, TaskEnd, TaskStatus};
 
 use crate::error::{Error, ErrorKind};
 
 mod check;
+mod path;
 
 pub use check::{MAX_STDIN_BYTES, check};
+pub use path::{critical_path, span_times};
 
 /// What a task's output is kept to where its submit doesn't say, in bytes.
 pub const DEFAULT_LOG_BYTES: u64 = 4 << 20;
@@ -175,6 +177,24 @@ pub fn micros(time: SystemTime) -> i64 {
 pub fn timestamp(micros: i64) -> prost_types::Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
     prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+/// A time of the interface; the epoch for one that no clock shows.
+#[must_use]
+pub fn instant(timestamp: prost_types::Timestamp) -> SystemTime {
+    SystemTime::try_from(timestamp).unwrap_or(UNIX_EPOCH)
+}
+
+/// The tier in listings and metrics.
+#[must_use]
+pub fn tier_word(tier: StartTier) -> &'static str {
+    match tier {
+        StartTier::Unspecified => "none",
+        StartTier::S0 => "S0",
+        StartTier::S1 => "S1",
+        StartTier::S2 => "S2",
+        StartTier::S3 => "S3",
+    }
 }
 
 #[cfg(test)]

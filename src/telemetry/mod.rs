@@ -1,77 +1,83 @@
-//! Owns span names and the exporter's set-up. Installed by `cli` only; without an endpoint and without `VYR_LOG`
-//! nothing is installed, and a span costs one relaxed load.
+//! Owns span and metric names and what they go to: a collector by OTLP, the process itself for a while, log lines.
+//! Installed by `cli` only; without an endpoint and without `VYR_LOG` a command installs nothing, and a span costs one
+//! relaxed load.
+
+pub mod count;
+mod export;
+mod kept;
+mod names;
+mod spans;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, WithExportConfig as _};
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_sdk::logs::SdkLoggerProvider;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::level_filters::LevelFilter;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub use export::Counts;
+pub use kept::Kept;
+pub use names::{metric, span};
+pub use spans::{InTrace, Spans, TaskSpan};
+
 use crate::error::{Error, ErrorKind, Result};
 
-/// The span names that VYR emits: `docs/telemetry.md` lists their fields, and a test emits each.
-pub mod span {
-    /// A whole `vyr run`.
-    pub const RUN: &str = "run";
-    /// A name becomes a digest.
-    pub const RESOLVE: &str = "resolve";
-    /// Content moves from a registry into the store.
-    pub const PULL: &str = "pull";
-    /// Signatures are held against the policy.
-    pub const VERIFY: &str = "verify";
-    /// Wasm becomes machine code.
-    pub const COMPILE: &str = "compile";
-    /// The guest is put together.
-    pub const INSTANTIATE: &str = "instantiate";
-    /// The guest runs.
-    pub const EXECUTE: &str = "execute";
+/// How long the end of a process waits for a collector at most.
+pub const GOODBYE: Duration = Duration::from_secs(3);
+
+/// What a node's spans go to; see [`spans`].
+static SPANS: OnceLock<Spans> = OnceLock::new();
+
+/// Where a node's tasks leave their spans; `None` in any other process.
+#[must_use]
+pub fn spans() -> Option<&'static Spans> {
+    SPANS.get()
 }
 
-/// The instruments' names, as the node has them; Prometheus sees them with `_` for `.` and the unit at the end.
-pub mod metric {
-    /// Tasks that were acknowledged.
-    pub const SUBMITTED: &str = "vyr.tasks.submitted";
-    /// Tasks that ended, by `status`.
-    pub const ENDED: &str = "vyr.tasks.ended";
-    /// From a submit's arrival to the guest's entry point, by `tier`.
-    pub const START: &str = "vyr.task.start.duration";
-    /// Tasks that are prepared or run.
-    pub const RUNNING: &str = "vyr.tasks.running";
-    /// Tasks that wait.
-    pub const QUEUED: &str = "vyr.tasks.queued";
-    /// Linear memory that guests hold.
-    pub const MEMORY: &str = "vyr.guests.memory";
-}
-
-/// Installs the instruments' reader; what they count is gathered from the registry that is returned.
+/// Installs the instruments' readers: what they count is gathered from the registry that is returned, and with `settings`
+/// for a collector sent there too, until the provider is shut down.
 ///
 /// # Errors
-/// The exporter can't be set up.
-pub fn install_metrics() -> Result<prometheus::Registry> {
+/// An exporter can't be set up.
+pub fn install_metrics(settings: &Settings) -> Result<(prometheus::Registry, SdkMeterProvider)> {
     let registry = prometheus::Registry::new();
     let exporter = opentelemetry_prometheus::exporter()
         .with_registry(registry.clone())
         .build()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("the metrics can't be set up: {e}")))?;
-    let resource = opentelemetry_sdk::Resource::builder().with_service_name("vyr").build();
-    let provider =
-        opentelemetry_sdk::metrics::SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
-    opentelemetry::global::set_meter_provider(provider);
-    Ok(registry)
+    let mut provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(export::resource());
+    if settings.otlp {
+        provider = provider.with_reader(PeriodicReader::builder(export::metrics(settings.grpc)?).build());
+    }
+    let provider = provider.build();
+    opentelemetry::global::set_meter_provider(provider.clone());
+    Ok((registry, provider))
 }
 
 /// What to set up.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// An OTLP endpoint is set in the environment; the exporter reads it there itself.
+    /// An OTLP endpoint is set in the environment; the exporters read it there themselves.
     pub otlp: bool,
     /// `grpc`, else HTTP with protobuf.
     pub grpc: bool,
+    /// Spans that wait for the collector at most.
+    pub queue: Option<usize>,
+    /// `OTEL_TRACES_SAMPLER` and its argument.
+    pub sampler: (Option<String>, Option<String>),
+    /// This process is a node: spans are kept here, whether there is a collector or not.
+    pub node: bool,
     /// The filter for log lines on stderr.
     pub log: Option<String>,
     /// Colour the log lines.
@@ -84,14 +90,15 @@ impl Settings {
     /// Whether there is anything to install.
     #[must_use]
     pub fn is_off(&self) -> bool {
-        !self.otlp && self.log.is_none()
+        !self.otlp && self.log.is_none() && !self.node
     }
 }
 
 /// Ends the export on [`Guard::shutdown`]: what was queued is sent, within a bound.
 #[derive(Debug, Default)]
 pub struct Guard {
-    provider: Option<SdkTracerProvider>,
+    traces: Option<SdkTracerProvider>,
+    logs: Option<SdkLoggerProvider>,
     parent: Option<opentelemetry::Context>,
 }
 
@@ -104,15 +111,47 @@ impl Guard {
         }
     }
 
-    /// Sends what is queued. A collector that can't be reached costs its export timeout at most, and never the
-    /// result of the run.
+    /// Sends what is queued. A collector that can't be reached costs some seconds at most, and never the result of the
+    /// run.
     pub fn shutdown(self) {
-        if let Some(provider) = self.provider
-            && let Err(e) = provider.shutdown_with_timeout(std::time::Duration::from_secs(3))
-        {
-            tracing::debug!(error = %e, "traces were not delivered");
+        let undelivered =
+            |what: &str, e: &dyn std::fmt::Display| tracing::debug!(error = %e, "{what} were not delivered");
+        if let Some(Err(e)) = self.traces.map(|provider| provider.shutdown_with_timeout(GOODBYE)) {
+            undelivered("traces", &e);
+        }
+        if let Some(Err(e)) = self.logs.map(|provider| provider.shutdown_with_timeout(GOODBYE)) {
+            undelivered("logs", &e);
         }
     }
+}
+
+/// What `tracing`'s spans go to. Of a node also what its tasks' spans go to.
+fn traces(settings: &Settings) -> Result<SdkTracerProvider> {
+    let (name, argument) = &settings.sampler;
+    let sampler = export::sampler(name.as_deref(), argument.as_deref());
+    let counts = Arc::new(Counts::default());
+    let collector = if settings.otlp { Some(export::spans(settings.grpc, settings.queue, &counts)?) } else { None };
+    let builder = || SdkTracerProvider::builder().with_resource(export::resource()).with_sampler(sampler.clone());
+    let mut provider = builder();
+    if settings.node {
+        let kept = Kept::default();
+        provider = provider.with_span_processor(kept.clone());
+        // Made again of what is on record whenever somebody looks, tasks' own spans need not be kept.
+        let tracer = collector.as_ref().map(|collector| {
+            let ids = spans::GivenIds::default();
+            builder().with_id_generator(ids).with_span_processor(collector.clone()).build().tracer("vyr")
+        });
+        drop(SPANS.set(Spans::new(sampler.clone(), kept, tracer.map(|tracer| (tracer, counts)))));
+    }
+    if let Some(collector) = collector {
+        provider = provider.with_span_processor(collector);
+    }
+    Ok(provider.build())
+}
+
+/// Only this program's own: its libraries' spans are theirs, and an exporter's about its exports would never end.
+fn own(level: LevelFilter) -> Targets {
+    Targets::new().with_target("vyr", level)
 }
 
 /// Installs the subscriber. For gRPC the caller must be inside a Tokio runtime that goes on until shutdown.
@@ -123,8 +162,15 @@ pub fn install(settings: &Settings) -> Result<Guard> {
     if settings.is_off() {
         return Ok(Guard::default());
     }
-    let provider = if settings.otlp { Some(provider(settings.grpc)?) } else { None };
-    let export = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer("vyr")));
+    let traces = if settings.otlp || settings.node { Some(traces(settings)?) } else { None };
+    let export = traces.as_ref().map(|provider| {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("vyr"));
+        // Where in the source a span is made says nothing to who operates a node.
+        layer.with_location(false).with_threads(false).with_filter(own(LevelFilter::INFO))
+    });
+    let logs = if settings.otlp && settings.node { Some(export::logs(settings.grpc)?) } else { None };
+    let records =
+        logs.as_ref().map(|provider| OpenTelemetryTracingBridge::new(provider).with_filter(own(LevelFilter::INFO)));
     let lines = match &settings.log {
         Some(filter) => {
             let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|e| {
@@ -132,20 +178,24 @@ pub fn install(settings: &Settings) -> Result<Guard> {
                     .hint("write a level or target=level, as in VYR_LOG=debug")
             })?;
             let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(settings.color);
-            Some(tracing_subscriber::Layer::with_filter(layer, filter))
+            Some(layer.with_filter(filter))
         }
         None => None,
     };
     tracing_subscriber::registry()
         .with(lines)
         .with(export)
+        .with(records)
         .try_init()
         .map_err(|e| Error::new(ErrorKind::Internal, format!("telemetry was installed twice: {e}")))?;
-    let parent = settings.traceparent.as_ref().map(|value| {
-        let carrier = HashMap::from([("traceparent".to_owned(), value.clone())]);
-        TraceContextPropagator::new().extract(&carrier)
-    });
-    Ok(Guard { provider, parent })
+    let parent = settings.traceparent.as_ref().map(|value| context(value));
+    Ok(Guard { traces, logs, parent })
+}
+
+/// The context that a W3C `traceparent` names; an empty one for one that is malformed.
+pub(crate) fn context(traceparent: &str) -> opentelemetry::Context {
+    let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    TraceContextPropagator::new().extract(&carrier)
 }
 
 /// The W3C `traceparent` of the current span, to hand on; `None` when nothing is exported.
@@ -154,22 +204,4 @@ pub fn current_traceparent() -> Option<String> {
     let mut carrier = HashMap::new();
     TraceContextPropagator::new().inject_context(&tracing::Span::current().context(), &mut carrier);
     carrier.remove("traceparent")
-}
-
-fn provider(grpc: bool) -> Result<SdkTracerProvider> {
-    let builder = opentelemetry_otlp::SpanExporter::builder();
-    let exporter = if grpc {
-        builder.with_tonic().build()
-    } else {
-        builder.with_http().with_protocol(Protocol::HttpBinary).build()
-    };
-    let exporter = exporter.map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("the OTLP exporter can't be set up: {e}"))
-            .hint("check OTEL_EXPORTER_OTLP_ENDPOINT, as in http://localhost:4318")
-    })?;
-    let resource = opentelemetry_sdk::Resource::builder()
-        .with_service_name("vyr")
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build();
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

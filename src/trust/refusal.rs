@@ -142,6 +142,30 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// A stable word for it, as metrics have it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unsigned { .. } => "unsigned",
+            Self::RejectedByRule { .. } => "rejected_by_rule",
+            Self::UntrustedKey { .. } => "untrusted_key",
+            Self::UntrustedIdentity { .. } => "untrusted_identity",
+            Self::OtherDigest { .. } => "other_digest",
+            Self::RepositoryMismatch { .. } => "repository_mismatch",
+            Self::BadSignature { .. } => "bad_signature",
+            Self::ExpiredCertificate { .. } => "expired_certificate",
+            Self::Unproven { .. } => "unproven",
+            Self::UnknownAlgorithm { .. } => "unknown_algorithm",
+            Self::MalformedBundle { .. } => "malformed_bundle",
+            Self::MalformedPayload { .. } => "malformed_payload",
+            Self::TooLarge { .. } => "too_large",
+            Self::TooMany { .. } => "too_many",
+            Self::PolicyUnusable { .. } => "policy_unusable",
+        }
+    }
+}
+
 fn seen_list(seen: &[String]) -> String {
     if seen.is_empty() { String::new() } else { format!(" (signed by {})", seen.join(", ")) }
 }

@@ -37,7 +37,7 @@ pub enum Override {
 ///
 /// # Errors
 /// A [`Refusal`]: of several signatures that don't count, the reason of the one that came nearest.
-#[tracing::instrument(skip_all, fields(%digest, signatures = material.len()))]
+#[tracing::instrument(name = "signatures", skip_all, fields(%digest, signatures = material.len()))]
 pub fn verify(
     policy: &TrustPolicy,
     machine_key: Option<&VerifyingKey>,

@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 
 pub(crate) use echo::serve as serve_echo;
 pub(crate) use report::report;
+pub(crate) use server::Server;
 
 use super::stage::{Stage, version};
 

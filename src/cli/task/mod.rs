@@ -3,6 +3,7 @@
 mod logs;
 mod show;
 mod submit;
+mod trace;
 mod view;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use vyr_proto::v0::Task;
 pub(super) use logs::Logs;
 pub(super) use show::{Status, Tasks};
 pub(super) use submit::Submit;
+pub(super) use trace::Trace;
 
 use super::Session;
 use super::args::{Output, duration};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tracing::Instrument as _;
 use vyr_proto::v0::{
     Limits, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StreamLogsRequest, SubmitTaskRequest, TaskSpec,
 };
@@ -126,6 +127,7 @@ impl Submit {
             }
             Ok((node, id, task))
         };
+        let submit = submit.instrument(tracing::info_span!("submit", otel.kind = "client", %reference));
         tokio::pin!(submit);
         let failed = |e: Error| e.attempted(format_args!("submit {reference}"));
         if !wait {
@@ -203,6 +205,8 @@ impl Submit {
             allow_net: self.allow_net.iter().map(ToString::to_string).collect(),
             states: Vec::new(),
             labels: self.labels.iter().cloned().collect(),
+            // The call's own context says it.
+            traceparent: String::new(),
         };
         Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
     }

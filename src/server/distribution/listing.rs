@@ -93,7 +93,10 @@ impl Distribution {
         query: &Query,
     ) -> Result<Response<Body>, Refusal> {
         let filter = query.get("artifactType").filter(|t| !t.is_empty());
-        let found = self.store.shown_referrers(repository, subject, filter).await?;
+        let found = match self.mirrored_referrers(repository, subject, filter).await? {
+            Some(found) => found,
+            None => self.store.shown_referrers(repository, subject, filter).await?,
+        };
         let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": found });
         let mut headers = vec![(header::CONTENT_TYPE, media::INDEX.to_owned())];
         headers.extend(filter.map(|_| (FILTERS, "artifactType".to_owned())));

@@ -41,6 +41,7 @@ impl Distribution {
         named: &Named,
         parts: &Parts,
     ) -> Result<Response<Body>, Refusal> {
+        self.mirror(repository, named).await?;
         let found = self.shown(repository, named).await?;
         let tag = etag(&found.digest);
         let mut headers = vec![(CONTENT_DIGEST, found.digest.to_string()), (header::ETAG, tag.clone())];

@@ -19,6 +19,7 @@ mod blobs;
 mod gate;
 mod listing;
 mod manifests;
+mod mirrored;
 mod path;
 mod range;
 mod receive;
@@ -45,6 +46,7 @@ pub(super) struct Distribution {
     layout: Layout,
     sessions: Sessions,
     access: Arc<Access>,
+    node: Node,
 }
 
 impl Distribution {
@@ -57,7 +59,7 @@ impl Distribution {
         let layout = store.layout().clone();
         let sessions = Sessions::resume(layout.clone());
         let failed = |_| Error::new(ErrorKind::Storage, "the open uploads can't be read");
-        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout, access })
+        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout, access, node: node.clone() })
     }
 
     /// Its routes.
@@ -104,9 +106,14 @@ impl Distribution {
         if parts.uri.path() == gate::TOKEN {
             return self.token(parts, &query, body).await;
         }
-        let route = path::parse(parts.uri.path());
+        // Rights are for the repository that is meant, whatever name a mirror's client has for it.
+        let route = path::parse(parts.uri.path()).and_then(|route| self.unmirrored(route, &query));
         let Caller { rights, .. } = self.let_in(parts, route.as_ref().ok(), &query)?;
-        match (route?, &parts.method) {
+        let route = route?;
+        if !reads && parts.method != Method::DELETE {
+            self.not_mirrored(&route)?;
+        }
+        match (route, &parts.method) {
             (Route::Base, _) if reads => {
                 Ok(answer(StatusCode::OK, &[(header::CONTENT_TYPE, "application/json".to_owned())], Body::from("{}")))
             }

@@ -30,6 +30,34 @@ pub(super) enum Route {
     Upload(String, Uuid),
 }
 
+impl Route {
+    /// The repository that it's about.
+    pub(super) fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Base | Self::Catalog => None,
+            Self::Tags(name)
+            | Self::Manifest(name, _)
+            | Self::Referrers(name, _)
+            | Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _) => Some(name),
+        }
+    }
+
+    /// The same of another repository.
+    pub(super) fn of(self, repository: String) -> Self {
+        match self {
+            Self::Base | Self::Catalog => self,
+            Self::Tags(_) => Self::Tags(repository),
+            Self::Manifest(_, named) => Self::Manifest(repository, named),
+            Self::Referrers(_, digest) => Self::Referrers(repository, digest),
+            Self::Blob(_, digest) => Self::Blob(repository, digest),
+            Self::Uploads(_) => Self::Uploads(repository),
+            Self::Upload(_, id) => Self::Upload(repository, id),
+        }
+    }
+}
+
 /// How a manifest is named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Named {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use vyr_proto::v0::GetNodeRequest;
 
 use super::registry_http::{Http, header, refusal};
-use crate::support::{Home, Node, sha256};
+use crate::support::{Home, Node, Registry, sha256};
 
 struct Guarded {
     home: Home,
@@ -252,6 +252,31 @@ async fn the_catalog_and_mounts_show_what_may_be_read() {
     assert_eq!(guarded.with(&wide, "POST", &path).await.status(), 201);
     let closed = format!("/v2/team/x/blobs/uploads/?mount={secret}&from=a/secret");
     assert_eq!(guarded.with(&narrow, "POST", &closed).await.status(), 202, "no token would help");
+}
+
+#[tokio::test]
+async fn a_mirror_is_read_by_the_right_to_its_own_name() {
+    let (registry, home) = (Registry::start(), Home::new());
+    std::fs::create_dir_all(home.vyr_home()).unwrap();
+    let settings = format!("[[mirror]]\nprefix = \"up\"\nupstream = \"{}\"\n", registry.host());
+    std::fs::write(home.vyr_home().join("config.toml"), settings).unwrap();
+    home.oras_push(&registry.reference("team/app", "v1"), &vyr_guests::guest("hello-p1"));
+    let token = |words: &[&str]| home.vyr([&["token", "add"], words].concat()).expect(0).stdout.trim().to_owned();
+    let (mirror, team) = (token(&["mirror", "--read", "up/team"]), token(&["team", "--write", "team"]));
+    let tokens = home.vyr_home().join("tokens");
+    let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap()]);
+    let http = Http::of(&node);
+    let by_engine = format!("/v2/team/app/manifests/v1?ns={}", registry.host());
+    for path in ["/v2/up/team/app/manifests/v1", &by_engine] {
+        let asked = http.get(path).await;
+        assert!(header(&asked, "www-authenticate").ends_with(r#"scope="repository:up/team/app:pull""#), "{asked:?}");
+        for (token, status) in [(&mirror, 200), (&team, 403)] {
+            let got = http.send("GET", path, &[("authorization", &basic(token))], "").await;
+            assert_eq!(got.status(), status, "{path}");
+        }
+    }
+    let listed = http.send("GET", "/v2/_catalog", &[("authorization", &basic(&team))], "").await;
+    assert_eq!(listed.text().await.unwrap(), r#"{"repositories":[]}"#);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod bad_registry;
+mod collector;
 mod fault_proxy;
 mod home;
 mod node;
@@ -11,6 +12,7 @@ mod tools;
 
 pub(crate) use artifacts::{FORMS, Form, tar_of};
 pub(crate) use bad_registry::{Act, BadRegistry, Content};
+pub(crate) use collector::{Collector, each};
 pub(crate) use fault_proxy::{Asked, Fault, FaultProxy};
 pub(crate) use home::Home;
 pub(crate) use node::{Client, Node, pushed, seconds, spec};

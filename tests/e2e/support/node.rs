@@ -24,10 +24,16 @@ impl Node {
     /// Starts one that listens on a free port, and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(home: &Home, arguments: &[&str]) -> Self {
+        Self::start_with(home, arguments, &[])
+    }
+
+    /// The same, with these variables.
+    #[track_caller]
+    pub(crate) fn start_with(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let (file, log) = (home.work().join("address"), home.work().join("serve.log"));
         let _ = fs::remove_file(&file);
         let mut command = home.vyr_command(["serve", "--address-file"]);
-        command.arg(&file).args(arguments);
+        command.arg(&file).args(arguments).envs(variables.iter().copied());
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
