@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
 use crate::ops::own::Announced;
 use crate::ops::{Silent, Vyr};
-use crate::server::{Listen, Server, TlsFiles, Tokens};
+use crate::server::{Limits, Listen, Server, TlsFiles, Tokens};
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -41,6 +41,9 @@ pub(super) struct Serve {
     /// Let clients in that have a token in this file; see `vyr token`
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Let everybody read this repository of the registry and what is below it; `*` for all; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    anonymous_read: Vec<String>,
     /// How many tasks are prepared or run at once [default: 2048]
     #[arg(long, value_name = "NUMBER")]
     max_running: Option<u32>,
@@ -114,6 +117,11 @@ impl Serve {
             socket: (!self.no_socket).then(|| self.socket.clone().unwrap_or_else(|| config.home.node_socket())),
             tls,
             tokens: self.token_file.clone().or(file.token_file.as_ref().map(under)),
+            anonymous: match if self.anonymous_read.is_empty() { &file.anonymous_read } else { &self.anonymous_read } {
+                none if none.is_empty() => None,
+                prefixes => Some(Limits::new(prefixes, &[])?),
+            },
+            secret: session.vyr.secret()?.clone(),
         })
     }
 
@@ -178,8 +186,8 @@ fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
     /// Make a token and print it, once; the file keeps its hash
-    Add(TokenName),
-    /// List the names of the tokens
+    Add(TokenAdd),
+    /// List the tokens by their names, with what each may do
     Ls(TokenFile),
     /// Take a token out; it is refused from the next call on
     Rm(TokenName),
@@ -191,6 +199,18 @@ pub(super) struct TokenName {
     name: String,
     #[command(flatten)]
     file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenAdd {
+    #[command(flatten)]
+    token: TokenName,
+    /// Only for the registry, to read this repository and what is below it; `*` for all; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    read: Vec<String>,
+    /// Only for the registry, to push to, delete from and read this repository and what is below it; may be repeated
+    #[arg(long, value_name = "PREFIX")]
+    write: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -209,6 +229,18 @@ struct Added {
 #[derive(Serialize)]
 struct Known {
     name: String,
+    /// Whether it is for the API as well.
+    api: bool,
+    read: Vec<String>,
+    write: Vec<String>,
+}
+
+impl Known {
+    fn new(name: String, limits: Option<&Limits>) -> Self {
+        let all = || vec!["*".to_owned()];
+        let (read, write) = limits.map_or_else(|| (all(), all()), Limits::prefixes);
+        Self { name, api: limits.is_none(), read, write }
+    }
 }
 
 impl Token {
@@ -216,12 +248,21 @@ impl Token {
         let path = |file: TokenFile| file.file.unwrap_or_else(|| session.vyr.config().home.root().join("tokens"));
         match self {
             Self::Add(words) => {
-                let added = Added { token: Tokens::add(&path(words.file), &words.name)?, name: words.name };
+                let limits = match words.read.is_empty() && words.write.is_empty() {
+                    true => None,
+                    false => Some(Limits::new(&words.read, &words.write)?),
+                };
+                let TokenName { name, file } = words.token;
+                let added = Added { token: Tokens::add(&path(file), &name, limits)?, name };
                 session.printer.result(&added, || added.token.clone())?;
             }
             Self::Ls(file) => {
-                let known: Vec<Known> = Tokens::names(&path(file))?.into_iter().map(|name| Known { name }).collect();
-                session.printer.list(&known, &["name"], |known| vec![known.name.clone()])?;
+                let known = Tokens::list(&path(file))?.into_iter();
+                let known: Vec<Known> = known.map(|(name, limits)| Known::new(name, limits.as_ref())).collect();
+                session.printer.list(&known, &["name", "api", "read", "write"], |known| {
+                    let api = if known.api { "yes" } else { "no" };
+                    vec![known.name.clone(), api.to_owned(), known.read.join("\n"), known.write.join("\n")]
+                })?;
             }
             Self::Rm(words) => Tokens::remove(&path(words.file), &words.name)?,
         }

@@ -147,6 +147,8 @@ pub struct ServeFile {
     pub client_ca: Option<PathBuf>,
     /// The file of bearer tokens.
     pub token_file: Option<PathBuf>,
+    /// Repositories of the node's registry, and what is below them, that may be read without a token.
+    pub anonymous_read: Vec<String>,
     /// How many tasks are prepared or run at once.
     pub max_running: Option<u32>,
     /// How many tasks wait at most.

@@ -21,6 +21,7 @@ use super::error::{Failure, RegistryError, quote};
 use super::transport::{
     Call, Core, Operation, Scheme, failure_for_status, is_loopback, lock, network_failure, read_at_most,
 };
+use super::wait::retry_after;
 use crate::oci::Reference;
 
 /// The most of a token answer that is read, in bytes; real ones have a few KiB.
@@ -230,10 +231,11 @@ impl Core {
         };
         let response = request.send().await.map_err(|e| network_failure(&call.target, &url, &e))?;
         let status = response.status();
+        let asked = retry_after(response.headers());
         let body = read_at_most(response, MAX_TOKEN_BODY).await.map_err(|e| network_failure(&call.target, &url, &e))?;
         let service_name = url.host_str().unwrap_or_default().to_owned();
         if !status.is_success() {
-            let failure = failure_for_status(&call.target, registry, had, status, &body, None);
+            let failure = failure_for_status(&call.target, registry, had, status, &body, asked);
             // Whatever the service's status is, a refusal of it means: no token.
             return Err(if failure.transient {
                 failure

@@ -17,6 +17,7 @@ mod push;
 mod referrers;
 mod sink;
 mod transport;
+mod wait;
 
 #[cfg(test)]
 mod tests;

@@ -10,13 +10,15 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
-use reqwest::{Method, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode};
 use tokio_util::io::ReaderStream;
+use url::Url;
 
 use super::error::{Failure, RegistryError, quote};
 use super::pull::blob_call;
 use super::transport::{Call, Core, Operation, Scheme, failure_for_status, network_failure};
+use super::wait::retry_after;
 use super::{Client, Progress};
 use crate::error::{Result, chain};
 use crate::oci::{Digest, Reference, repository_of};
@@ -243,19 +245,47 @@ impl Core {
                     continue;
                 }
             }
+            // So does it with how long it is to wait.
+            if matches!(failure.status, Some(429 | 503)) {
+                return Err(Failure { retry_after: self.asked_to_wait(call).await, ..failure });
+            }
             return Err(failure);
         }
     }
 
+    /// Begins an upload, only to see what the registry says to that.
+    async fn begin(&self, call: &Call<'_>, authorization: Option<HeaderValue>) -> Result<Response, Failure> {
+        let base = self.base(call.reference.resolve_registry());
+        let url = format!("{base}/v2/{}/blobs/uploads/", call.reference.repository());
+        let url = Url::parse(&url)
+            .map_err(|e| RegistryError::Usage { target: call.target.clone(), why: format!("{url}: {e}") })?;
+        let mut request = self.plain_request(Method::POST, url.clone())?.body("");
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        request.send().await.map_err(|e| network_failure(&call.target, &url, &e))
+    }
+
+    async fn asked_to_wait(&self, call: &Call<'_>) -> Option<Duration> {
+        let authorization = self.auth.header(call.reference, call.operation);
+        let response = self.begin(call, authorization.clone()).await.ok()?;
+        if !response.status().is_success() {
+            return retry_after(response.headers());
+        }
+        // It may go on. This one isn't gone on with, and where it can't be ended the registry does that some day.
+        let url = response.url().clone();
+        let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
+        let opened = location.and_then(|text| url.join(text).ok()).filter(|to| to.origin() == url.origin())?;
+        let mut request = self.plain_request(Method::DELETE, opened).ok()?;
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        drop(request.send().await);
+        None
+    }
+
     async fn renew(&self, call: &Call<'_>) -> Result<bool, Failure> {
-        let url = format!(
-            "{}/v2/{}/blobs/uploads/",
-            self.base(call.reference.resolve_registry()),
-            call.reference.repository()
-        );
-        let Ok(url) = url::Url::parse(&url) else { return Ok(false) };
-        let response = self.plain_request(Method::POST, url.clone())?.body("").send().await;
-        let response = response.map_err(|e| network_failure(&call.target, &url, &e))?;
+        let response = self.begin(call, None).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(false);
         }

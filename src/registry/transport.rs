@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder, Retryable as _};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Method, NoProxy, Proxy, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
@@ -14,6 +13,7 @@ use url::Url;
 
 use super::auth::Auth;
 use super::error::{Failure, RegistryError, quote};
+use super::wait::retry_after;
 use super::{ClientOptions, ReferrersSupport};
 use crate::error::chain;
 use crate::oci::Reference;
@@ -70,7 +70,7 @@ pub(super) struct Core {
     /// Limits how many blobs are transferred at once.
     pub(super) transfers: Semaphore,
     pub(super) referrers: Mutex<HashMap<String, ReferrersSupport>>,
-    /// Loopback registries that turned out to speak TLS.
+    /// What registries turned out to speak.
     schemes: Mutex<HashMap<String, Scheme>>,
     plain: OnceLock<reqwest::Client>,
     tls: OnceLock<reqwest::Client>,
@@ -179,41 +179,6 @@ impl Core {
         Ok(self.http(scheme_of(&url))?.request(method, url))
     }
 
-    fn policy(&self) -> ExponentialBuilder {
-        ExponentialBuilder::new()
-            .with_min_delay(self.options.retry_delay)
-            .with_max_delay(self.options.retry_delay_max)
-            .with_max_times(self.options.retries)
-            .with_jitter()
-    }
-
-    pub(super) fn delays(&self) -> impl Iterator<Item = Duration> + Send + use<> {
-        self.policy().build()
-    }
-
-    /// How long to wait before the next try; `None` when there is to be none.
-    pub(super) fn wait_for(&self, failure: &Failure, planned: Option<Duration>) -> Option<Duration> {
-        let planned = planned.filter(|_| failure.transient)?;
-        match failure.retry_after {
-            Some(asked) if asked > self.options.retry_delay_max => None,
-            Some(asked) => Some(asked.max(planned)),
-            None => Some(planned),
-        }
-    }
-
-    /// Repeats `attempt` while its failure is transient.
-    pub(super) async fn retrying<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
-        attempt
-            .retry(self.policy())
-            .when(|failure: &Failure| failure.transient)
-            .adjust(|failure, planned| self.wait_for(failure, planned))
-            .notify(|failure, delay| tracing::debug!(error = %failure.error, ?delay, "trying again"))
-            .await
-    }
-
     /// Sends `call`, with retries, and gives the successful answer.
     pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, Failure> {
         self.retrying(|| self.send_once(call)).await
@@ -231,6 +196,10 @@ impl Core {
                 continue;
             }
             let (response, own_host) = outcome?;
+            if own_host && response.status() != StatusCode::BAD_REQUEST {
+                // It speaks what it was spoken to in: a connection that breaks later is no reason to ask for another.
+                self.remember_scheme(registry, scheme);
+            }
             if response.status().is_success() {
                 return Ok(response);
             }
@@ -329,7 +298,7 @@ impl Core {
     /// What an answer that isn't a success means.
     pub(super) async fn status_failure(&self, call: &Call<'_>, response: Response) -> Failure {
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
+        let retry_after = retry_after(response.headers());
         let body = read_at_most(response, MAX_ERROR_BODY).await.unwrap_or_default();
         let registry = call.reference.resolve_registry();
         let had = self.auth.header(call.reference, call.operation).is_some();
@@ -446,10 +415,6 @@ pub(super) async fn read_at_most(mut response: Response, limit: usize) -> Result
     Ok(body.freeze())
 }
 
-fn seconds(value: &HeaderValue) -> Option<Duration> {
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
 fn scheme_of(url: &Url) -> Scheme {
     if url.scheme() == "http" { Scheme::Plain } else { Scheme::Tls }
 }
@@ -481,18 +446,6 @@ mod tests {
         for no in ["localhost.example.com", "127.0.0.1.example.com:5000", "10.0.0.1", "registry:5000", "128.0.0.1"] {
             assert!(!is_loopback(no), "{no}");
         }
-    }
-
-    #[test]
-    fn a_long_retry_after_ends_the_trying_and_a_short_one_is_kept() {
-        let core =
-            Core::new(ClientOptions { retry_delay_max: Duration::from_secs(5), ..ClientOptions::default() }).unwrap();
-        let mut failure =
-            failure_for_status("t", "r", false, StatusCode::TOO_MANY_REQUESTS, b"", Some(Duration::from_secs(3)));
-        assert_eq!(core.wait_for(&failure, Some(Duration::from_millis(1))), Some(Duration::from_secs(3)));
-        assert_eq!(core.wait_for(&failure, None), None);
-        failure.retry_after = Some(Duration::from_secs(600));
-        assert_eq!(core.wait_for(&failure, Some(Duration::from_millis(1))), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 
 use super::access::{Access, Caller, Peer};
 use super::control;
-use super::distribution::{Distribution, unauthorized};
+use super::distribution::Distribution;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
@@ -68,21 +68,32 @@ pub(super) async fn answer(
     peer: Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
+    // The registry lets in by repository, and has its own words for who isn't.
+    if request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/") {
+        request.extensions_mut().insert::<Peer>(peer);
+        return router.oneshot(request).await;
+    }
     let grpc = request
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match access.caller(&peer, authorization) {
-        Ok(caller) => drop(request.extensions_mut().insert::<Caller>(caller)),
-        Err(_) if OPEN.contains(&request.uri().path()) => {}
+        Ok(caller) if caller.rights.whole() => drop(request.extensions_mut().insert::<Caller>(caller)),
+        _ if OPEN.contains(&request.uri().path()) => {}
+        Ok(caller) => {
+            let why = format!("{}'s token is for the registry alone", caller.name);
+            if grpc {
+                let error = Error::new(ErrorKind::Forbidden, why)
+                    .hint("give a token that `vyr token add` made without --read and --write");
+                return Ok(super::status::status(&error).into_http());
+            }
+            return Ok((StatusCode::FORBIDDEN, format!("{why}\n")).into_response());
+        }
         Err(why) if grpc => {
             let error = Error::new(ErrorKind::Unauthorized, why)
                 .hint("give a token that `vyr token add` made on the node, or a certificate that it trusts");
             return Ok(super::status::status(&error).into_http());
-        }
-        Err(why) if request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/") => {
-            return Ok(unauthorized(why));
         }
         Err(why) => {
             return Ok(

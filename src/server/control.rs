@@ -97,7 +97,7 @@ impl Control for Api {
     }
 
     async fn submit_task(&self, request: Request<SubmitTaskRequest>) -> Answer<SubmitTaskResponse> {
-        let Caller { name, share } = caller(&request)?;
+        let Caller { name, share, .. } = caller(&request)?;
         let traceparent =
             request.metadata().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let SubmitTaskRequest { spec, idempotency_key, wait: held } = request.into_inner();

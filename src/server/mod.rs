@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
+use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
@@ -22,19 +23,23 @@ mod access;
 mod answer;
 mod control;
 mod distribution;
+mod opening;
 mod put;
 mod status;
 mod tls;
 
-pub use access::Tokens;
+pub use access::{Limits, Tokens};
 pub use tls::TlsFiles;
 
 use access::{Access, Peer};
+use opening::Opening;
 
 /// How long connections may take to end after everything else has.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may take for its first bytes, and how long for the headers of a request.
+const HEAD: Duration = Duration::from_secs(30);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
 /// The largest set of request headers, in bytes.
@@ -51,6 +56,10 @@ pub struct Listen {
     pub tls: Option<TlsFiles>,
     /// The file of bearer tokens.
     pub tokens: Option<PathBuf>,
+    /// What of the registry may be read without one.
+    pub anonymous: Option<Limits>,
+    /// What short-lived tokens are sealed with.
+    pub secret: Secret,
 }
 
 /// A bound server.
@@ -85,6 +94,10 @@ impl Server {
                  127.0.0.1",
             ));
         }
+        if listen.anonymous.is_some() && listen.tokens.is_none() {
+            return Err(Error::new(ErrorKind::Usage, "without a token file nobody needs --anonymous-read")
+                .hint("give --token-file (see `vyr token add`), or leave --anonymous-read out"));
+        }
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
         let tls = listen.tls.as_ref().map(|files| files.acceptor(tokens.is_some())).transpose()?;
         let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
@@ -100,7 +113,8 @@ impl Server {
             None => None,
         };
         let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        Ok(Self { tcp, unix, tls, access: Arc::new(Access::new(tokens, certificates)) })
+        let access = Access::new(tokens, certificates, listen.anonymous.clone(), &listen.secret);
+        Ok(Self { tcp, unix, tls, access: Arc::new(access) })
     }
 
     /// The address in use.
@@ -119,7 +133,7 @@ impl Server {
         let Self { tcp, unix, tls, access } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
-        let registry = distribution::Distribution::open(&node).await?;
+        let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
         let router = answer::router(node.clone(), health_service, metrics, registry)?;
         let graceful = Arc::new(GracefulShutdown::new());
         let connections = Connections { router, access, graceful: Arc::clone(&graceful), numbers: AtomicU64::new(1) };
@@ -248,7 +262,7 @@ impl Connections {
             answer::answer(router.clone(), Arc::clone(&access), peer.clone(), request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -256,7 +270,7 @@ impl Connections {
             .max_header_list_size(HEADERS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(Opening::new(stream, HEAD)), service).into_owned();
         let connection = self.graceful.watch(connection);
         drop(self);
         tokio::spawn(async move {

@@ -138,14 +138,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Whether any repository shows a blob.
+    /// The repositories that show a blob.
     ///
     /// # Errors
     /// The disk's own.
-    pub async fn shows_blob_somewhere(&self, digest: &Digest) -> Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM repository_blobs WHERE digest = ?1)")
+    pub async fn repositories_of_blob(&self, digest: &Digest) -> Result<Vec<String>> {
+        sqlx::query_scalar("SELECT repository FROM repository_blobs WHERE digest = ?1")
             .bind(digest.as_ref())
-            .fetch_one(self.pool())
+            .fetch_all(self.pool())
             .await
             .map_err(|e| self.failed(e))
     }

@@ -24,7 +24,7 @@ fn impatient() -> Home {
 
 /// Nothing is listed, nothing is left in `ingest` but what a later pull resumes, and each blob is what its name says.
 #[track_caller]
-fn nothing_half_written(home: &Home) {
+pub(crate) fn nothing_half_written(home: &Home) {
     let listed = home.vyr(["artifacts", "--all", "--output", "json"]).expect(0);
     let listed: Value = serde_json::from_str(&listed.stdout).expect("one JSON document");
     assert_eq!(listed, json!([]), "nothing is listed");
@@ -41,7 +41,7 @@ fn nothing_half_written(home: &Home) {
 
 /// An error that says what was attempted, why, and what to do next; no guest ran.
 #[track_caller]
-fn told(output: Output, code: i32, words: &[&str]) -> Output {
+pub(crate) fn told(output: Output, code: i32, words: &[&str]) -> Output {
     let output = output.expect(code).says(words);
     assert_eq!(output.stdout, "", "nothing on stdout");
     for part in ["error: could not ", "\n  why: ", "\n  next: "] {

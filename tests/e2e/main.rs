@@ -23,3 +23,4 @@ mod run;
 mod store;
 mod support;
 mod telemetry;
+mod wire;

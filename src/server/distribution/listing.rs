@@ -8,6 +8,7 @@ use serde_json::json;
 use super::refusal::{Code, Refusal};
 use super::{Distribution, Query, answer};
 use crate::oci::{Digest, media};
+use crate::server::access::Rights;
 
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// How many a page has, where the client doesn't say, and at most.
@@ -66,10 +67,20 @@ impl Distribution {
         Ok(listed(&json!({ "name": repository, "tags": tags }), link))
     }
 
-    /// `GET /v2/_catalog`.
-    pub(super) async fn catalog(&self, query: &Query) -> Result<Response<Body>, Refusal> {
+    /// `GET /v2/_catalog`: what the caller may read.
+    pub(super) async fn catalog(&self, query: &Query, rights: &Rights) -> Result<Response<Body>, Refusal> {
         let page = Page::read(query)?;
-        let mut names = self.store.repositories(page.last.unwrap_or_default(), page.limit()).await?;
+        let wanted = page.limit() as usize;
+        let (mut names, mut last) = (Vec::new(), page.last.unwrap_or_default().to_owned());
+        while names.len() < wanted {
+            let found = self.store.repositories(&last, page.limit()).await?;
+            let more = found.len() == wanted;
+            last = found.last().cloned().unwrap_or_default();
+            names.extend(found.into_iter().filter(|name| rights.listed(name)).take(wanted - names.len()));
+            if !more {
+                break;
+            }
+        }
         let link = page.cut(&mut names, "/v2/_catalog");
         Ok(listed(&json!({ "repositories": names }), link))
     }

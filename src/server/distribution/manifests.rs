@@ -160,10 +160,10 @@ async fn whole(parts: &Parts, body: &mut Option<Body>) -> Result<Vec<u8>, Refusa
     if said.is_some_and(|said| said > MAX_MANIFEST_BYTES) {
         return Err(too_large());
     }
-    let mut stream = body.take().unwrap_or_default().into_data_stream();
+    let mut pieces = receive::Pieces::of(body.take().unwrap_or_default());
     let mut bytes = Vec::new();
     loop {
-        match receive::next(&mut stream).await {
+        match pieces.next().await {
             Ok(Some(piece)) => bytes.extend_from_slice(&piece),
             Ok(None) => return Ok(bytes),
             Err(why) => return Err(Refusal::new(Code::ManifestInvalid, why)),

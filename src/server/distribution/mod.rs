@@ -1,6 +1,7 @@
 //! Owns the node's own OCI registry, below `/v2/` (distribution spec 1.1): requests are translated into what `store`
 //! keeps, which is what runs use. Nothing is copied on a push or before a run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,9 +12,11 @@ use futures_util::StreamExt as _;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
+use crate::server::access::{Access, Caller};
 use crate::store::{Layout, Store, StoreError};
 
 mod blobs;
+mod gate;
 mod listing;
 mod manifests;
 mod mirrored;
@@ -22,7 +25,10 @@ mod range;
 mod receive;
 mod refusal;
 mod sessions;
+mod token;
 mod uploads;
+
+pub(super) use path::is_name;
 
 use path::Route;
 use refusal::{Code, Refusal};
@@ -39,20 +45,21 @@ pub(super) struct Distribution {
     store: Store,
     layout: Layout,
     sessions: Sessions,
+    access: Arc<Access>,
     node: Node,
 }
 
 impl Distribution {
-    /// The registry of a node's store, with the uploads that an earlier process left.
+    /// The registry of a node's store, with the uploads that an earlier process left, and the rule for its callers.
     ///
     /// # Errors
     /// The store can't be read.
-    pub(super) async fn open(node: &Node) -> Result<Self> {
+    pub(super) async fn open(node: &Node, access: Arc<Access>) -> Result<Self> {
         let store = node.vyr().store().await?.clone();
         let layout = store.layout().clone();
         let sessions = Sessions::resume(layout.clone());
         let failed = |_| Error::new(ErrorKind::Storage, "the open uploads can't be read");
-        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout, node: node.clone() })
+        Ok(Self { sessions: sessions.await.map_err(failed)?, store, layout, access, node: node.clone() })
     }
 
     /// Its routes.
@@ -71,8 +78,9 @@ impl Distribution {
         let mut answer = match self.dispatch(&parts, &mut body).await {
             Ok(answer) => answer,
             Err(refusal) => {
-                // Who waits for a "100 Continue" hasn't begun.
-                if let Some(body) = body.filter(|_| !parts.headers.contains_key(header::EXPECT)) {
+                // Who waits for a "100 Continue" hasn't begun, and for who isn't let in nothing is done.
+                let heard = !parts.headers.contains_key(header::EXPECT) && refusal.code() != Code::Unauthorized;
+                if let Some(body) = body.filter(|_| heard) {
                     drain(body).await;
                 }
                 refusal.into_response()
@@ -95,7 +103,13 @@ impl Distribution {
             return Err(Refusal::new(Code::Denied, "web pages may not write here"));
         }
         let query = Query::read(parts.uri.query());
-        let route = self.unmirrored(path::parse(parts.uri.path())?, &query)?;
+        if parts.uri.path() == gate::TOKEN {
+            return self.token(parts, &query, body).await;
+        }
+        // Rights are for the repository that is meant, whatever name a mirror's client has for it.
+        let route = path::parse(parts.uri.path()).and_then(|route| self.unmirrored(route, &query));
+        let Caller { rights, .. } = self.let_in(parts, route.as_ref().ok(), &query)?;
+        let route = route?;
         if !reads && parts.method != Method::DELETE {
             self.not_mirrored(&route)?;
         }
@@ -103,7 +117,7 @@ impl Distribution {
             (Route::Base, _) if reads => {
                 Ok(answer(StatusCode::OK, &[(header::CONTENT_TYPE, "application/json".to_owned())], Body::from("{}")))
             }
-            (Route::Catalog, _) if reads => self.catalog(&query).await,
+            (Route::Catalog, _) if reads => self.catalog(&query, &rights).await,
             (Route::Tags(name), _) if reads => self.tags(&name, &query).await,
             (Route::Referrers(name, digest), _) if reads => self.referrers(&name, &digest, &query).await,
             (Route::Manifest(name, named), _) if reads => self.manifest(&name, &named, parts).await,
@@ -111,7 +125,7 @@ impl Distribution {
             (Route::Manifest(name, named), &Method::DELETE) => self.remove_manifest(&name, &named).await,
             (Route::Blob(name, digest), _) if reads => self.blob(&name, digest, parts).await,
             (Route::Blob(name, digest), &Method::DELETE) => self.remove_blob(&name, &digest).await,
-            (Route::Uploads(name), &Method::POST) => self.begin_upload(name, &query, body).await,
+            (Route::Uploads(name), &Method::POST) => self.begin_upload(name, &query, &rights, body).await,
             (Route::Upload(name, id), &Method::PATCH) => self.chunk(name, id, parts, body).await,
             (Route::Upload(name, id), &Method::PUT) => self.end_upload(name, id, parts, &query, body).await,
             (Route::Upload(name, id), &Method::DELETE) => self.cancel_upload(name, id).await,
@@ -119,14 +133,6 @@ impl Distribution {
             _ => Err(Refusal::new(Code::Unsupported, format!("{} can't be done here", parts.method))),
         }
     }
-}
-
-/// The answer to who isn't let in: Docker's clients take it as a question for user and password.
-pub(super) fn unauthorized(why: &str) -> Response<Body> {
-    let refusal = Refusal::new(Code::Unauthorized, why).header(header::WWW_AUTHENTICATE, "Basic realm=\"vyr\"");
-    let mut answer = refusal.into_response();
-    answer.headers_mut().insert(VERSION, HeaderValue::from_static("registry/2.0"));
-    answer
 }
 
 /// The parameters of a request.

@@ -132,11 +132,16 @@ pub(super) fn tag(text: &str) -> Result<String, Refusal> {
 /// # Errors
 /// [`Code::NameInvalid`].
 pub(super) fn name(text: &str) -> Result<String, Refusal> {
-    if !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_part) {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
         Err(Refusal::new(Code::NameInvalid, "this can't be the name of a repository"))
     }
+}
+
+/// Whether this can name a repository.
+pub(in crate::server) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && text.split('/').all(is_part)
 }
 
 fn is_part(part: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Owns the way of a request's body into a blob: bounded memory, and no thread held for a client that is slow.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use futures_util::StreamExt as _;
@@ -13,6 +13,8 @@ use crate::store::{BlobWriter, StoreError};
 const BATCH: usize = 1 << 20;
 /// How long a client may say nothing within a body.
 const IDLE: Duration = Duration::from_secs(60);
+/// The fewest bytes a second that a body may have on the whole. What is slower for longer than [`IDLE`] only holds a place.
+const SLOWEST: u64 = 1 << 10;
 
 /// How a body ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,11 +72,11 @@ impl Writer {
 /// # Errors
 /// What the store fails with; the writer is gone then.
 pub(super) async fn receive(body: Body, open: Open, most: Option<u64>) -> Result<Received, Refusal> {
-    let mut stream = body.into_data_stream();
+    let mut pieces = Pieces::of(body);
     let mut writer = Writer::Later(open);
     let (mut batch, mut batched, mut bytes) = (Vec::new(), 0, 0_u64);
     let end = loop {
-        let piece = match next(&mut stream).await {
+        let piece = match pieces.next().await {
             Ok(Some(piece)) => piece,
             Ok(None) => break End::Whole,
             Err(why) => break End::Cut(why),
@@ -97,17 +99,42 @@ pub(super) async fn receive(body: Body, open: Open, most: Option<u64>) -> Result
     Ok(Received { writer, rest: batch, bytes, end })
 }
 
-/// The next piece of a body.
-///
-/// # Errors
-/// Why there is none: the connection broke, or the client fell silent.
-pub(super) async fn next(stream: &mut BodyDataStream) -> Result<Option<Bytes>, String> {
-    match tokio::time::timeout(IDLE, stream.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(piece))) => Ok(Some(piece)),
-        Ok(Some(Err(e))) => Err(format!("the body broke off: {e}")),
-        Err(_) => Err(format!("nothing came for {} s", IDLE.as_secs())),
+/// The pieces of a body, as long as they come.
+pub(super) struct Pieces {
+    stream: BodyDataStream,
+    bytes: u64,
+    /// Spent waiting for the client; what the disk takes isn't the client's.
+    waited: Duration,
+}
+
+impl Pieces {
+    pub(super) fn of(body: Body) -> Self {
+        Self { stream: body.into_data_stream(), bytes: 0, waited: Duration::ZERO }
     }
+
+    /// The next piece.
+    ///
+    /// # Errors
+    /// Why there is none: the connection broke, or the client fell silent, or as good as that.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, String> {
+        let began = Instant::now();
+        let next = tokio::time::timeout(patience(self.bytes, self.waited), self.stream.next()).await;
+        self.waited += began.elapsed();
+        match next {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(piece))) => {
+                self.bytes += piece.len() as u64;
+                Ok(Some(piece))
+            }
+            Ok(Some(Err(e))) => Err(format!("the body broke off: {e}")),
+            Err(_) => Err(format!("too little came in {} s", self.waited.as_secs())),
+        }
+    }
+}
+
+/// How long a client is waited for that has sent so many bytes in so much time.
+fn patience(bytes: u64, waited: Duration) -> Duration {
+    (IDLE + Duration::from_secs(bytes / SLOWEST)).saturating_sub(waited).min(IDLE)
 }
 
 impl Received {
@@ -121,5 +148,27 @@ impl Received {
     ) -> Result<T, Refusal> {
         let (open, rest) = (self.writer.opener().await?, self.rest);
         tokio::task::spawn_blocking(move || Ok(work(write(open, rest)?)?)).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_rest_and_not_drip() {
+        let seconds = Duration::from_secs;
+        for (bytes, waited, left) in [
+            (0, 0, 60),
+            (0, 60, 0),
+            (59, 59, 1),
+            (10 << 20, 0, 60),
+            // Ten minutes of rests in a body that is fast otherwise.
+            (1 << 20, 600, 60),
+            (1 << 20, 1070, 14),
+            (1 << 20, 2000, 0),
+        ] {
+            assert_eq!(patience(bytes, seconds(waited)), seconds(left), "{bytes} bytes in {waited} s");
+        }
     }
 }

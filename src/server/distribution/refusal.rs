@@ -100,7 +100,6 @@ impl Refusal {
         self
     }
 
-    #[cfg(test)]
     pub(super) fn code(&self) -> Code {
         self.0.code
     }

@@ -11,6 +11,7 @@ use super::refusal::{Code, Refusal};
 use super::sessions::Turn;
 use super::{Distribution, Query, answer, blocking, header_text, path, range};
 use crate::oci::{Digest, DigestAlgorithm};
+use crate::server::access::{Action, Rights, Verdict};
 use crate::store::Progress;
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -52,15 +53,16 @@ impl Distribution {
         &self,
         repository: String,
         query: &Query,
+        rights: &Rights,
         body: &mut Option<Body>,
     ) -> Result<Response<Body>, Refusal> {
         if let Some(digest) = query.get("mount") {
             let (digest, from) = (path::digest(digest)?, query.get("from").map(path::name).transpose()?);
-            // Who may read one repository may read all. Once that isn't so any more, this may only look in those that
-            // the caller may read.
+            // Only from what the caller may read. Elsewhere it isn't told whether the blob is there: it sends it.
+            let readable = |name: &str| rights.may(Action::Pull, name) == Verdict::Yes;
             let shown = match from {
-                Some(from) => self.store.shows_blob(&from, &digest).await?,
-                None => self.store.shows_blob_somewhere(&digest).await?,
+                Some(from) => readable(&from) && self.store.shows_blob(&from, &digest).await?,
+                None => self.store.repositories_of_blob(&digest).await?.iter().any(|name| readable(name)),
             };
             if shown {
                 let (layout, wanted) = (self.layout.clone(), digest.clone());

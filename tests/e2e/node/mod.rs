@@ -14,4 +14,7 @@ mod queue;
 mod reflection;
 mod registry;
 mod registry_http;
+mod registry_limits;
+mod rights;
 mod telemetry;
+mod token_service;

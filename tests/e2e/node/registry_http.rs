@@ -4,17 +4,17 @@ use reqwest::{Client, Method, Response};
 
 use crate::support::{Home, Node, sha256};
 
-struct Http {
+pub(super) struct Http {
     client: Client,
     base: String,
 }
 
 impl Http {
-    fn of(node: &Node) -> Self {
+    pub(super) fn of(node: &Node) -> Self {
         Self { client: Client::new(), base: format!("http://{}", node.address) }
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -29,18 +29,18 @@ impl Http {
         request.send().await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Response {
+    pub(super) async fn get(&self, path: &str) -> Response {
         self.send("GET", path, &[], "").await
     }
 
     /// Begins an upload; its path.
-    async fn begin(&self, repository: &str) -> String {
+    pub(super) async fn begin(&self, repository: &str) -> String {
         let begun = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], "").await;
         assert_eq!(begun.status(), 202);
         header(&begun, "location")
     }
 
-    async fn blob(&self, repository: &str, bytes: &[u8]) -> String {
+    pub(super) async fn blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
         let path = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
         let put = self.send("POST", &path, &[], bytes.to_vec()).await;
@@ -50,12 +50,12 @@ impl Http {
     }
 }
 
-fn header(response: &Response, name: &str) -> String {
+pub(super) fn header(response: &Response, name: &str) -> String {
     response.headers().get(name).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default()
 }
 
 /// The status and the code in the body.
-async fn refusal(response: Response) -> (u16, String) {
+pub(super) async fn refusal(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     assert_eq!(header(&response, "content-type"), "application/json");
     let body: serde_json::Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
@@ -64,9 +64,9 @@ async fn refusal(response: Response) -> (u16, String) {
     (status, error["code"].as_str().unwrap().to_owned())
 }
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-fn manifest(config: &str, layer: &str, size: usize, more: &str) -> String {
+pub(super) fn manifest(config: &str, layer: &str, size: usize, more: &str) -> String {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"a/b","digest":"{layer}","size":{size}}}]{more}}}"#
     )

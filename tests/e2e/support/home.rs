@@ -104,9 +104,14 @@ impl Home {
 
     /// Gives Docker's configuration the password of `registry`.
     pub(crate) fn log_in(&self, registry: &Registry) {
+        self.credentials(&registry.host(), USER, PASSWORD);
+    }
+
+    /// Gives Docker's configuration a user and a password for `host`.
+    pub(crate) fn credentials(&self, host: &str, user: &str, password: &str) {
         use base64::Engine as _;
-        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
-        let config = serde_json::json!({ "auths": { registry.host(): { "auth": auth } } });
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let config = serde_json::json!({ "auths": { host: { "auth": auth } } });
         fs::write(self.folder.path().join("docker/config.json"), config.to_string()).expect("the home can be written");
     }
 

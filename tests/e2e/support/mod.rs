@@ -3,6 +3,7 @@
 mod artifacts;
 mod bad_registry;
 mod collector;
+mod fault_proxy;
 mod home;
 mod node;
 mod process;
@@ -12,6 +13,7 @@ mod tools;
 pub(crate) use artifacts::{FORMS, Form, tar_of};
 pub(crate) use bad_registry::{Act, BadRegistry, Content};
 pub(crate) use collector::{Collector, each};
+pub(crate) use fault_proxy::{Asked, Fault, FaultProxy};
 pub(crate) use home::Home;
 pub(crate) use node::{Client, Node, pushed, seconds, spec};
 pub(crate) use process::{Output, run};
