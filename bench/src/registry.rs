@@ -184,8 +184,12 @@ async fn write_to_all(listener: TcpListener, content: Arc<[u8]>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let content = Arc::clone(&content);
         tokio::spawn(async move {
+            // What isn't read when a connection ends makes it end with a reset.
+            let mut asked = [0; 1024];
             // Whoever has gone sees no more; that isn't counted.
-            drop(stream.write_all(&content).await);
+            if stream.read(&mut asked).await.is_ok() {
+                drop(stream.write_all(&content).await);
+            }
         });
     }
 }

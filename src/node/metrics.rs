@@ -58,7 +58,8 @@ impl Metrics {
 
 /// Lets the node's load be read whenever somebody asks.
 pub(super) fn observe(node: &Node) {
-    let gauges: [(&'static str, &'static str, fn(&Node) -> u64); 4] = [
+    type Read = fn(&Node) -> u64;
+    let gauges: [(&'static str, &'static str, Read); 4] = [
         (metric::RUNNING, "Tasks that are prepared or run", |node| node.describe().running),
         (metric::QUEUED, "Tasks that wait", |node| node.describe().queued),
         (metric::MEMORY, "Linear memory that guests hold, in bytes", |node| node.describe().memory_bytes),

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::task::{StatusExt as _, TaskId, instant, tier_word, to_duration};
 use crate::telemetry::{self, InTrace, Spans, TaskSpan, span};
 
+/// How many spans a task has of its own, or a few less.
+const STEPS: u64 = 6;
 /// The length of a `traceparent` of version 00 (W3C Trace Context, 3.2); later versions are longer.
 const TRACEPARENT_BYTES: usize = 55;
 
@@ -100,7 +102,7 @@ impl Node {
     /// Sends the spans of a task that has ended to the collector, if there is one that wants them.
     pub(super) fn send_trace(&self, live: &Live, record: &Task) {
         let Some(spans) = telemetry::spans().filter(|spans| spans.exports()) else { return };
-        if !spans.samples(&live.trace.within) {
+        if !spans.samples(&live.trace.within) || !spans.takes(STEPS) {
             return;
         }
         let (trace, completed) = (live.trace.clone(), SystemTime::now());

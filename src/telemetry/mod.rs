@@ -144,21 +144,21 @@ impl Guard {
 fn traces(settings: &Settings) -> Result<SdkTracerProvider> {
     let (name, argument) = &settings.sampler;
     let sampler = export::sampler(name.as_deref(), argument.as_deref());
-    let counts = Arc::new(Counts::default());
-    let collector = if settings.otlp { Some(export::spans(settings.grpc, settings.queue, &counts)?) } else { None };
+    let collector = if settings.otlp { Some(export::spans(settings.grpc, settings.queue)?) } else { None };
     let builder = || SdkTracerProvider::builder().with_resource(export::resource()).with_sampler(sampler.clone());
     let mut provider = builder();
     if settings.node {
         let kept = Kept::default();
         provider = provider.with_span_processor(kept.clone());
         // Made again of what is on record whenever somebody looks, tasks' own spans need not be kept.
-        let tracer = collector.as_ref().map(|collector| {
-            let ids = spans::GivenIds::default();
-            builder().with_id_generator(ids).with_span_processor(collector.clone()).build().tracer("vyr")
+        let own = collector.as_ref().map(|(collector, counts)| {
+            let provider =
+                builder().with_id_generator(spans::GivenIds::default()).with_span_processor(collector.clone());
+            (provider.build().tracer("vyr"), Arc::clone(counts))
         });
-        drop(SPANS.set(Spans::new(sampler.clone(), kept, tracer.map(|tracer| (tracer, counts)))));
+        drop(SPANS.set(Spans::new(sampler.clone(), kept, own)));
     }
-    if let Some(collector) = collector {
+    if let Some((collector, _)) = collector {
         provider = provider.with_span_processor(collector);
     }
     Ok(provider.build())

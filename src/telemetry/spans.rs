@@ -107,6 +107,12 @@ impl Spans {
         self.collector.as_ref().map(|(_, counts)| counts)
     }
 
+    /// Whether the collector would take a task's spans now: it has to be asked before they are made.
+    #[must_use]
+    pub fn takes(&self, spans: u64) -> bool {
+        self.collector.as_ref().is_some_and(|(_, counts)| counts.has_room(spans))
+    }
+
     /// Whether the sampler wants a task's trace.
     #[must_use]
     pub fn samples(&self, within: &InTrace) -> bool {
