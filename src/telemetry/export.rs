@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{LogExporter, MetricExporter, Protocol, SpanExporter as OtlpSpans, WithExportConfig as _};
@@ -18,6 +18,10 @@ use opentelemetry_sdk::trace::{
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Under overload an export is followed by a pause of so many times its own length…
+const PAUSE: u32 = 6;
+/// …at most this long.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How many spans wait for a collector at most, where `OTEL_BSP_MAX_QUEUE_SIZE` doesn't say.
 const QUEUE: usize = 16_384;
 
@@ -187,9 +191,15 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         stay_behind();
         let count = batch.len();
         self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
+        let began = Instant::now();
         let done = self.exporter.export(batch).await;
         let became = if done.is_ok() { &self.counts.exported } else { &self.counts.failed };
         became.fetch_add(count as u64, Ordering::Relaxed);
+        if self.counts.waiting.load(Ordering::Relaxed) > self.counts.most / 2 {
+            // More comes than can be sent. To trace a task costs half as much as to run it, so that many are given up is
+            // better than that each is a little slower.
+            std::thread::sleep((began.elapsed() * PAUSE).min(LONGEST_PAUSE));
+        }
         done
     }
 
