@@ -16,8 +16,8 @@ use crate::stage::Stage;
 
 const NOTE: &str = "32 clients over 32 connections, each submitting the hello module with wait, for 10 s after 1 s that doesn't \
     count; each value is one second's count; a new node each time, in turns without telemetry and with traces, metrics and \
-    logs by OTLP over HTTP to a real OpenTelemetry Collector on the same two cores, which reads all that it is sent and writes \
-    it to /dev/null";
+    logs by OTLP over HTTP to a real OpenTelemetry Collector on the same two cores, which reads all that it is sent and passes \
+    it on to nobody";
 
 pub(crate) async fn measure(stage: &Stage) -> Result<()> {
     let (rounds, seconds) = if stage.quick { (1, 1) } else { (5, 10) };
@@ -65,9 +65,9 @@ impl Collector {
         let config = folder.join("collector.yaml");
         let text = format!(
             "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"127.0.0.1:{port}\" }} }} }} }}\n\
-             exporters: {{ file: {{ path: /dev/null }} }}\n\
-             service:\n  telemetry: {{ metrics: {{ level: none }} }}\n  pipelines:\n    traces: {{ receivers: [otlp], exporters: [file] }}\n    \
-             metrics: {{ receivers: [otlp], exporters: [file] }}\n    logs: {{ receivers: [otlp], exporters: [file] }}\n"
+             exporters: {{ nop: }}\n\
+             service:\n  telemetry: {{ metrics: {{ level: none }} }}\n  pipelines:\n    traces: {{ receivers: [otlp], exporters: [nop] }}\n    \
+             metrics: {{ receivers: [otlp], exporters: [nop] }}\n    logs: {{ receivers: [otlp], exporters: [nop] }}\n"
         );
         std::fs::write(&config, text)?;
         let mut command = Command::new(Stage::tool("otelcol")?);
