@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use super::access::{Access, Caller, Peer};
 use super::control;
 use super::distribution::Distribution;
+use super::page::{self, Page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
@@ -43,8 +44,9 @@ pub(super) fn router(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare()
         .into_axum_router();
-    Ok(distribution
-        .routes(grpc)
+    let page = Page::new(&node);
+    Ok(page
+        .routes(distribution.routes(grpc))
         .route(
             "/healthz",
             get(move || async move {
@@ -95,6 +97,7 @@ pub(super) async fn answer(
                 .hint("give a token that `vyr token add` made on the node, or a certificate that it trusts");
             return Ok(super::status::status(&error).into_http());
         }
+        Err(why) if page::owns(request.uri().path()) => return Ok(page::unauthorized(why)),
         Err(why) => {
             return Ok(
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()
