@@ -69,10 +69,9 @@ pub fn glance(vyr: &Vyr, root: &Digest) -> (Option<ArtifactForm>, Option<bool>) 
         Err(_) => return (None, None),
     };
     let compiled = match &found.source {
-        Code::Layer(layer) => vyr
-            .engine()
-            .and_then(|engine| Ok(vyr.code_cache()?.entry(engine, layer.digest()).is_some()))
-            .ok(),
+        Code::Layer(layer) => {
+            vyr.engine().and_then(|engine| Ok(vyr.code_cache()?.entry(engine, layer.digest()).is_some())).ok()
+        }
         Code::Entrypoint { .. } => None,
     };
     (Some(found.form), compiled)

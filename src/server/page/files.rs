@@ -84,7 +84,9 @@ mod tests {
         for file in &FILES {
             // The one address is a name: that of SVG's elements.
             let text = file.text.replace("http://www.w3.org/2000/svg", "");
-            for word in ["http:", "https:", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacent", "document.write"] {
+            for word in
+                ["http:", "https:", "//cdn", "@import", "innerHTML", "outerHTML", "insertAdjacent", "document.write"]
+            {
                 assert!(!text.contains(word), "{} has `{word}`", file.path);
             }
             assert!(text.lines().count() <= 500, "{}", file.path);
@@ -94,7 +96,8 @@ mod tests {
     #[test]
     fn what_the_page_imports_is_there() {
         for file in &FILES {
-            let quoted = file.text.split(['"', '\'']).filter(|word| word.starts_with("./") || word.starts_with("/page/"));
+            let quoted =
+                file.text.split(['"', '\'']).filter(|word| word.starts_with("./") || word.starts_with("/page/"));
             for word in quoted.filter(|word| !word.starts_with("/page/v0")) {
                 let path = word.replacen("./", "/page/", 1);
                 assert!(find(&path).is_some(), "{} asks for {word}", file.path);

@@ -72,17 +72,24 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_count_where_nobody_says_who_they_are() {
-        for host in ["localhost", "LOCALHOST:7070", "a.localhost:1", "127.0.0.1:7070", "127.8.9.1", "[::1]:7070", "[::1]"] {
+        for host in
+            ["localhost", "LOCALHOST:7070", "a.localhost:1", "127.0.0.1:7070", "127.8.9.1", "[::1]:7070", "[::1]"]
+        {
             assert_eq!(asked("/page/v0/node", Some(host), None, ANONYMOUS), None, "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example:7070", "10.0.0.1", "127.0.0.1.evil.example", "[::2]", "", ":1"] {
+        for host in
+            ["evil.example", "localhost.evil.example:7070", "10.0.0.1", "127.0.0.1.evil.example", "[::2]", "", ":1"]
+        {
             for path in ["/", "/page/v0/node"] {
                 assert_eq!(asked(path, Some(host), None, ANONYMOUS), Some(StatusCode::MISDIRECTED_REQUEST), "{host}");
             }
             assert_eq!(asked("/page/v0/node", Some(host), None, "ci"), None, "{host} with a credential");
         }
         assert_eq!(asked("/", None, None, ANONYMOUS), Some(StatusCode::MISDIRECTED_REQUEST));
-        assert_eq!(asked("http://evil.example/", Some("localhost"), None, ANONYMOUS), Some(StatusCode::MISDIRECTED_REQUEST));
+        assert_eq!(
+            asked("http://evil.example/", Some("localhost"), None, ANONYMOUS),
+            Some(StatusCode::MISDIRECTED_REQUEST)
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::any;
 use serde::Serialize;
@@ -59,7 +60,8 @@ impl Page {
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
-        let mut answer = match self.dispatch(&request).await {
+        let (parts, _) = request.into_parts();
+        let mut answer = match self.dispatch(&parts).await {
             Ok(answer) => answer,
             Err(refusal) => refusal.into_response(),
         };
@@ -69,21 +71,19 @@ impl Page {
         answer
     }
 
-    async fn dispatch(&self, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the page only reads");
-            refusal.headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Err(refusal);
+    async fn dispatch(&self, request: &Parts) -> Result<Response<Body>, Refusal> {
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the page only reads"));
         }
-        let caller = request.extensions().get::<Caller>();
+        let caller = request.extensions.get::<Caller>();
         let name = caller.map(|caller| &*caller.name);
-        guard::check(request.uri(), request.headers(), name)?;
-        let path = request.uri().path();
+        guard::check(&request.uri, &request.headers, name)?;
+        let path = request.uri.path();
         if let Some(file) = files::find(path) {
-            return Ok(file.answer(request.headers()));
+            return Ok(file.answer(&request.headers));
         }
         match path.strip_prefix("/page/v0/") {
-            Some(rest) => self.data(rest, request.uri().query(), name.unwrap_or_default()).await,
+            Some(rest) => self.data(rest, request.uri.query(), name.unwrap_or_default()).await,
             None => Err(not_found("there is nothing here")),
         }
     }
@@ -106,13 +106,12 @@ pub(super) fn owns(path: &str) -> bool {
 struct Refusal {
     status: StatusCode,
     error: Error,
-    headers: HeaderMap,
 }
 
 impl Refusal {
     fn new(status: StatusCode, why: impl std::fmt::Display) -> Self {
         let kind = if status == StatusCode::NOT_FOUND { ErrorKind::NotFound } else { ErrorKind::Usage };
-        Self { status, error: Error::new(kind, why), headers: HeaderMap::new() }
+        Self { status, error: Error::new(kind, why) }
     }
 
     fn hint(mut self, hint: impl std::fmt::Display) -> Self {
@@ -128,7 +127,9 @@ impl Refusal {
         }});
         let mut answer = json(&document);
         *answer.status_mut() = self.status;
-        answer.headers_mut().extend(self.headers);
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
         answer
     }
 }
@@ -148,7 +149,7 @@ impl From<Error> for Refusal {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };
-        Self { status, error, headers: HeaderMap::new() }
+        Self { status, error }
     }
 }
 
@@ -157,6 +158,8 @@ fn json(document: &impl Serialize) -> Response<Body> {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     match serde_json::to_string(document) {
         Ok(text) => (headers, text).into_response(),
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the answer can't be written as JSON: {e}\n")).into_response(),
+        Err(e) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("the answer can't be written as JSON: {e}\n")).into_response()
+        }
     }
 }

@@ -54,7 +54,9 @@ impl Query {
     /// # Errors
     /// It is none.
     pub(super) fn number<T: std::str::FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>> {
-        self.get(name).map(|text| text.parse().map_err(|e| wrong(name, format_args!("is no such number: {e}")))).transpose()
+        self.get(name)
+            .map(|text| text.parse().map_err(|e| wrong(name, format_args!("is no such number: {e}"))))
+            .transpose()
     }
 
     /// Which tasks are asked for: `status` (words, separated by commas), `label` (`key=value`, repeatable), `submitter`,
@@ -63,7 +65,8 @@ impl Query {
     /// # Errors
     /// What is wrong with them.
     pub(super) fn listing(&self) -> Result<Listing> {
-        let mut listing = Listing { rows: self.number("limit")?.unwrap_or(ROWS.0).clamp(1, ROWS.1), ..Listing::default() };
+        let mut listing =
+            Listing { rows: self.number("limit")?.unwrap_or(ROWS.0).clamp(1, ROWS.1), ..Listing::default() };
         for (name, value) in self.0.iter().filter(|(_, value)| !value.is_empty()) {
             match name.as_str() {
                 "status" => {

@@ -36,18 +36,24 @@ pub(super) fn of(task: &Task) -> TraceView {
     let submitted = at(task.submitted_at).unwrap_or_default();
     let (started, ended) = (at(task.started_at), at(task.ended_at));
     let failed = view.message.clone().filter(|_| task.status().is_end() && view.status != "succeeded");
-    let span = |number: u32, name: &str, start_us: i64, end_us: Option<i64>, attributes: &[(&str, Option<String>)]| SpanView {
-        name: name.to_owned(),
-        span_id: format!("{number:016x}"),
-        parent_span_id: (number > 1).then(|| format!("{:016x}", 1)),
-        start_us: start_us.max(submitted),
-        end_us,
-        attributes: attributes.iter().filter_map(|(k, v)| Some(((*k).to_owned(), v.clone()?))).collect(),
-        error: None,
-        critical: true,
-    };
-    let mut spans =
-        vec![span(1, "task", submitted, ended, &[("reference", Some(view.reference)), ("task", Some(view.id.clone()))])];
+    let span =
+        |number: u32, name: &str, start_us: i64, end_us: Option<i64>, attributes: &[(&str, Option<String>)]| SpanView {
+            name: name.to_owned(),
+            span_id: format!("{number:016x}"),
+            parent_span_id: (number > 1).then(|| format!("{:016x}", 1)),
+            start_us: start_us.max(submitted),
+            end_us,
+            attributes: attributes.iter().filter_map(|(k, v)| Some(((*k).to_owned(), v.clone()?))).collect(),
+            error: None,
+            critical: true,
+        };
+    let mut spans = vec![span(
+        1,
+        "task",
+        submitted,
+        ended,
+        &[("reference", Some(view.reference)), ("task", Some(view.id.clone()))],
+    )];
     let took = |us: Option<u64>| us.and_then(|us| i64::try_from(us).ok()).unwrap_or_default();
     match started {
         Some(started) => {
@@ -62,7 +68,10 @@ pub(super) fn of(task: &Task) -> TraceView {
             let over = view.run_us.map(|us| run + took(Some(us))).or(ended);
             spans.push(span(5, "execute", run, over, &[("path", view.path)]));
         }
-        None => spans.push(span(2, if view.status == "preparing" { "prepare" } else { "queued" }, submitted, ended, &[])),
+        None => {
+            let name = if view.status == "preparing" { "prepare" } else { "queued" };
+            spans.push(span(2, name, submitted, ended, &[]));
+        }
     }
     if let Some(why) = failed {
         for span in spans.first_mut().into_iter() {

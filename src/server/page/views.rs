@@ -57,8 +57,8 @@ impl NodeView {
             max_running: told.max_running,
             memory_bytes: told.memory_bytes,
             memory_budget_bytes: told.memory_budget_bytes,
-            disk_free_bytes: disk.map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)),
-            disk_bytes: disk.map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize)),
+            disk_free_bytes: disk.as_ref().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize)),
+            disk_bytes: disk.as_ref().map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize)),
             capabilities: told.capabilities,
             allows_unsigned: told.allows_unsigned,
             caller: caller.to_owned(),
@@ -147,7 +147,8 @@ impl From<&Task> for TaskDetail {
         view.args.iter_mut().for_each(|argument| *argument = cut(argument, longest));
         let limits = spec.limits.unwrap_or_default();
         let said = |bytes: u64| (bytes > 0).then_some(bytes);
-        let micros = |duration: prost_types::Duration| u64::try_from(to_duration(duration).as_micros()).unwrap_or(u64::MAX);
+        let micros =
+            |duration: prost_types::Duration| u64::try_from(to_duration(duration).as_micros()).unwrap_or(u64::MAX);
         Self {
             args_left_out,
             limits: LimitsView {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 ]
+own = {urlparse(told[name]).netloc for name in ("url", "empty")}
 problems, strangers = [], []
 
 
@@ -27,7 +29,7 @@ def watched(context):
     page = context.new_page()
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: strangers.append(request.url) if urlparse(request.url).netloc != urlparse(url).netloc else None)
+    page.on("request", lambda request: strangers.append(request.url) if urlparse(request.url).netloc not in own else None)
     return page
 
 
@@ -46,6 +48,16 @@ def no_sideways(page, what):
     assert wide <= 0, f"{what} is {wide} pixels too wide"
 
 
+def an_empty_node(page):
+    page.goto(told["empty"])
+    expect(page.locator("main")).to_contain_text("No tasks yet")
+    expect(page.locator("main")).to_contain_text("vyr submit")
+    page.get_by_role("link", name="Artifacts").click()
+    expect(page.locator("main")).to_contain_text("The store is empty")
+    page.get_by_role("link", name="Node", exact=True).click()
+    expect(page.locator("main")).to_contain_text("has no state")
+
+
 def the_list(page):
     page.goto(url)
     expect(page.get_by_role("table", name="Tasks, newest first")).to_be_visible()
@@ -56,9 +68,9 @@ def the_list(page):
     shoot(page, "page-light.png")
     # What happens from here on shows without a reload.
     page.evaluate("window.loadedOnce = true")
-    new = vyr("submit", "--label", "run=live", told["sleep"], "--", "1500")
+    new = vyr("submit", "--label", "run=live", told["sleep"], "--", "3000")
     expect(row(page, new).locator(".chip")).to_have_text("running")
-    expect(row(page, new).locator(".c-took")).to_contain_text("1.", timeout=5000)
+    expect(row(page, new).locator(".c-took")).to_have_text(re.compile(r"[12]\.\d"))
     expect(row(page, new).locator(".chip")).to_have_text("succeeded", timeout=10_000)
     assert page.locator("tbody tr").first.get_attribute("data-id") == new, "the newest is first"
     assert page.evaluate("window.loadedOnce") is True
@@ -190,7 +202,7 @@ with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=told["chromium"], args=QUIET)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     page = watched(context)
-    for part in [the_list, a_trapped_task, a_task_in_full, a_running_task, hostile_text, others]:
+    for part in [an_empty_node, the_list, a_trapped_task, a_task_in_full, a_running_task, hostile_text, others]:
         part(page)
         print("done", part.__name__, flush=True)
     phone_and_dark(browser)

@@ -128,7 +128,7 @@ function header(node) {
   gauge("queued", count(node.queued), node.queued / node.max_queued, `${count(node.queued)} of ${count(node.max_queued)} may wait`);
   gauge("memory", size(node.memory_bytes), node.memory_bytes / node.memory_budget_bytes,
     `${size(node.memory_bytes)} of ${size(node.memory_budget_bytes)} for guests`);
-  fill(at("uptime"), since("took", node.started_at));
+  fill(at("uptime"), since("whole", node.started_at));
 }
 
 addEventListener("hashchange", () => {

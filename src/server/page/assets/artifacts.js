@@ -46,7 +46,7 @@ export function artifactsView() {
   const table = h("table", { class: "artifacts", role: "table", "aria-label": "Artifacts in the store", hidden: true },
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, HEAD.map((name) => h("th", { role: "columnheader", scope: "col" }, name)))), body);
   const nothing = h("div", {}, h("p", { class: "empty dim" }, "Loading…"));
-  const count = h("p", { class: "count dim" });
+  const count = h("p", { class: "count dim", title: "what two of them share is counted for each" });
   const rows = new Map();
   let shown = "";
   let timer = 0;
@@ -86,7 +86,7 @@ export function artifactsView() {
     fill(body, kept);
     table.hidden = found.length === 0;
     const bytes = found.reduce((sum, artifact) => sum + artifact.size, 0);
-    count.textContent = found.length === 0 ? "" : `${found.length} artifacts, ${size(bytes)} where none share a blob`;
+    count.textContent = found.length === 0 ? "" : `${found.length} ${found.length === 1 ? "artifact" : "artifacts"}, ${size(bytes)}`;
     fill(nothing, found.length === 0 && empty("The store is empty",
       h("p", {}, "What is pushed to this node or run on it is kept here:"),
       h("pre", {}, `vyr push ${location.host}/hello:v1 hello.wasm`)));

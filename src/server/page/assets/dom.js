@@ -108,19 +108,19 @@ export function referenceName(reference) {
   const { host, name, tag, digest: hex } = parseReference(reference);
   if (!name) return h("span", { class: "ref" }, h("b", {}, hex.slice(0, 19)));
   return h("span", { class: "ref", title: reference },
-    host && h("span", { class: "dim" }, `${host}/`), h("b", {}, name), tag && h("span", {}, `:${tag}`));
+    host && h("span", { class: "dim host-part" }, `${host}/`), h("b", {}, name), tag && h("span", {}, `:${tag}`));
 }
 
-/** A span of time, with two or three digits that matter. */
+/** A span of time, with two or three digits that matter. Number and unit stay together. */
 export function span(us) {
-  if (us < 1000) return `${Math.max(0, Math.round(us))} µs`;
-  if (us < 10_000) return `${(us / 1000).toFixed(1)} ms`;
-  if (us < 1_000_000) return `${Math.round(us / 1000)} ms`;
-  if (us < 60_000_000) return `${(Math.floor(us / 100_000) / 10).toFixed(1)} s`;
+  if (us < 1000) return `${Math.max(0, Math.round(us))}\u00a0µs`;
+  if (us < 10_000) return `${(us / 1000).toFixed(1)}\u00a0ms`;
+  if (us < 1_000_000) return `${Math.round(us / 1000)}\u00a0ms`;
+  if (us < 60_000_000) return `${(Math.floor(us / 100_000) / 10).toFixed(1)}\u00a0s`;
   const seconds = Math.floor(us / 1_000_000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} m ${String(seconds % 60).padStart(2, "0")} s`;
-  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${String(Math.floor(seconds / 60) % 60).padStart(2, "0")} m`;
-  return `${Math.floor(seconds / 86_400)} d ${Math.floor(seconds / 3600) % 24} h`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}\u00a0m\u00a0${String(seconds % 60).padStart(2, "0")}\u00a0s`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)}\u00a0h\u00a0${String(Math.floor(seconds / 60) % 60).padStart(2, "0")}\u00a0m`;
+  return `${Math.floor(seconds / 86_400)}\u00a0d\u00a0${Math.floor(seconds / 3600) % 24}\u00a0h`;
 }
 
 /** A time that has passed, in its largest unit alone. */
@@ -140,7 +140,7 @@ export function size(bytes) {
     bytes /= 1024;
     unit += 1;
   }
-  return `${unit === 0 || bytes >= 100 ? Math.round(bytes) : bytes.toFixed(1)} ${units[unit]}`;
+  return `${unit === 0 || bytes >= 100 ? Math.round(bytes) : bytes.toFixed(1)}\u00a0${units[unit]}`;
 }
 
 /** A time of the day, with the day where it isn't today. */
@@ -161,9 +161,10 @@ export const setClock = (now) => {
 /** The time on the node, in milliseconds. */
 export const nodeTime = () => Date.now() + behind;
 
-const ticking = { took: (ms) => span(ms * 1000), age };
+const whole = (ms) => (ms < 60_000 ? `${Math.max(0, Math.floor(ms / 1000))} s` : span(ms * 1000));
+const ticking = { took: (ms) => span(ms * 1000), whole, age };
 
-/** Text that goes on with time: `took` or `age` since a moment. */
+/** Text that goes on with time since a moment: `took`, in `whole` seconds, or `age`. */
 export function since(kind, from, attributes) {
   const start = new Date(from).getTime();
   const text = ticking[kind](nodeTime() - start);

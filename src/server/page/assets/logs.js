@@ -14,7 +14,9 @@ function timeOf(text) {
 
 /** The panel with one task's output. */
 export function logsPanel(id) {
-  const list = h("ol", { class: "lines", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Output" });
+  // A phone has no room for what is the same on most lines.
+  const timed = !matchMedia("(max-width: 760px)").matches;
+  const list = h("ol", { class: timed ? "lines" : "lines untimed", tabindex: "0", role: "log", "aria-live": "off", "aria-label": "Output" });
   const foot = h("p", { class: "foot dim", role: "status" });
   const more = h("button", { type: "button", class: "more", hidden: true, onclick: () => {
     room = SHOWN;
@@ -41,11 +43,12 @@ export function logsPanel(id) {
   const element = h("section", { class: "panel logs", "aria-labelledby": "logs-title" },
     h("div", { class: "titled" }, h("h2", { id: "logs-title" }, "Output"),
       h("div", { class: "choices", role: "group", "aria-label": "Stream" }, only),
-      h("div", { class: "choices", role: "group", "aria-label": "Show" }, toggle("times", "Times", true), toggle("wrap", "Wrap", true), followButton)),
+      h("div", { class: "choices", role: "group", "aria-label": "Show" }, toggle("times", "Times", timed), toggle("wrap", "Wrap", true), followButton)),
     list, more, foot);
 
   let offset = 0;
   let room = SHOWN;
+  let shown = 0;
   let task = null;
   let seen = "";
   let last = false;
@@ -88,6 +91,7 @@ export function logsPanel(id) {
         for (const entry of piece.entries) {
           add(entry, lines);
           room -= entry.data.length;
+          shown += entry.data.length;
         }
         list.append(lines);
         const moved = piece.next > offset;
@@ -113,7 +117,7 @@ export function logsPanel(id) {
     if (out + err === 0) {
       fill(foot, task.ended_at ? "It wrote nothing." : "Nothing written yet.");
     } else {
-      fill(foot, `${size(out)} stdout, ${size(err)} stderr`, !task.ended_at && ", going on",
+      fill(foot, `${size(out)} stdout, ${size(err)} stderr`, !task.ended_at && ", going on", !more.hidden && `, the first ${size(shown)} shown`,
         dropped > 0 && h("span", { class: "bad" }, ` – ${size(dropped)} came after the limit of the output and were dropped`));
     }
     // The end may come before its output was read to the end.
@@ -131,6 +135,8 @@ export function logsPanel(id) {
     element,
     /** What is told of the task says whether there is more. */
     told(now) {
+      // What goes on is read from its end, what is over from its beginning.
+      if (task === null) following = now.ended_at === null;
       task = now;
       const mark = JSON.stringify([now.logs, now.ended_at]);
       if (mark !== seen || reading) {

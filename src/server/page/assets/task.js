@@ -20,7 +20,7 @@ function figures(task) {
   return h("dl", { class: "figures", "aria-label": "Figures" },
     figure("Duration", took(task), "how long the guest ran"),
     figure("Submit to start", micros(task.submit_to_start_us), "from the submit to the guest's first instruction"),
-    figure("Start", task.tier && h("span", {}, task.tier), TIERS[task.tier]),
+    figure("Start tier", task.tier && [task.tier, h("span", { class: "dim" }, ` ${TIERS[task.tier]?.[0] ?? ""}`)], TIERS[task.tier]?.[1]),
     figure("Result", result(task), task.end_reason),
     figure("CPU", micros(task.cpu_us), "CPU time of the guest"),
     figure("Memory", task.peak_memory_bytes === null ? null : size(task.peak_memory_bytes), "the most linear memory that it held"),
@@ -54,7 +54,7 @@ function trust(task) {
 }
 
 function path(task) {
-  if (task.path === "wasm") return ["Wasm", task.kind && `, a ${task.kind}`, h("span", { class: "dim" }, " – Wasm is tried first, and it could start")];
+  if (task.path === "wasm") return ["Wasm", task.kind && `, a ${task.kind}`, h("span", { class: "dim" }, " – Wasm is tried first, and it could be started")];
   if (task.path === "container") return ["Container", task.fallback_reason && h("span", { class: "dim" }, ` – ${task.fallback_reason}`)];
   if (task.path) return [task.path];
   if (!task.ended_at) return h("span", { class: "dim" }, "known at the end of the attempt");

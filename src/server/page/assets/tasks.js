@@ -13,13 +13,14 @@ const CHOICES = [
   ["cancelled", "Cancelled", "cancelled"],
   ["lost", "Lost", "lost"],
 ];
-const HEAD = ["Status", "Artifact", "Duration", "Result", "Start", "Submitter", "Age"];
+const HEAD = ["Status", "Artifact", "Duration", "Result", "Tier", "Submitter", "Age"];
 
+// What was there already at a start: in a word, and in full.
 export const TIERS = {
-  S0: "nothing was there: pulled, verified, compiled",
-  S1: "in the store, compiled now",
-  S2: "compiled code was on disk",
-  S3: "compiled code was mapped in the node",
+  S0: ["pulled", "S0: nothing was there; pulled, verified, compiled"],
+  S1: ["compiled", "S1: it was in the store; compiled now"],
+  S2: ["from disk", "S2: compiled code was on disk"],
+  S3: ["mapped", "S3: compiled code was mapped in the node"],
 };
 
 /** How a task ended, in short. */
@@ -47,10 +48,10 @@ function row(task) {
     cell("status", chip(task.status)),
     cell("artifact",
       h("a", { class: "open", href: `#/tasks/${task.id}` }, referenceName(task.reference), h("span", { class: "unseen" }, `, task ${task.id}`)),
-      h("span", { class: "under" }, digest(known, "digest"), h("span", { class: "dim id", title: `task ${task.id}` }, `task …${task.id.slice(-12)}`), labels)),
+      h("span", { class: "under" }, known && digest(known), h("span", { class: "dim id", title: `task ${task.id}` }, `task …${task.id.slice(-12)}`), labels)),
     cell("took", took(task)),
     cell("result", result(task)),
-    cell("tier", task.tier ? h("span", { title: TIERS[task.tier] }, task.tier) : h("span", { class: "dim" }, "–")),
+    cell("tier", task.tier ? h("span", { title: TIERS[task.tier]?.[1] }, task.tier) : h("span", { class: "dim" }, "–")),
     cell("submitter", h("span", { title: task.submitter }, task.submitter)),
     cell("age", since("age", task.submitted_at, { title: new Date(task.submitted_at).toLocaleString() })));
 }

@@ -27,9 +27,9 @@ function ordered(spans) {
   return rows;
 }
 
-/** Marks at round times, some four of them. */
+/** Marks at round times, some five of them. */
 function marks(length) {
-  const rough = length / 4;
+  const rough = length / 6;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough) ?? length;
   const found = [];
@@ -89,7 +89,7 @@ export function waterfall() {
     const focused = element.contains(document.activeElement) ? [...element.querySelectorAll("button")].indexOf(document.activeElement) : -1;
     fill(element,
       h("div", { class: "axis", "aria-hidden": "true" }, h("span", {}), h("span", { class: "track" },
-        grid.map((at) => h("span", { class: "mark", style: { left: percent(at) } }, at === 0 ? "0" : span(at)))), h("span", {})),
+        grid.map((at) => h("span", { class: "when", style: { left: percent(at) } }, at === 0 ? "0" : span(at)))), h("span", {})),
       h("ol", { class: "spans" }, rows.map(line)),
       h("p", { class: "legend dim", "aria-hidden": "true" },
         h("span", {}, h("i", { class: "bar critical" }), "critical path"), h("span", {}, h("i", { class: "bar" }), "beside it"),
