@@ -79,6 +79,13 @@ pub(super) async fn answer(
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    // Browsers say so when a page makes a call; no gRPC client does. Where nobody has to say who they are, a page whose name
+    // was made to mean this machine could submit tasks otherwise.
+    if grpc && request.headers().contains_key(header::ORIGIN) {
+        let error = Error::new(ErrorKind::Forbidden, "web pages may not call this")
+            .hint("call it from a program; the status page shows what there is to see");
+        return Ok(super::status::status(&error).into_http());
+    }
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match access.caller(&peer, authorization) {
         Ok(caller) if caller.rights.whole() => drop(request.extensions_mut().insert::<Caller>(caller)),

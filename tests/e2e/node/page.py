@@ -129,6 +129,8 @@ def a_running_task(page):
     page.goto(f"{url}#/tasks/{task}")
     expect(page.locator(".head .chip")).to_have_text("running")
     expect(page.locator(".lines")).to_contain_text("sleeping")
+    expect(page.locator(".provenance")).to_contain_text("signed by this machine's key")
+    expect(page.locator(".figures")).to_contain_text("mapped")
     expect(page.locator(".spans .bar.going").first).to_be_visible()
     expect(page.locator(".lines")).to_contain_text("woke", timeout=10_000)
     expect(page.locator(".head .chip")).to_have_text("succeeded")

@@ -173,6 +173,13 @@ async fn the_page_is_whole_guarded_and_only_reads() {
     assert_eq!(get(&node, "/page/v0/tasks", &[("sec-fetch-site", "cross-site")]).await.status(), 403);
     let asked = get(&node, "/page/v0/node", &[("origin", "http://evil.example")]).await;
     assert_eq!(header(&asked, "access-control-allow-origin"), "");
+    // Nor may a page do by the API what the status page doesn't.
+    let call = Http::new().post(format!("http://{}/vyr.control.v0.Control/GetNode", node.address));
+    let call = call.header("content-type", "application/grpc").body(vec![0_u8; 5]);
+    let by_program = call.try_clone().unwrap().send().await.unwrap();
+    assert_eq!(header(&by_program, "grpc-status"), "", "it is answered, and says how at the end");
+    let by_page = call.header("origin", format!("http://{}", node.address)).send().await.unwrap();
+    assert_eq!(header(&by_page, "grpc-status"), "7");
     // The frame is not in the way of what else the port answers.
     assert_eq!(get(&node, "/healthz", &[]).await.text().await.unwrap(), "ok\n");
     assert_eq!(get(&node, "/v2/", &[]).await.status(), 200);

@@ -44,7 +44,7 @@ function trust(task) {
   const said = task.acceptance;
   if (!said) {
     if (task.status === "refused") return h("span", { class: "verdict", "data-verdict": "no" }, "refused, nothing of it ran");
-    return h("span", { class: "dim" }, task.ended_at ? "not asked" : "known at the end of the attempt");
+    return h("span", { class: "dim" }, task.ended_at ? "not asked" : "known when it starts");
   }
   const verdict = said.startsWith("signed by") ? "yes" : said.startsWith("NOT") ? "no" : "unsigned";
   const [, who, id] = /^signed by (.*) \((.*)\)$/s.exec(said) ?? [];
@@ -57,7 +57,7 @@ function path(task) {
   if (task.path === "wasm") return ["Wasm", task.kind && `, a ${task.kind}`, h("span", { class: "dim" }, " – Wasm is tried first, and it could be started")];
   if (task.path === "container") return ["Container", task.fallback_reason && h("span", { class: "dim" }, ` – ${task.fallback_reason}`)];
   if (task.path) return [task.path];
-  if (!task.ended_at) return h("span", { class: "dim" }, "known at the end of the attempt");
+  if (!task.ended_at) return h("span", { class: "dim" }, "known when it starts");
   return h("span", { class: "dim" }, "none: it was not started");
 }
 
