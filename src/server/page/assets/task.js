@@ -104,6 +104,15 @@ function request(task) {
   ]);
 }
 
+/** What the page doesn't do, since it only reads. */
+function terminal(task) {
+  const verbs = task.ended_at ? ["status", "logs"] : ["logs -f", "cancel"];
+  return h("ul", { class: "plain commands" }, verbs.map((verb) => {
+    const line = `vyr ${verb} ${task.id}`;
+    return h("li", {}, h("code", {}, line), copyButton(line, "command"));
+  }));
+}
+
 /** The view. */
 export function taskView(id) {
   const head = h("div", { class: "head" });
@@ -111,9 +120,11 @@ export function taskView(id) {
   const reason = h("div", {});
   const source = h("div", {}, h("p", { class: "dim" }, "Loading…"));
   const asked = h("div", {});
+  const lines = h("div", {});
   const lanes = waterfall();
   const logs = logsPanel(id);
   let traced = "";
+  let shown = "";
 
   const section = (key, title, ...children) => h("section", { class: `panel ${key}`, "aria-labelledby": `${key}-title` },
     h("h2", { id: `${key}-title` }, title), ...children);
@@ -121,8 +132,21 @@ export function taskView(id) {
     h("a", { class: "back", href: "#/tasks" }, backIcon(), "All tasks"), head, numbers, reason,
     h("div", { class: "columns" },
       h("div", { class: "main" }, section("timeline", "Timeline", lanes.element), logs.element),
-      h("div", { class: "side" }, section("provenance", "Provenance", source), section("request", "Request", asked))));
+      h("div", { class: "side" }, section("provenance", "Provenance", source), section("request", "Request", asked), section("terminal", "In a terminal", lines))));
   fill(head, h("h1", { tabindex: "-1" }, "Task"), h("code", { class: "dim" }, id));
+
+  function draw(task) {
+    const focused = head.contains(document.activeElement);
+    document.title = `${task.status.replaceAll("_", " ")} · ${parseReference(task.reference).name || "task"} · VYR`;
+    fill(head, h("h1", { tabindex: "-1" }, referenceName(task.reference)), chip(task.status),
+      h("span", { class: "id" }, h("code", { class: "dim" }, task.id), copyButton(task.id, "task id")));
+    if (focused) head.querySelector("h1").focus({ preventScroll: true });
+    fill(numbers, figures(task));
+    fill(reason, why(task));
+    fill(source, provenance(task));
+    fill(asked, request(task));
+    fill(lines, terminal(task));
+  }
 
   async function trace(task) {
     // Its spans are other ones when it has gone a step further.
@@ -146,15 +170,14 @@ export function taskView(id) {
     },
     on(name, task) {
       if (name !== "task") return;
-      fill(head, h("h1", { tabindex: "-1" }, referenceName(task.reference)), chip(task.status),
-        h("span", { class: "id" }, h("code", { class: "dim" }, task.id), copyButton(task.id, "task id")));
-      fill(numbers, figures(task));
-      if (reason.dataset.for !== task.status) fill(reason, why(task));
-      reason.dataset.for = task.status;
-      fill(source, provenance(task));
-      fill(asked, request(task));
+      // Output comes often; the rest is left alone then, with what is selected or focused in it.
+      const now = JSON.stringify({ ...task, logs: null });
+      if (now !== shown) {
+        shown = now;
+        draw(task);
+        void trace(task);
+      }
       logs.told(task);
-      void trace(task);
     },
   };
 }
