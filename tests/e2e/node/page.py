@@ -83,7 +83,9 @@ def the_list(page):
     expect(page.get_by_text("No task is lost")).to_be_visible()
     page.get_by_role("button", name="Show all tasks").click()
     search = page.get_by_role("searchbox")
-    search.fill("run=live")
+    page.keyboard.press("/")
+    expect(search).to_be_focused()
+    page.keyboard.type("run=live")
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(row(page, new)).to_be_visible()
     search.fill("")
@@ -92,6 +94,7 @@ def the_list(page):
     row(page, ids["trapped"]).locator(".open").focus()
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{url}#/tasks/{ids['trapped']}")
+    expect(page).to_have_title("failed · media/resize-images · VYR")
 
 
 def a_trapped_task(page):

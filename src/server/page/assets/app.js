@@ -1,6 +1,6 @@
 // Owns the frame: which view is shown, what the node tells of it as it happens, and the node's gauges.
 
-import { clean, empty, h, setClock, since, size, tick, fill } from "./dom.js";
+import { ask, clean, empty, h, setClock, since, size, tick, fill } from "./dom.js";
 import { artifactsView } from "./artifacts.js";
 import { nodeView } from "./node.js";
 import { taskView } from "./task.js";
@@ -75,7 +75,7 @@ function restart() {
   stream.addEventListener("error", () => {
     if (state.stream !== stream) return;
     stream.close();
-    lost();
+    void lost();
     state.timer = setTimeout(restart, state.wait);
     state.wait = Math.min(state.wait * 2, AGAIN[1]);
   });
@@ -96,11 +96,20 @@ function problem(error) {
   state.timer = setTimeout(restart, AGAIN[1]);
 }
 
-function lost() {
+/** Says why nothing new is told: the browser doesn't tell what the stream was answered. */
+async function lost() {
   const health = at("health");
-  health.dataset.state = "lost";
-  health.textContent = "not reached";
-  notice("The node can't be reached. What is shown may be old; the page tries again by itself.");
+  try {
+    await ask("node");
+    if (!state.stream || state.stream.readyState === EventSource.CLOSED) {
+      notice("The node tells nothing new: too many pages may be open on it. The page tries again by itself.");
+    }
+  } catch (error) {
+    health.dataset.state = "lost";
+    health.textContent = "not reached";
+    notice(error.status === 401 ? "The node wants a credential: load the page again to give one."
+      : "The node can't be reached. What is shown may be old; the page tries again by itself.");
+  }
 }
 
 function notice(text) {
@@ -137,6 +146,12 @@ addEventListener("hashchange", () => {
 });
 document.addEventListener("visibilitychange", restart);
 setInterval(() => document.visibilityState === "visible" && tick(), 250);
+addEventListener("keydown", (event) => {
+  const search = document.querySelector('input[type="search"]');
+  if (event.key !== "/" || !search || event.ctrlKey || event.metaKey || event.target instanceof HTMLInputElement) return;
+  event.preventDefault();
+  search.focus();
+});
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   at("main").focus();

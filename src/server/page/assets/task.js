@@ -131,7 +131,8 @@ export function taskView(id) {
   const element = h("div", { class: "view task" },
     h("a", { class: "back", href: "#/tasks" }, backIcon(), "All tasks"), head, numbers, reason,
     h("div", { class: "columns" },
-      h("div", { class: "main" }, section("timeline", "Timeline", lanes.element), logs.element),
+      h("div", { class: "main" }, h("section", { class: "panel", "aria-labelledby": "timeline-title" },
+          h("div", { class: "titled" }, h("h2", { id: "timeline-title" }, "Timeline"), lanes.tools), lanes.element), logs.element),
       h("div", { class: "side" }, section("provenance", "Provenance", source), section("request", "Request", asked), section("terminal", "In a terminal", lines))));
   fill(head, h("h1", { tabindex: "-1" }, "Task"), h("code", { class: "dim" }, id));
 

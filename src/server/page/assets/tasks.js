@@ -82,7 +82,7 @@ export function tasksView(parameters, restart) {
   const buttons = CHOICES.map(([key, name]) =>
     h("button", { type: "button", "data-choice": key, "aria-pressed": String(key === choice), onclick: () => choose(key) }, name));
   const search = h("input", {
-    type: "search", placeholder: "Reference, id, label=value, submitter", "aria-label": "Narrow the tasks shown", value: text,
+    type: "search", placeholder: "Reference, id, label=value, submitter", "aria-label": "Narrow the tasks shown", "aria-keyshortcuts": "/", title: "/ comes here", value: text,
     autocomplete: "off", spellcheck: "false", oninput: (event) => {
       text = event.target.value;
       remember();

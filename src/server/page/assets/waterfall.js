@@ -42,7 +42,16 @@ export function waterfall() {
   const element = h("div", { class: "waterfall" }, h("p", { class: "dim pad" }, "Loading…"));
   let trace = null;
   let timer = 0;
+  // The axis ends where the guest began: what came before is too short to be seen beside a long run.
+  let close = false;
   const open = new Set();
+  const choices = [[false, "All"], [true, "To the start"]].map(([value, text]) =>
+    h("button", { type: "button", "aria-pressed": String(value === close), onclick: () => {
+      close = value;
+      choices.forEach((button, at) => button.setAttribute("aria-pressed", String((at === 1) === close)));
+      draw();
+    } }, text));
+  const tools = h("div", { class: "choices", role: "group", "aria-label": "Scale", hidden: true }, choices);
 
   function draw() {
     const now = nodeTime() * 1000;
@@ -53,7 +62,10 @@ export function waterfall() {
     }
     const end = (one) => one.end_us ?? Math.max(now, one.start_us);
     const from = Math.min(...rows.map(({ one }) => one.start_us));
-    const length = Math.max(1, Math.max(...rows.map(({ one }) => end(one))) - from);
+    const whole = Math.max(1, Math.max(...rows.map(({ one }) => end(one))) - from);
+    const begun = (trace.spans.find((one) => one.name === "execute")?.start_us ?? from) - from;
+    tools.hidden = begun <= 0 || begun > whole * 0.4;
+    const length = close && !tools.hidden ? begun * 1.05 : whole;
     const percent = (us) => `${(us / length) * 100}%`;
     const grid = marks(length);
     const lines = () => grid.map((at) => h("i", { class: "line", style: { left: percent(at) } }));
@@ -100,6 +112,7 @@ export function waterfall() {
 
   return {
     element,
+    tools,
     show(found) {
       clearInterval(timer);
       trace = found;
