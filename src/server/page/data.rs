@@ -6,8 +6,9 @@ use serde::Serialize;
 use vyr_proto::v0::{LogStream, Task};
 
 use super::query::{Listing, Query};
+use super::trace::TraceView;
 use super::views::{ArtifactView, NodeView, TaskDetail, TaskRow};
-use super::{Page, Refusal, events, json, not_found, trace};
+use super::{Page, Refusal, events, json, not_found};
 use crate::error::Result;
 use crate::node::Node;
 use crate::oci::{ArtifactRef, parse_digest};
@@ -68,7 +69,7 @@ impl Page {
             }
             ["tasks", id] => json(&TaskDetail::from(&node.get(id.parse()?, None).await?)),
             ["tasks", id, "logs"] => json(&output(node, id.parse()?, query.number("offset")?.unwrap_or(0)).await?),
-            ["tasks", id, "trace"] => json(&trace::of(&node.get(id.parse()?, None).await?)),
+            ["tasks", id, "trace"] => json(&TraceView::from(node.trace(id.parse()?).await?)),
             ["artifacts"] => json(&artifacts(node, query.get("after"), query.listing()?.rows).await?),
             ["artifacts", digest] => {
                 let (artifact, _) = put::get(node.vyr(), &ArtifactRef::Stored(parse_digest(digest)?)).await?;

@@ -1,11 +1,12 @@
 //! Owns a task's trace as the page draws it.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::Serialize;
-use vyr_proto::v0::Task;
+use vyr_proto::v0::Trace;
 
-use crate::task::{StatusExt as _, TaskView, micros, time};
+use crate::task::{critical_path, micros, time};
 
 /// A trace.
 #[derive(Debug, Serialize)]
@@ -15,7 +16,7 @@ pub(super) struct TraceView {
 }
 
 /// A span of it; times are microseconds since the Unix epoch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 struct SpanView {
     name: String,
     span_id: String,
@@ -29,58 +30,59 @@ struct SpanView {
     critical: bool,
 }
 
-/// STUB until the node keeps spans (`Node::trace`): the few that a task's own times tell, of its last attempt.
-pub(super) fn of(task: &Task) -> TraceView {
-    let view = TaskView::from(task);
-    let at = |stamp| time(stamp).map(micros);
-    let submitted = at(task.submitted_at).unwrap_or_default();
-    let (started, ended) = (at(task.started_at), at(task.ended_at));
-    let failed = view.message.clone().filter(|_| task.status().is_end() && view.status != "succeeded");
-    let span =
-        |number: u32, name: &str, start_us: i64, end_us: Option<i64>, attributes: &[(&str, Option<String>)]| SpanView {
-            name: name.to_owned(),
-            span_id: format!("{number:016x}"),
-            parent_span_id: (number > 1).then(|| format!("{:016x}", 1)),
-            start_us: start_us.max(submitted),
-            end_us,
-            attributes: attributes.iter().filter_map(|(k, v)| Some(((*k).to_owned(), v.clone()?))).collect(),
-            error: None,
-            critical: true,
+impl From<Trace> for TraceView {
+    fn from(trace: Trace) -> Self {
+        let critical = critical_path(&trace.spans, SystemTime::now());
+        let at = |stamp| time(stamp).map(micros);
+        let said = |text: String| (!text.is_empty()).then_some(text);
+        let spans = trace.spans.into_iter().zip(critical).map(|(span, critical)| SpanView {
+            start_us: at(span.started_at).unwrap_or_default(),
+            end_us: at(span.ended_at),
+            name: span.name,
+            span_id: span.span_id,
+            parent_span_id: said(span.parent_span_id),
+            attributes: span.attributes.into_iter().collect(),
+            error: said(span.error),
+            critical,
+        });
+        Self { spans: spans.collect(), trace_id: trace.trace_id }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use vyr_proto::v0::Span;
+
+    use super::*;
+    use crate::task::timestamp;
+
+    #[test]
+    fn a_span_is_told_with_what_is_not_known_as_null() {
+        let span = |id: &str, parent: &str, end: Option<i64>| Span {
+            span_id: id.into(),
+            parent_span_id: parent.into(),
+            name: id.into(),
+            started_at: Some(timestamp(1_000_001)),
+            ended_at: end.map(timestamp),
+            attributes: [("a".to_owned(), "b".to_owned())].into(),
+            error: if end.is_some() { "it broke".into() } else { String::new() },
         };
-    let mut spans = vec![span(
-        1,
-        "task",
-        submitted,
-        ended,
-        &[("reference", Some(view.reference)), ("task", Some(view.id.clone()))],
-    )];
-    let took = |us: Option<u64>| us.and_then(|us| i64::try_from(us).ok()).unwrap_or_default();
-    match started {
-        Some(started) => {
-            let prepared = started - took(view.prepare_us);
-            let queued = prepared - took(view.queued_us);
-            let run = started + took(view.instantiate_us);
-            spans.push(span(2, "queued", queued, Some(prepared), &[]));
-            spans.push(span(3, "prepare", prepared, Some(started), &[("tier", view.tier), ("digest", view.digest)]));
-            if ended.is_none() || view.instantiate_us.is_some() {
-                spans.push(span(4, "instantiate", started, Some(run), &[("code", view.code), ("kind", view.kind)]));
-            }
-            let over = view.run_us.map(|us| run + took(Some(us))).or(ended);
-            spans.push(span(5, "execute", run, over, &[("path", view.path)]));
-        }
-        None => {
-            let name = if view.status == "preparing" { "prepare" } else { "queued" };
-            spans.push(span(2, name, submitted, ended, &[]));
-        }
+        let spans = vec![span("task", "", None), span("pull", "task", Some(2_000_000))];
+        let view = TraceView::from(Trace { trace_id: "t".into(), spans });
+        let told = serde_json::to_value(&view).unwrap();
+        assert_eq!(told["trace_id"], "t");
+        assert_eq!(
+            told["spans"][1],
+            json!({
+                "name": "pull", "span_id": "pull", "parent_span_id": "task", "start_us": 1_000_001,
+                "end_us": 2_000_000, "attributes": {"a": "b"}, "error": "it broke", "critical": true,
+            })
+        );
+        let task = &told["spans"][0];
+        assert!(
+            [&task["parent_span_id"], &task["end_us"], &task["error"]].iter().all(|v| **v == Value::Null),
+            "{task}"
+        );
     }
-    if let Some(why) = failed {
-        for span in spans.first_mut().into_iter() {
-            span.error = Some(why.clone());
-        }
-        if let Some(last) = spans.last_mut() {
-            last.error = Some(why);
-        }
-    }
-    let trace_id = view.trace_id.unwrap_or_else(|| view.id.replace('-', ""));
-    TraceView { trace_id, spans }
 }

@@ -106,7 +106,7 @@ function request(task) {
 
 /** What the page doesn't do, since it only reads. */
 function terminal(task) {
-  const verbs = task.ended_at ? ["status", "logs"] : ["logs -f", "cancel"];
+  const verbs = task.ended_at ? ["trace", "logs"] : ["logs -f", "cancel"];
   return h("ul", { class: "plain commands" }, verbs.map((verb) => {
     const line = `vyr ${verb} ${task.id}`;
     return h("li", {}, h("code", {}, line), copyButton(line, "command"));
