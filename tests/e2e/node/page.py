@@ -152,6 +152,23 @@ def hostile_text(page):
     assert page.locator("main img, main script, main iframe, td b:text-is('bold')").count() == 0
 
 
+def cut_text(page):
+    """Writes end anywhere: within a colour, within a character."""
+    def entry(stream, data, **more):
+        return {"stream": stream, "time": "2026-01-01T00:00:00Z", "attempt": 1, "data": data, **more}
+
+    writes = [
+        entry("stdout", "one \x1b[3"), entry("stderr", "else\n"), entry("stdout", "1mred\x1b[0m "),
+        entry("stdout", "f\ufffd", data_base64="ZsM="), entry("stdout", "\ufffdr", data_base64="vHI="),
+        entry("stdout", " you\n"), entry("stdout", "next\x1b"), entry("stdout", "[1mline\n"),
+    ]
+    answer = {"entries": writes, "next": 99, "last": True, "dropped_bytes": 0}
+    page.route("**/logs?offset=*", lambda route: route.fulfill(json=answer))
+    page.goto(f"{url}#/tasks/{ids['failed']}")
+    expect(page.locator(".lines .text")).to_have_text(["one red f\u00fcr you", "else", "nextline"])
+    page.unroute("**/logs?offset=*")
+
+
 def others(page):
     page.goto(f"{url}#/tasks/{ids['refused']}")
     expect(page.locator(".why")).to_contain_text("no signature")
@@ -207,7 +224,7 @@ with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=told["chromium"], args=QUIET)
     context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
     page = watched(context)
-    for part in [an_empty_node, the_list, a_trapped_task, a_task_in_full, a_running_task, hostile_text, others]:
+    for part in [an_empty_node, the_list, a_trapped_task, a_task_in_full, a_running_task, hostile_text, cut_text, others]:
         part(page)
         print("done", part.__name__, flush=True)
     phone_and_dark(browser)

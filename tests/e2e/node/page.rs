@@ -58,6 +58,10 @@ async fn a_browser_shows_what_the_node_does() {
     let mut client = node.connect().await;
 
     let refused = client.run(labelled(spec(&unsigned, &[]), &[("team", "red")])).await;
+    let mut full = spec(&report, &["one", "two words"]);
+    full.env.insert("REGION".into(), "north".into());
+    full.stdin = (1..=12).map(|n| format!("invoice {n:03} settled\n")).collect::<String>().into();
+    let succeeded = client.run(labelled(full, &[("team", "blue"), ("month", "11")])).await;
     let hostile = TaskSpec {
         stdin: "<img src=x onerror=\"window.stolen=1\">\n\u{1b}[31mred text\u{1b}[0m \u{202e}backwards\n".into(),
         ..spec(&report, &["<script>window.stolen=1</script>"])
@@ -74,10 +78,6 @@ async fn a_browser_shows_what_the_node_does() {
     let stopped = client.submit(spec(&tick, &[])).await;
     client.until(&stopped.id, TaskStatus::Running).await;
     client.cancel(&stopped.id).await;
-    let mut full = spec(&report, &["one", "two words"]);
-    full.env.insert("REGION".into(), "north".into());
-    full.stdin = (1..=12).map(|n| format!("invoice {n:03} settled\n")).collect::<String>().into();
-    let succeeded = client.run(labelled(full, &[("team", "blue"), ("month", "11")])).await;
     let running = client.submit(labelled(spec(&tick, &[]), &[("team", "green")])).await;
     client.until(&running.id, TaskStatus::Running).await;
 

@@ -6,6 +6,10 @@ import { ask, clean, fill, h, size } from "./dom.js";
 const SHOWN = 1 << 20;
 // A longer line is cut into several.
 const LINE = 4000;
+// What steers a terminal, and goes on in the next write.
+const UNFINISHED = /\u001b(?:\[[0-?]*[ -/]*|\][^\u0007\u001b]*)?$/;
+// A longer one is none.
+const STEERING = 200;
 
 function timeOf(text) {
   const at = new Date(text);
@@ -55,11 +59,21 @@ export function logsPanel(id) {
   let reading = false;
   let following = true;
   let closed = false;
-  // A line whose end has not come yet, by stream.
+  // By stream: a line whose end has not come yet, a character and a steering sequence that a write cut in two.
   const open = {};
+  const halves = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  const held = { stdout: "", stderr: "" };
+
+  function textOf({ stream, data, data_base64: base64 }) {
+    const bytes = base64 && Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const text = held[stream] + (bytes ? halves[stream].decode(bytes, { stream: true }) : halves[stream].decode() + data);
+    const [unfinished = ""] = UNFINISHED.exec(text) ?? [];
+    held[stream] = unfinished.length < STEERING ? unfinished : "";
+    return clean(text.slice(0, text.length - held[stream].length));
+  }
 
   function add(entry, into) {
-    const lines = clean(entry.data).split("\n");
+    const lines = textOf(entry).split("\n");
     lines.forEach((text, at) => {
       const ended = at < lines.length - 1;
       const begun = open[entry.stream];
