@@ -93,7 +93,8 @@ export function waterfall() {
         words.length > 0 && h("span", { class: "unseen" }, `, ${words.join(", ")}`)),
       h("span", { class: "track" }, lines(), h("span", {
         class: kinds.filter(Boolean).join(" "),
-        style: { left: percent(one.start_us - from), width: percent(end(one) - one.start_us) },
+        // One at the very end is seen, too.
+        style: { left: `min(${percent(one.start_us - from)}, 100% - 3px)`, width: percent(end(one) - one.start_us) },
       })),
       h("span", { class: "length" }, duration));
       return h("li", {}, button, details);
