@@ -97,6 +97,10 @@ pub(super) async fn answer(
                     .hint("give a token that `vyr token add` made without --read and --write");
                 return Ok(super::status::status(&error).into_http());
             }
+            // A browser would show it again and again; so it asks for another.
+            if page::owns(request.uri().path()) {
+                return Ok(page::unauthorized(&why));
+            }
             return Ok((StatusCode::FORBIDDEN, format!("{why}\n")).into_response());
         }
         Err(why) if grpc => {

@@ -91,7 +91,7 @@ impl Page {
 
 /// The answer to who isn't let in. Browsers ask for a password then, which is the token; the user's name is free.
 pub(super) fn unauthorized(why: &str) -> Response<Body> {
-    let text = format!("{why}: give it as the password, with any user name\n");
+    let text = format!("{why}; give a token of the node as the password, with any user name\n");
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"vyr\", charset=\"UTF-8\"")], text)
         .into_response()
 }

@@ -189,6 +189,7 @@ async fn the_page_is_whole_guarded_and_only_reads() {
 async fn a_token_is_the_browser_s_password() {
     let home = Home::new();
     let token = home.vyr(["token", "add", "ana"]).expect(0).stdout.trim().to_owned();
+    let limited = home.vyr(["token", "add", "ci", "--read", "*"]).expect(0).stdout.trim().to_owned();
     let tokens = home.vyr_home().join("tokens");
     let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap()]);
     for path in ["/", "/page/app.js", "/page/v0/tasks", "/page/v0/events"] {
@@ -205,7 +206,11 @@ async fn a_token_is_the_browser_s_password() {
     assert_eq!(answer.status(), 200);
     let told: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     assert_eq!(told["caller"], "ana");
-    assert_eq!(ask("vyr_other".into()).await.unwrap().status(), 401);
+    for other in ["vyr_other".to_owned(), limited] {
+        let shut = ask(other).await.unwrap();
+        assert_eq!(shut.status(), 401, "and the browser asks for another");
+        assert!(header(&shut, "www-authenticate").starts_with("Basic realm="));
+    }
 }
 
 #[tokio::test]
