@@ -308,6 +308,9 @@ async fn changes_are_told_as_they_happen_and_to_few_at_a_time() {
     let mut one = get(&node, &format!("/page/v0/events?task={task}"), &[]).await;
     let mut of_one = String::new();
     event(&mut one, &mut of_one, "task", |task| task["status"] == "running").await;
+    // What runs is known while it does.
+    let execution = client.get(&task).await.execution.unwrap();
+    assert!(sleep.ends_with(&execution.digest) && execution.acceptance.contains("machine's key"), "{execution:?}");
     client.cancel(&task).await;
     event(&mut stream, &mut kept, "tasks", is("cancelled")).await;
     event(&mut one, &mut of_one, "task", |task| task["status"] == "cancelled" && task["ended_at"].is_string()).await;
