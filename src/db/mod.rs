@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -150,6 +151,7 @@ pub struct Db {
     path: PathBuf,
     readers: SqlitePool,
     writes: mpsc::UnboundedSender<Write>,
+    written: Arc<AtomicU64>,
 }
 
 impl Db {
@@ -194,8 +196,16 @@ impl Db {
             .await
             .map_err(failed)?;
         let (writes, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(write::Writer::new(path.to_owned(), connection, next_seq).run(waiting));
-        Ok(Self { path: path.to_owned(), readers, writes })
+        let written = Arc::new(AtomicU64::new(0));
+        let writer = write::Writer::new(path.to_owned(), connection, next_seq, Arc::clone(&written));
+        tokio::spawn(writer.run(waiting));
+        Ok(Self { path: path.to_owned(), readers, writes, written })
+    }
+
+    /// A number that has grown when anything was written: who shows tasks need not read them to learn that none changed.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// Adds a task; `done` is called when it is on disk, by the writer itself, so that what follows happens even if the

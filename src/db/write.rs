@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
@@ -20,6 +21,8 @@ pub(super) struct Writer {
     path: PathBuf,
     connection: SqliteConnection,
     next_seq: i64,
+    /// Counts up after each write that was answered.
+    written: Arc<AtomicU64>,
     /// What a transaction of so many inserts and changes is in SQL. It goes to SQLite's thread in one piece, since each
     /// change of threads costs more than a row; so the numbers are powers of two, and there are few of them.
     texts: HashMap<(usize, usize), Arc<str>>,
@@ -66,8 +69,8 @@ fn portion(count: usize) -> usize {
 }
 
 impl Writer {
-    pub(super) fn new(path: PathBuf, connection: SqliteConnection, next_seq: i64) -> Self {
-        Self { path, connection, next_seq, texts: HashMap::new() }
+    pub(super) fn new(path: PathBuf, connection: SqliteConnection, next_seq: i64, written: Arc<AtomicU64>) -> Self {
+        Self { path, connection, next_seq, written, texts: HashMap::new() }
     }
 
     pub(super) async fn run(mut self, mut waiting: mpsc::UnboundedReceiver<Write>) {
@@ -99,6 +102,7 @@ impl Writer {
                     Write::Forget { ended_before_us, seq_below, most, reply } => {
                         self.write(&mut group).await;
                         reply(self.forget(ended_before_us, seq_below, most).await);
+                        self.written.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             }
@@ -158,6 +162,7 @@ impl Writer {
             for reply in changed {
                 reply(done.clone());
             }
+            self.written.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -82,6 +82,7 @@ impl Node {
     ) {
         let node = self.clone();
         let tag = live.tag;
+        live.set_running(&runnable, prepared.map_or(StartTier::S3, |(_, tier)| tier));
         live.tell(TaskStatus::Running, |record| record.started_at = Some(timestamp(micros(SystemTime::now()))));
         let guest = async move {
             let (mut execution, ended) = node.attempt(&live, &runnable).await;
@@ -97,17 +98,7 @@ impl Node {
 
     /// Runs the guest to its end.
     async fn attempt(&self, live: &Live, runnable: &Runnable) -> (Execution, (TaskStatus, TaskEnd)) {
-        let mut execution = Execution {
-            path: ExecutionPath::Wasm.into(),
-            digest: runnable.root.to_string(),
-            manifest: runnable.selected.to_string(),
-            code: runnable.code.to_string(),
-            form: runnable.form.as_str().to_owned(),
-            kind: if runnable.component { "component" } else { "module" }.to_owned(),
-            acceptance: runnable.acceptance().to_string(),
-            signed_digest: runnable.signed().to_string(),
-            ..Execution::default()
-        };
+        let mut execution = about(runnable);
         loop {
             let before = live.due().elapsed();
             let run = execute(runnable, self.guest(live), &live.cancel);
@@ -259,6 +250,7 @@ impl Node {
                 node.inner.metrics.ended(record.status());
                 node.send_trace(&live, &record);
                 live.told.send_replace(Arc::new(record));
+                live.clear_running();
                 live.log.close();
                 node.live().remove(&live.id);
                 node.inner.freed.notify_waiters();
@@ -294,6 +286,21 @@ impl Node {
                 }
             }
         }
+    }
+}
+
+/// What is known of an execution when it begins.
+pub(super) fn about(runnable: &Runnable) -> Execution {
+    Execution {
+        path: ExecutionPath::Wasm.into(),
+        digest: runnable.root.to_string(),
+        manifest: runnable.selected.to_string(),
+        code: runnable.code.to_string(),
+        form: runnable.form.as_str().to_owned(),
+        kind: if runnable.component { "component" } else { "module" }.to_owned(),
+        acceptance: runnable.acceptance().to_string(),
+        signed_digest: runnable.signed().to_string(),
+        ..Execution::default()
     }
 }
 

@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vyr_proto::v0::{EndReason, Task, TaskSpec, TaskStatus};
+use vyr_proto::v0::{EndReason, Execution, StartTier, Task, TaskSpec, TaskStatus};
 
+use super::attempt::about;
 use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
+use crate::ops::prepare::Runnable;
 use crate::task::{StatusExt as _, TaskId, timestamp};
 
 /// A task that has not ended.
@@ -36,6 +38,8 @@ pub(super) struct Live {
     /// Why it was cancelled, and when that was asked for. The first request counts.
     pub(super) cancelled: OnceLock<(EndReason, Instant)>,
     attempt: AtomicU32,
+    /// What runs, while it does: so that it can be told before its end, at no cost to its start.
+    running: Mutex<Option<(Arc<Runnable>, StartTier)>>,
 }
 
 impl Live {
@@ -67,6 +71,7 @@ impl Live {
             log: Arc::new(log),
             cancel: CancellationToken::new(),
             cancelled: OnceLock::new(),
+            running: Mutex::default(),
         }
     }
 
@@ -82,6 +87,8 @@ impl Live {
     pub(super) fn next_attempt(&self) -> u32 {
         let attempt = self.attempt.fetch_add(1, Ordering::Relaxed) + 1;
         self.log.attempt(attempt);
+        // It may be long until then: what ran is not held for it.
+        self.clear_running();
         attempt
     }
 
@@ -91,6 +98,15 @@ impl Live {
 
     pub(super) fn set_due(&self) {
         *self.due.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(super) fn set_running(&self, runnable: &Arc<Runnable>, tier: StartTier) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(runnable), tier));
+    }
+
+    /// Lets go of what ran: who reads on would hold it against collection.
+    pub(super) fn clear_running(&self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(super) fn status(&self) -> TaskStatus {
@@ -120,6 +136,11 @@ impl Live {
     pub(super) fn task(&self) -> Task {
         let mut record = Task::clone(&self.told.borrow());
         record.logs = Some(self.log.summary());
+        if record.status() == TaskStatus::Running
+            && let Some((runnable, tier)) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            record.execution = Some(Execution { tier: (*tier).into(), ..about(runnable) });
+        }
         whole(record, self.id, self.submitted_us, &self.submitter, &self.key, self.shown())
     }
 }

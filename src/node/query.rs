@@ -1,5 +1,6 @@
 //! Owns what is asked of tasks: those in memory that go on, those on disk that ended.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::live::{Live, shown, whole};
 use super::log::{Piece, read_ended};
 use crate::db::{Filter, Row};
 use crate::error::{Error, ErrorKind, Result};
+use crate::oci::Digest;
 use crate::ops::blocking;
 use crate::task::{StatusExt as _, TaskId};
 
@@ -130,6 +132,21 @@ fn from_row(row: Row) -> Result<Task> {
 }
 
 impl Node {
+    /// A number that has grown when a task was written to disk, for who shows tasks as they change. What is told may follow
+    /// a moment later, and [`TaskStatus::Preparing`] is not written at all.
+    ///
+    /// [`TaskStatus::Preparing`]: vyr_proto::v0::TaskStatus::Preparing
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.inner.db.written()
+    }
+
+    /// The digests of the artifacts whose compiled code is mapped: they start at once.
+    #[must_use]
+    pub fn mapped(&self) -> HashSet<Digest> {
+        self.inner.ready.digests()
+    }
+
     fn running(&self, id: TaskId) -> Option<Arc<Live>> {
         self.live().get(&id).cloned()
     }

@@ -1,6 +1,7 @@
 //! Owns the guests that are ready to be instantiated: verified under the trust policy in force, compiled, linked, mapped.
 //! The least recently used go when their code takes more than was set.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use quick_cache::sync::Cache;
 use vyr_proto::v0::{PullPolicy, StartTier, TaskSpec};
 
 use crate::error::{Error, Result};
-use crate::oci::{ArtifactRef, parse_reference};
+use crate::oci::{ArtifactRef, Digest, parse_reference};
 use crate::ops::Vyr;
 use crate::ops::prepare::{Runnable, Wanted, prepare};
 use crate::ops::pull::Purpose;
@@ -89,6 +90,11 @@ impl ReadyGuests {
     fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
         let guest = self.guests.get(reference)?;
         self.policy(vyr).is_some_and(|policy| *policy == *guest.policy).then_some(guest)
+    }
+
+    /// What is mapped: the digests that were asked for.
+    pub(super) fn digests(&self) -> HashSet<Digest> {
+        self.guests.iter().map(|(_, guest)| guest.root.clone()).collect()
     }
 
     /// Makes a task's guest ready, once for all that want it at a time.

@@ -7,10 +7,10 @@ use super::prepare::examine;
 use super::pull::{Purpose, blocking};
 use super::resolve::{PullMode, locate};
 use super::verify::{Policy, stored, verify};
-use crate::artifact::Manifest;
+use crate::artifact::{ArtifactForm, Code, Manifest};
 use crate::engine::inspect as inspect_wasm;
 use crate::error::{ErrorKind, Result};
-use crate::oci::{ArtifactRef, MAX_MANIFEST_BYTES};
+use crate::oci::{ArtifactRef, Digest, MAX_MANIFEST_BYTES};
 use crate::trust::{Acceptance, SignatureMaterial};
 
 /// What `vyr inspect` shows. The field names are stable.
@@ -57,6 +57,24 @@ pub struct Signatures {
     pub bundle: usize,
     /// Neither, though in the place of one.
     pub malformed: usize,
+}
+
+/// What can be told of an artifact in the store from its manifests alone: its form, and whether its compiled code is on
+/// disk. `None` where it can't be run, and where only its layers would tell.
+#[must_use]
+pub fn glance(vyr: &Vyr, root: &Digest) -> (Option<ArtifactForm>, Option<bool>) {
+    let found = match examine(vyr, root) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::CannotStart => return (Some(ArtifactForm::LinuxImage), None),
+        Err(_) => return (None, None),
+    };
+    let compiled = match &found.source {
+        Code::Layer(layer) => {
+            vyr.engine().and_then(|engine| Ok(vyr.code_cache()?.entry(engine, layer.digest()).is_some())).ok()
+        }
+        Code::Entrypoint { .. } => None,
+    };
+    (Some(found.form), compiled)
 }
 
 /// Looks at an artifact, pulling it if the store lacks it.

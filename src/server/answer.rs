@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use super::access::{Access, Caller, Peer};
 use super::control;
 use super::distribution::Distribution;
+use super::page::{self, Page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
@@ -43,8 +44,9 @@ pub(super) fn router(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare()
         .into_axum_router();
-    Ok(distribution
-        .routes(grpc)
+    let page = Page::new(&node);
+    Ok(page
+        .routes(distribution.routes(grpc))
         .route(
             "/healthz",
             get(move || async move {
@@ -77,6 +79,13 @@ pub(super) async fn answer(
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    // Browsers say so when a page makes a call; no gRPC client does. Where nobody has to say who they are, a page whose name
+    // was made to mean this machine could submit tasks otherwise.
+    if grpc && request.headers().contains_key(header::ORIGIN) {
+        let error = Error::new(ErrorKind::Forbidden, "web pages may not call this")
+            .hint("call it from a program; the status page shows what there is to see");
+        return Ok(super::status::status(&error).into_http());
+    }
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match access.caller(&peer, authorization) {
         Ok(caller) if caller.rights.whole() => drop(request.extensions_mut().insert::<Caller>(caller)),
@@ -88,6 +97,10 @@ pub(super) async fn answer(
                     .hint("give a token that `vyr token add` made without --read and --write");
                 return Ok(super::status::status(&error).into_http());
             }
+            // A browser would show it again and again; so it asks for another.
+            if page::owns(request.uri().path()) {
+                return Ok(page::unauthorized(&why));
+            }
             return Ok((StatusCode::FORBIDDEN, format!("{why}\n")).into_response());
         }
         Err(why) if grpc => {
@@ -95,6 +108,7 @@ pub(super) async fn answer(
                 .hint("give a token that `vyr token add` made on the node, or a certificate that it trusts");
             return Ok(super::status::status(&error).into_http());
         }
+        Err(why) if page::owns(request.uri().path()) => return Ok(page::unauthorized(why)),
         Err(why) => {
             return Ok(
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{why}\n")).into_response()

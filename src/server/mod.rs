@@ -1,5 +1,5 @@
-//! Owns the node's one port and its Unix socket: gRPC, the OCI registry, health, reflection and metrics, and who may call
-//! them. Calls are translated into what `node` and `store` do; nothing is decided here but access.
+//! Owns the node's one port and its Unix socket: gRPC, the OCI registry, the status page, health, reflection and metrics,
+//! and who may call them. Calls are translated into what `node` and `store` do; nothing is decided here but access.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ mod answer;
 mod control;
 mod distribution;
 mod opening;
+mod page;
 mod put;
 mod status;
 mod tls;

@@ -2,13 +2,11 @@
 
 use std::time::SystemTime;
 
-use base64::Engine as _;
 use clap::Args;
-use serde::Serialize;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use vyr_proto::v0::{LogEntry, LogStream, StreamLogsRequest};
 
-use super::view::{rfc3339, time};
+use super::view::{LogView, rfc3339, time};
 use crate::cli::Session;
 use crate::cli::args::Output;
 use crate::cli::client::{Node, NodeArgs};
@@ -34,31 +32,6 @@ pub(in crate::cli) struct Logs {
     stderr: bool,
     #[command(flatten)]
     node: NodeArgs,
-}
-
-/// One write, with the field names that programs may rely on.
-#[derive(Debug, Serialize)]
-struct LogView {
-    stream: &'static str,
-    time: Option<String>,
-    attempt: u32,
-    data: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_base64: Option<String>,
-}
-
-impl From<&LogEntry> for LogView {
-    fn from(entry: &LogEntry) -> Self {
-        Self {
-            stream: if is_stderr(entry) { "stderr" } else { "stdout" },
-            time: time(entry.time).map(rfc3339),
-            attempt: entry.attempt,
-            data: String::from_utf8_lossy(&entry.data).into_owned(),
-            data_base64: std::str::from_utf8(&entry.data)
-                .is_err()
-                .then(|| base64::engine::general_purpose::STANDARD.encode(&entry.data)),
-        }
-    }
 }
 
 fn is_stderr(entry: &LogEntry) -> bool {
@@ -230,13 +203,5 @@ mod tests {
         .concat();
         assert_eq!(bytes, wanted);
         assert!(!fresh);
-    }
-
-    #[test]
-    fn bytes_that_are_not_text_are_given_whole() {
-        let text = serde_json::to_value(LogView::from(&entry(b"plain", 1))).unwrap();
-        assert_eq!((text["data"].as_str(), text.get("data_base64")), (Some("plain"), None));
-        let binary = serde_json::to_value(LogView::from(&entry(b"\xff\x00", 1))).unwrap();
-        assert_eq!((binary["stream"].as_str(), binary["data_base64"].as_str()), (Some("stdout"), Some("/wA=")));
     }
 }

@@ -22,7 +22,7 @@ use super::args::{Output, duration};
 use super::client::NodeArgs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::{TaskId, exit_code};
-use view::TaskView;
+use view::{Shown as _, TaskView};
 
 /// The task for programs: on stdout, unless that is the guest's.
 fn finish(session: &Session, task: &Task, logs: bool) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use vyr_proto::v0::{ListTasksRequest, TaskStatus};
 
-use super::view::{TaskView, rfc3339, span};
+use super::view::{Shown as _, TaskView, rfc3339, span};
 use crate::cli::Session;
 use crate::cli::args::{Output, pair};
 use crate::cli::client::{Node, NodeArgs, empty, has_ended};

@@ -9,6 +9,7 @@ mod crash;
 mod cycle;
 mod logs;
 mod mirror;
+mod page;
 mod put;
 mod queue;
 mod reflection;
