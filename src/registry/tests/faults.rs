@@ -192,6 +192,23 @@ async fn an_upload_that_stands_still_is_given_up() {
 }
 
 #[tokio::test]
+async fn an_upload_counts_when_the_blob_is_there_though_no_address_came() {
+    for (there, name) in [(true, "a:v1"), (false, "b:v1")] {
+        let fake = Fake::start(move |n, request| match request.method.as_str() {
+            "HEAD" if n == 0 || !there => answer("404 Not Found", "", b""),
+            "HEAD" => answer("200 OK", "Content-Length: 1000\r\n", b""),
+            "POST" => answer("202 Accepted", "Location: /v2/a/blobs/uploads/1\r\n", b""),
+            _ => answer("201 Created", "", b""),
+        })
+        .await;
+        let bytes = bytes::Bytes::from(content(1000));
+        let digest = oci::sha256(&bytes);
+        let pushed = quick_client().push_blob_bytes(&fake.reference(name), &digest, bytes, None, &()).await;
+        assert_eq!(pushed.is_ok(), there, "{pushed:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_is_repeated_as_a_whole() {
     let fake = Fake::start(|n, request| match request.method.as_str() {
         "HEAD" => answer("404 Not Found", "", b""),
