@@ -91,7 +91,9 @@ impl Core {
         }
         let mut call = call.clone();
         if start > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={start}-"));
+            // With its end, though that is clear: registries are met that know no open range.
+            let range = if start < size { format!("bytes={start}-{}", size - 1) } else { format!("bytes={start}-") };
+            let range = HeaderValue::from_str(&range);
             call.headers.insert(RANGE, range.map_err(|e| lie(e.to_string()))?);
         }
         let response = match self.send_once(&call).await {

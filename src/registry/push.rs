@@ -308,14 +308,21 @@ impl Core {
         self.auth.lend(call.reference, uploads).await;
         let sent = Arc::new(AtomicU64::new(0));
         let stream = source.open(size, &call.target, Arc::clone(&sent)).await?;
-        let digest = digest.to_string();
-        let mut upload = std::pin::pin!(uploads.push_blob_stream(call.reference, stream, &digest, Some(size)));
+        let named = digest.to_string();
+        let mut upload = std::pin::pin!(uploads.push_blob_stream(call.reference, stream, &named, Some(size)));
         let mut tick = tokio::time::interval(TICK);
         let (mut last, mut since) = (0, Instant::now());
         loop {
             tokio::select! {
                 outcome = &mut upload => {
-                    outcome.map_err(|e| self.upload_failure(call, &e))?;
+                    match outcome {
+                        Ok(_) => {}
+                        // A registry may take the blob and leave out its address, which nobody needs: what counts is
+                        // that the blob is there.
+                        Err(OciDistributionError::RegistryNoLocationError)
+                            if self.has_blob(call.reference, digest, Operation::Push).await.unwrap_or(false) => {}
+                        Err(error) => return Err(self.upload_failure(call, &error)),
+                    }
                     progress.at(size);
                     return Ok(());
                 }

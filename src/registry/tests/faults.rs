@@ -79,7 +79,8 @@ async fn a_broken_download_is_resumed_where_it_broke() {
         let length = served.len();
         let start: usize = request
             .header("range")
-            .map_or(0, |r| r.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap());
+            .and_then(|r| r.strip_prefix("bytes=")?.strip_suffix(&format!("-{}", length - 1)))
+            .map_or(0, |start| start.parse().unwrap());
         let (status, range) = match start {
             0 => ("200 OK", String::new()),
             _ => ("206 Partial Content", format!("Content-Range: bytes {start}-{}/{length}\r\n", length - 1)),
@@ -188,6 +189,23 @@ async fn an_upload_that_stands_still_is_given_up() {
         .await
         .unwrap_err();
     expect(&error, Unavailable, &["stood still", "blob sha256:"]);
+}
+
+#[tokio::test]
+async fn an_upload_counts_when_the_blob_is_there_though_no_address_came() {
+    for (there, name) in [(true, "a:v1"), (false, "b:v1")] {
+        let fake = Fake::start(move |n, request| match request.method.as_str() {
+            "HEAD" if n == 0 || !there => answer("404 Not Found", "", b""),
+            "HEAD" => answer("200 OK", "Content-Length: 1000\r\n", b""),
+            "POST" => answer("202 Accepted", "Location: /v2/a/blobs/uploads/1\r\n", b""),
+            _ => answer("201 Created", "", b""),
+        })
+        .await;
+        let bytes = bytes::Bytes::from(content(1000));
+        let digest = oci::sha256(&bytes);
+        let pushed = quick_client().push_blob_bytes(&fake.reference(name), &digest, bytes, None, &()).await;
+        assert_eq!(pushed.is_ok(), there, "{pushed:?}");
+    }
 }
 
 #[tokio::test]
