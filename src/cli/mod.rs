@@ -191,6 +191,7 @@ fn telemetry_settings(printer: Printer, node: bool) -> telemetry::Settings {
         otlp: endpoint.is_some(),
         grpc: endpoint.is_some() && EnvVars::get(EnvVars::OTEL_EXPORTER_OTLP_PROTOCOL).as_deref() == Some("grpc"),
         queue: EnvVars::get(EnvVars::OTEL_BSP_MAX_QUEUE_SIZE).and_then(|size| size.parse().ok()),
+        rate: EnvVars::get(EnvVars::VYR_SPANS_PER_SECOND).and_then(|rate| rate.parse().ok()),
         sampler: (EnvVars::get(EnvVars::OTEL_TRACES_SAMPLER), EnvVars::get(EnvVars::OTEL_TRACES_SAMPLER_ARG)),
         node,
         log: EnvVars::get(EnvVars::VYR_LOG),

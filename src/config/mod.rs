@@ -55,6 +55,8 @@ impl EnvVars {
     pub const OTEL_EXPORTER_OTLP_PROTOCOL: &'static str = "OTEL_EXPORTER_OTLP_PROTOCOL";
     /// How many spans of a node wait for the collector at most. Default: 16384.
     pub const OTEL_BSP_MAX_QUEUE_SIZE: &'static str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    /// How many spans of tasks a node makes for the collector in a second at most. Default: 15000.
+    pub const VYR_SPANS_PER_SECOND: &'static str = "VYR_SPANS_PER_SECOND";
     /// Which traces are sent. Default: `parentbased_always_on`.
     pub const OTEL_TRACES_SAMPLER: &'static str = "OTEL_TRACES_SAMPLER";
     /// The ratio of the samplers that have one.

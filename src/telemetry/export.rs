@@ -2,8 +2,8 @@
 //! room for is dropped and counted.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::{Key, KeyValue};
@@ -18,10 +18,9 @@ use opentelemetry_sdk::trace::{
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Under overload an export is followed by a pause of so many times its own length…
-const PAUSE: u32 = 6;
-/// …at most this long.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How many spans of tasks a second are made for a collector at most, where `VYR_SPANS_PER_SECOND` doesn't say. To make and
+/// send a short task's spans costs a quarter of what it costs to run it, and full load is thousands of tasks a second.
+const RATE: u64 = 15_000;
 /// How many spans wait for a collector at most, where `OTEL_BSP_MAX_QUEUE_SIZE` doesn't say.
 const QUEUE: usize = 16_384;
 
@@ -29,6 +28,9 @@ const QUEUE: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Counts {
     most: usize,
+    rate: u64,
+    /// The second that is under way, and how many spans were made in it.
+    made: Mutex<Option<(Instant, u64)>>,
     waiting: AtomicUsize,
     exported: AtomicU64,
     failed: AtomicU64,
@@ -36,18 +38,33 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn new(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    fn new(most: usize, rate: u64) -> Self {
+        Self { most, rate, ..Self::default() }
     }
 
-    /// Whether some more spans would find room now. If not, they count as dropped: at full load it costs less not to make
-    /// them than to throw them away.
+    /// Whether some more spans may be made now. If not, they count as dropped: at full load it costs less not to make them
+    /// than to throw them away.
     pub(super) fn has_room(&self, spans: u64) -> bool {
-        let room = self.waiting.load(Ordering::Relaxed) < self.most;
+        let room = self.waiting.load(Ordering::Relaxed) < self.most && self.in_rate(spans);
         if !room {
             self.dropped.fetch_add(spans, Ordering::Relaxed);
         }
         room
+    }
+
+    fn in_rate(&self, spans: u64) -> bool {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *made {
+            Some((since, count)) if since.elapsed() < Duration::from_secs(1) => {
+                let fits = *count + spans <= self.rate;
+                *count += if fits { spans } else { 0 };
+                fits
+            }
+            over => {
+                *over = Some((Instant::now(), spans));
+                true
+            }
+        }
     }
 
     /// What the collector took, what it didn't take, and what found no room in the queue.
@@ -75,9 +92,9 @@ fn unusable(error: &impl std::fmt::Display) -> Error {
 }
 
 /// Spans by OTLP, behind a bounded queue.
-pub(super) fn spans(grpc: bool, queue: Option<usize>) -> Result<(Bounded, Arc<Counts>)> {
+pub(super) fn spans(grpc: bool, queue: Option<usize>, rate: Option<u64>) -> Result<(Bounded, Arc<Counts>)> {
     let most = queue.unwrap_or(QUEUE).max(1);
-    let counts = Arc::new(Counts::new(most));
+    let counts = Arc::new(Counts::new(most, rate.unwrap_or(RATE)));
     let builder = OtlpSpans::builder();
     let exporter = if grpc {
         builder.with_tonic().build()
@@ -191,15 +208,9 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         stay_behind();
         let count = batch.len();
         self.counts.waiting.fetch_sub(count, Ordering::Relaxed);
-        let began = Instant::now();
         let done = self.exporter.export(batch).await;
         let became = if done.is_ok() { &self.counts.exported } else { &self.counts.failed };
         became.fetch_add(count as u64, Ordering::Relaxed);
-        if self.counts.waiting.load(Ordering::Relaxed) > self.counts.most / 2 {
-            // More comes than can be sent. To trace a task costs half as much as to run it, so that many are given up is
-            // better than that each is a little slower.
-            std::thread::sleep((began.elapsed() * PAUSE).min(LONGEST_PAUSE));
-        }
         done
     }
 
@@ -236,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_collector_that_is_slow_costs_spans_and_they_are_counted() {
-        let counts = Arc::new(Counts::new(100));
+        let counts = Arc::new(Counts::new(100, RATE));
         let (go, wait) = std::sync::mpsc::channel();
         let exporter = Counted { exporter: Slow(std::sync::Mutex::new(wait)), counts: Arc::clone(&counts) };
         let config = BatchConfigBuilder::default().with_max_queue_size(100).with_max_export_batch_size(10).build();
@@ -253,6 +264,15 @@ mod tests {
         provider.shutdown().unwrap();
         let [(_, exported), (_, failed), (_, dropped)] = counts.read();
         assert_eq!((exported + dropped, failed), (1000, 0));
+    }
+
+    #[test]
+    fn no_more_than_so_many_are_made_in_a_second() {
+        let counts = Counts::new(100, 12);
+        let made = (0..5).filter(|_| counts.has_room(5)).count();
+        assert_eq!((made, counts.dropped.load(Ordering::Relaxed)), (2, 15));
+        std::thread::sleep(Duration::from_millis(1010));
+        assert!(counts.has_room(5));
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Settings {
     pub grpc: bool,
     /// Spans that wait for the collector at most.
     pub queue: Option<usize>,
+    /// Spans of tasks that are made for the collector in a second at most.
+    pub rate: Option<u64>,
     /// `OTEL_TRACES_SAMPLER` and its argument.
     pub sampler: (Option<String>, Option<String>),
     /// This process is a node: spans are kept here, whether there is a collector or not.
@@ -144,7 +146,8 @@ impl Guard {
 fn traces(settings: &Settings) -> Result<SdkTracerProvider> {
     let (name, argument) = &settings.sampler;
     let sampler = export::sampler(name.as_deref(), argument.as_deref());
-    let collector = if settings.otlp { Some(export::spans(settings.grpc, settings.queue)?) } else { None };
+    let collector =
+        if settings.otlp { Some(export::spans(settings.grpc, settings.queue, settings.rate)?) } else { None };
     let builder = || SdkTracerProvider::builder().with_resource(export::resource()).with_sampler(sampler.clone());
     let mut provider = builder();
     if settings.node {

@@ -174,6 +174,7 @@ async fn a_collector_that_dies_under_load_costs_spans_that_are_counted_and_nothi
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("VYR_SPANS_PER_SECOND", "1000000"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "200"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),
     ];
