@@ -1,4 +1,5 @@
-//! Owns the upload of a blob, by `oci-client`: existence first, then a mount, then one streamed `PUT`.
+//! Owns the upload of a blob, by `oci-client`: existence first, then a mount, then one streamed `PUT`, and pieces where that
+//! is too much.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,15 @@ pub enum Pushed {
     Mounted,
     /// It was sent.
     Uploaded,
+}
+
+/// How a blob is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// In one `PUT` (distribution spec 1.1, "Pushing a blob monolithically").
+    Whole,
+    /// By `PATCH` after `PATCH` ("Pushing a blob in chunks").
+    Pieces,
 }
 
 /// Where an upload's bytes come from; each try reads them anew.
@@ -141,20 +151,23 @@ impl Client {
 }
 
 impl Core {
-    fn uploads(&self, registry: &str) -> Result<&oci_client::Client, RegistryError> {
+    fn uploads(&self, registry: &str, way: Way) -> Result<&oci_client::Client, RegistryError> {
         let scheme = self.scheme(registry);
-        let cell = match scheme {
-            Scheme::Plain => &self.plain_uploads,
-            Scheme::Tls => &self.tls_uploads,
+        let [plain, plain_pieces, tls, tls_pieces] = &self.uploads;
+        let cell = match (scheme, way) {
+            (Scheme::Plain, Way::Whole) => plain,
+            (Scheme::Plain, Way::Pieces) => plain_pieces,
+            (Scheme::Tls, Way::Whole) => tls,
+            (Scheme::Tls, Way::Pieces) => tls_pieces,
         };
         if let Some(client) = cell.get() {
             return Ok(client);
         }
-        let client = self.make_uploads(scheme)?;
+        let client = self.make_uploads(scheme, way)?;
         Ok(cell.get_or_init(|| client))
     }
 
-    fn make_uploads(&self, scheme: Scheme) -> Result<oci_client::Client, RegistryError> {
+    fn make_uploads(&self, scheme: Scheme, way: Way) -> Result<oci_client::Client, RegistryError> {
         let options = &self.options;
         let mut certificates = Vec::new();
         for path in &options.ca_files {
@@ -182,7 +195,7 @@ impl Core {
                 Scheme::Tls => ClientProtocol::Https,
             },
             extra_root_certificates: certificates,
-            use_monolithic_push: true,
+            use_monolithic_push: way == Way::Whole,
             platform_resolver: None,
             connect_timeout: Some(options.connect_timeout),
             // It would count from the request's first byte to the answer, so a long upload would never end: `upload`
@@ -204,7 +217,7 @@ impl Core {
     async fn mount(&self, call: &Call<'_>, digest: &Digest, from: &str) -> bool {
         let attempt = async {
             self.widen(call, from).await?;
-            let uploads = self.uploads(call.reference.resolve_registry())?;
+            let uploads = self.uploads(call.reference.resolve_registry(), Way::Whole)?;
             self.auth.lend(call.reference, uploads).await;
             let source =
                 Reference::with_digest(call.reference.registry().to_owned(), from.to_owned(), digest.to_string());
@@ -232,9 +245,9 @@ impl Core {
         source: &Source,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
-        let mut renewed = false;
+        let (mut renewed, mut way) = (false, Way::Whole);
         loop {
-            let failure = match self.upload_once(call, digest, size, source, progress).await {
+            let failure = match self.upload_once(call, digest, size, source, way, progress).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
@@ -244,6 +257,11 @@ impl Core {
                 if self.renew(call).await? {
                     continue;
                 }
+            }
+            // One request is the fastest way, and more than some registries, or what stands before them, take.
+            if failure.status == Some(413) && way == Way::Whole {
+                way = Way::Pieces;
+                continue;
             }
             // So does it with how long it is to wait.
             if matches!(failure.status, Some(429 | 503)) {
@@ -302,9 +320,10 @@ impl Core {
         digest: &Digest,
         size: u64,
         source: &Source,
+        way: Way,
         progress: &dyn Progress,
     ) -> Result<(), Failure> {
-        let uploads = self.uploads(call.reference.resolve_registry())?;
+        let uploads = self.uploads(call.reference.resolve_registry(), way)?;
         self.auth.lend(call.reference, uploads).await;
         let sent = Arc::new(AtomicU64::new(0));
         let stream = source.open(size, &call.target, Arc::clone(&sent)).await?;

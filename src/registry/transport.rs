@@ -74,8 +74,8 @@ pub(super) struct Core {
     schemes: Mutex<HashMap<String, Scheme>>,
     plain: OnceLock<reqwest::Client>,
     tls: OnceLock<reqwest::Client>,
-    pub(super) plain_uploads: OnceLock<oci_client::Client>,
-    pub(super) tls_uploads: OnceLock<oci_client::Client>,
+    /// By plain HTTP and by TLS, in one request and in pieces.
+    pub(super) uploads: [OnceLock<oci_client::Client>; 4],
 }
 
 impl Core {
@@ -92,8 +92,7 @@ impl Core {
             schemes: Mutex::default(),
             plain: OnceLock::new(),
             tls: OnceLock::new(),
-            plain_uploads: OnceLock::new(),
-            tls_uploads: OnceLock::new(),
+            uploads: Default::default(),
         })
     }
 

@@ -227,6 +227,26 @@ async fn an_upload_is_repeated_as_a_whole() {
 }
 
 #[tokio::test]
+async fn what_is_too_much_for_one_request_goes_in_pieces() {
+    let fake = Fake::start(|_, request| match request.method.as_str() {
+        "HEAD" => answer("404 Not Found", "", b""),
+        "POST" => answer("202 Accepted", "Location: /v2/a/blobs/uploads/1\r\n", b""),
+        "PATCH" => {
+            let end = request.headers.get("content-range").and_then(|r| r.split_once('-')).map_or("0", |(_, end)| end);
+            answer("202 Accepted", &format!("Location: /v2/a/blobs/uploads/1\r\nRange: 0-{end}\r\n"), b"")
+        }
+        _ if request.body.is_empty() => answer("201 Created", "Location: /v2/a/blobs/x\r\n", b""),
+        _ => answer("413 Payload Too Large", "", b""),
+    })
+    .await;
+    let bytes = bytes::Bytes::from(content(9 << 20));
+    let digest = oci::sha256(&bytes);
+    quick_client().push_blob_bytes(&fake.reference("a:v1"), &digest, bytes.clone(), None, &()).await.unwrap();
+    let pieces: Vec<_> = fake.seen().into_iter().filter(|s| s.method == "PATCH").map(|s| s.body).collect();
+    assert!(pieces.len() > 1 && pieces.concat() == bytes, "{} pieces", pieces.len());
+}
+
+#[tokio::test]
 async fn manifests_are_verified_and_capped() {
     let body = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
     let fake = Fake::start(|_, _| answer("200 OK", "Content-Type: application/json\r\n", body)).await;
