@@ -108,7 +108,12 @@ impl Node {
         let (trace, completed) = (live.trace.clone(), SystemTime::now());
         let task = whole(record.clone(), live.id, live.submitted_us, &live.submitter, &live.key, live.shown());
         // Not on the thread of the one that calls, which is the database's writer.
-        tokio::spawn(async move { spans.send(&trace.within, spans_of(&task, &trace, Some(completed))) });
+        tokio::spawn(async move {
+            let mut own = spans_of(&task, &trace, Some(completed));
+            // Where there was something to make ready, `tracing` has sent that itself.
+            own.retain(|span| span.name != span::PREPARE);
+            spans.send(&trace.within, own);
+        });
     }
 }
 

@@ -66,7 +66,7 @@ impl Store {
     }
 
     /// As [`Store::write_index`], for a caller that holds index.lock.
-    #[tracing::instrument(skip_all)]
+    #[tracing::instrument(name = "index", skip_all)]
     pub(super) async fn write_index_locked(&self, generation: i64) -> Result<()> {
         let place = self.layout().index_path();
         if self.meta("written").await? >= generation && place.exists() {

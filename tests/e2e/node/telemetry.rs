@@ -73,6 +73,9 @@ fn a_submit_is_one_trace_in_the_collector_from_the_client_to_the_guest() {
         let ids: BTreeMap<&str, &str> =
             spans.iter().map(|s| (s["spanId"].as_str().unwrap(), s["name"].as_str().unwrap())).collect();
         assert_eq!(ids.len(), spans.len());
+        for once in ["task", "prepare", "execute"] {
+            assert_eq!(names(&spans).iter().filter(|n| **n == once).count(), 1, "{once}");
+        }
         for each in &spans {
             let parent = each["parentSpanId"].as_str().unwrap();
             assert!(parent == PARENT || ids.contains_key(parent), "{each:#?} hangs in the air");
