@@ -111,7 +111,9 @@ pub(crate) fn run(
 /// Words that are the same in every run: no ports, no temporary folders; the end of them, where the reason stands.
 fn plain(text: &str, c: &Ctx<'_>) -> String {
     let mut text = text.replace(&c.host, "REGISTRY").replace(&c.place.host, "REGISTRY");
-    text = text.replace(&c.kit.root.path().display().to_string(), "…");
+    for folder in [c.home.work(), c.kit.root.path().to_owned()] {
+        text = text.replace(&folder.display().to_string(), "…");
+    }
     if let Some((_, trace)) = text.split_once("Traceback ") {
         text = trace.lines().rfind(|line| line.starts_with(char::is_alphabetic)).unwrap_or(trace).to_owned();
     }
