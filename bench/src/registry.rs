@@ -58,8 +58,12 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     }
     samples.retain(|s: &Sample| s.round < usize::MAX / 2);
     samples.extend(at_once(stage, &peers, node.pid())?);
+    // What it prints begins with its own path.
     let docker = version(&Stage::tool("docker-registry")?, "--version")?;
-    let versions = vec![version(&stage.vyr, "--version")?, docker, version(&Stage::tool("oras")?, "version")?];
+    let docker = format!("docker-registry {}", docker.split_whitespace().last().unwrap_or_default());
+    let oras = version(&Stage::tool("oras")?, "version")?.replace("Version:", "oras");
+    let oras = oras.split_whitespace().collect::<Vec<_>>().join(" ");
+    let versions = vec![version(&stage.vyr, "--version")?, docker, oras];
     stage.keep("registry", versions, "oras against the node and against docker-registry on the same disk, whole process; the node syncs each push to disk before it says so, docker-registry doesn't", &samples)
 }
 
