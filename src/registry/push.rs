@@ -26,6 +26,8 @@ use crate::oci::{Digest, Reference, repository_of};
 
 /// How much of a file is read at once, in bytes.
 const READ: usize = 256 << 10;
+/// The same where each read is a request of its own: the most that `oci-client` sends in one.
+const PIECE: usize = 4 << 20;
 /// How often an upload's progress is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -59,7 +61,8 @@ enum Source {
 type Stream = BoxStream<'static, Result<Bytes, OciDistributionError>>;
 
 impl Source {
-    async fn open(&self, size: u64, target: &str, sent: Arc<AtomicU64>) -> Result<Stream, RegistryError> {
+    async fn open(&self, size: u64, way: Way, target: &str, sent: Arc<AtomicU64>) -> Result<Stream, RegistryError> {
+        let step = if way == Way::Pieces { PIECE } else { READ };
         let count = move |bytes: &Bytes| {
             sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         };
@@ -67,18 +70,19 @@ impl Source {
             Self::Bytes(bytes) => {
                 let bytes = bytes.clone();
                 let parts =
-                    (0..bytes.len()).step_by(READ).map(move |at| Ok(bytes.slice(at..bytes.len().min(at + READ))));
+                    (0..bytes.len()).step_by(step).map(move |at| Ok(bytes.slice(at..bytes.len().min(at + step))));
                 Ok(stream::iter(parts).inspect(move |part| part.iter().for_each(&count)).boxed())
             }
             Self::File(path) => {
                 let bad = |why: String| RegistryError::Source { target: target.to_owned(), path: path.clone(), why };
-                let file = tokio::fs::File::open(path).await.map_err(|e| bad(e.to_string()))?;
+                let mut file = tokio::fs::File::open(path).await.map_err(|e| bad(e.to_string()))?;
+                file.set_max_buf_size(step);
                 let found = file.metadata().await.map_err(|e| bad(e.to_string()))?.len();
                 if found != size {
                     return Err(bad(format!("it has {found} bytes, not {size}")));
                 }
                 let parts =
-                    ReaderStream::with_capacity(file, READ).map(|part| part.map_err(OciDistributionError::from));
+                    ReaderStream::with_capacity(file, step).map(|part| part.map_err(OciDistributionError::from));
                 Ok(parts.inspect(move |part| part.iter().for_each(&count)).boxed())
             }
         }
@@ -326,7 +330,7 @@ impl Core {
         let uploads = self.uploads(call.reference.resolve_registry(), way)?;
         self.auth.lend(call.reference, uploads).await;
         let sent = Arc::new(AtomicU64::new(0));
-        let stream = source.open(size, &call.target, Arc::clone(&sent)).await?;
+        let stream = source.open(size, way, &call.target, Arc::clone(&sent)).await?;
         let named = digest.to_string();
         let mut upload = std::pin::pin!(uploads.push_blob_stream(call.reference, stream, &named, Some(size)));
         let mut tick = tokio::time::interval(TICK);
