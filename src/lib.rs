@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
-//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db` ← `engine` ← `ops` ← `node` ←
+//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `ops` ← `node` ←
 //! `server` ← `cli`.
 
 pub mod artifact;
@@ -24,6 +24,7 @@ pub mod oci;
 pub mod ops;
 pub mod registry;
 pub mod server;
+pub mod state;
 pub mod store;
 pub mod task;
 pub mod telemetry;

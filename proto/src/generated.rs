@@ -223,6 +223,32 @@ pub struct State {
     /// Artifacts that it is bound to by name.
     #[prost(message, repeated, tag = "11")]
     pub bindings: ::prost::alloc::vec::Vec<ArtifactBinding>,
+    /// What it holds.
+    #[prost(enumeration = "StateKind", tag = "12")]
+    pub kind: i32,
+    /// For SYNCED: sealed segments, those that were pushed included.
+    #[prost(uint64, tag = "13")]
+    pub segments_sealed: u64,
+    /// For SYNCED: what the pending segments take, in bytes. They count as used.
+    #[prost(uint64, tag = "14")]
+    pub pending_bytes: u64,
+    /// For SYNCED: why the last push failed; empty after one that succeeded.
+    #[prost(string, tag = "15")]
+    pub sync_error: ::prost::alloc::string::String,
+    /// For SYNCED: other writers whose segments follow the same one as this node's do, as far as the repository showed at
+    /// the last push.
+    #[prost(message, repeated, tag = "16")]
+    pub forks: ::prost::alloc::vec::Vec<Fork>,
+}
+/// Another writer that went on from the same place without knowing of this one. Both chains are kept.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fork {
+    /// Who: the first 16 hexadecimal digits of the SHA-256 of its public key.
+    #[prost(string, tag = "1")]
+    pub writer: ::prost::alloc::string::String,
+    /// The last sequence number that both have.
+    #[prost(uint64, tag = "2")]
+    pub after: u64,
 }
 /// A binding that every task of an artifact gets.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -255,6 +281,9 @@ pub struct CreateStateRequest {
     /// For SYNCED: `host\[:port\]/repository`.
     #[prost(string, tag = "5")]
     pub sync_target: ::prost::alloc::string::String,
+    /// What it holds.
+    #[prost(enumeration = "StateKind", tag = "6")]
+    pub kind: i32,
 }
 /// The new state.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -375,6 +404,39 @@ impl StateClass {
         }
     }
 }
+/// What a state holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum StateKind {
+    /// In a request: FILES. Never sent.
+    Unspecified = 0,
+    /// Files and folders.
+    Files = 1,
+    /// Keys and values: each a file of the folder too, and to be had by `wasi:keyvalue`.
+    Kv = 2,
+}
+impl StateKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "STATE_KIND_UNSPECIFIED",
+            Self::Files => "STATE_KIND_FILES",
+            Self::Kv => "STATE_KIND_KV",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "STATE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "STATE_KIND_FILES" => Some(Self::Files),
+            "STATE_KIND_KV" => Some(Self::Kv),
+            _ => None,
+        }
+    }
+}
 /// What a task may use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {
@@ -420,6 +482,9 @@ pub struct StateBinding {
     /// The guest may only read it.
     #[prost(bool, tag = "3")]
     pub read_only: bool,
+    /// For one that writes: what becomes of it if there is another.
+    #[prost(enumeration = "OnBusy", tag = "4")]
+    pub on_busy: i32,
 }
 /// What is to be executed, and how.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1163,6 +1228,39 @@ impl LogStream {
             "LOG_STREAM_UNSPECIFIED" => Some(Self::Unspecified),
             "LOG_STREAM_STDOUT" => Some(Self::Stdout),
             "LOG_STREAM_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+/// What becomes of a task whose state has a writer already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OnBusy {
+    /// In a request: WAIT. Never sent.
+    Unspecified = 0,
+    /// It waits, being prepared, for the other's end.
+    Wait = 1,
+    /// It ends as FAILED, with COULD_NOT_START and `conflict`.
+    Refuse = 2,
+}
+impl OnBusy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ON_BUSY_UNSPECIFIED",
+            Self::Wait => "ON_BUSY_WAIT",
+            Self::Refuse => "ON_BUSY_REFUSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ON_BUSY_UNSPECIFIED" => Some(Self::Unspecified),
+            "ON_BUSY_WAIT" => Some(Self::Wait),
+            "ON_BUSY_REFUSE" => Some(Self::Refuse),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ mod ready;
 pub mod resolve;
 pub mod run;
 pub mod sign;
+pub mod state;
 pub mod transfer;
 pub mod trust;
 pub mod verify;
@@ -29,6 +30,7 @@ use crate::engine::{CodeCache, Engine, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::Reference;
 use crate::registry::{Client, ClientOptions, DockerConfig, HeaderSource, Progress, ProxySettings};
+use crate::state::States;
 use crate::store::{Layout, Store};
 use crate::telemetry;
 
@@ -61,6 +63,7 @@ pub struct Vyr {
     reporter: Arc<dyn Reporter>,
     layout: Layout,
     store: OnceCell<Store>,
+    states: OnceCell<States>,
     client: OnceLock<Client>,
     secret: OnceLock<Secret>,
     flights: mirror::Flights,
@@ -78,6 +81,7 @@ impl Vyr {
             reporter,
             layout,
             store: OnceCell::new(),
+            states: OnceCell::new(),
             client: OnceLock::new(),
             secret: OnceLock::new(),
             flights: mirror::Flights::default(),
@@ -134,6 +138,14 @@ impl Vyr {
     /// When it can't be opened or made.
     pub async fn store(&self) -> Result<&Store> {
         self.store.get_or_try_init(|| async { Store::open(self.config.home.root()).await.map_err(Error::from) }).await
+    }
+
+    /// The states.
+    ///
+    /// # Errors
+    /// When their database can't be opened or made.
+    pub async fn states(&self) -> Result<&States> {
+        self.states.get_or_try_init(|| async { States::open(self.config.home.root()).await.map_err(Error::from) }).await
     }
 
     /// The registry client.

@@ -1,0 +1,91 @@
+//! Owns what can go wrong with states.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind};
+
+/// A failure of a state.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// There is none of that name or id, or its time is over.
+    #[error("there is no state `{name}`")]
+    NotFound {
+        /// The name or id.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there is a state `{name}` already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// Somebody writes to it.
+    #[error("the state `{name}` has a writer already")]
+    Busy {
+        /// The name.
+        name: String,
+    },
+    /// Somebody has it bound.
+    #[error("the state `{name}` is in use")]
+    InUse {
+        /// The name.
+        name: String,
+    },
+    /// The file system refused.
+    #[error("could not {what} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The database refused.
+    #[error("the states' database failed: {0}")]
+    Db(#[from] sqlx::Error),
+    /// What is on disk isn't what was written.
+    #[error("the state `{name}` is damaged: {why}")]
+    Damaged {
+        /// The name.
+        name: String,
+        /// In what way.
+        why: String,
+    },
+}
+
+impl StateError {
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+impl From<StateError> for Error {
+    fn from(error: StateError) -> Self {
+        let why = error.to_string();
+        match error {
+            StateError::NotFound { .. } => Self::new(ErrorKind::NotFound, why)
+                .hint("`vyr state ls` lists the states there are, `vyr state create` makes one"),
+            StateError::Exists { .. } => {
+                Self::new(ErrorKind::Conflict, why).hint("choose another name, or remove that one with `vyr state rm`")
+            }
+            StateError::Busy { .. } => Self::new(ErrorKind::Conflict, why)
+                .hint("wait for it to end, bind the state read-only, or let the task wait for it"),
+            StateError::InUse { .. } => {
+                Self::new(ErrorKind::Conflict, why).hint("wait until the tasks that have it bound have ended")
+            }
+            StateError::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
+            }
+            StateError::Db(sqlx::Error::Database(ref e)) if e.code().is_some_and(|c| c == "13") => {
+                Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
+            }
+            StateError::Io { .. } | StateError::Db(_) | StateError::Damaged { .. } => {
+                Self::new(ErrorKind::Storage, why)
+            }
+        }
+    }
+}

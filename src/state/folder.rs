@@ -1,0 +1,188 @@
+//! Owns what stands in a state's folder, how much that is, and when it is on disk.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::StateError;
+
+/// The folder of one state, or of one task's share in a state of class `task`. Nothing is made by naming it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// What guests see.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// What was set by key and may not be in the files yet.
+    #[must_use]
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    /// What guests closed in their outbox, before it is sealed.
+    #[must_use]
+    pub fn sealing(&self) -> PathBuf {
+        self.0.join("sealing")
+    }
+
+    /// The folder of one task.
+    pub(super) fn of_task(&self, task: &str) -> Self {
+        Self(self.0.join("tasks").join(task))
+    }
+
+    pub(super) fn writer_lock(&self) -> PathBuf {
+        self.0.join("writer.lock")
+    }
+
+    pub(super) fn users_lock(&self) -> PathBuf {
+        self.0.join("users.lock")
+    }
+
+    fn clean(&self) -> PathBuf {
+        self.0.join("clean")
+    }
+
+    pub(super) fn make(&self) -> Result<(), StateError> {
+        let data = self.data();
+        fs::create_dir_all(&data).map_err(StateError::io("create the folder", &data))
+    }
+
+    pub(super) fn remove(&self) -> Result<(), StateError> {
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StateError::io("remove the folder", &self.0)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many bytes its files have and how many files and folders there are, and that it is about to change: what was
+    /// noted at the last end of writing counts only once, and only while the machine has not started again.
+    pub(super) fn begin_writing(&self) -> Result<(u64, u64), StateError> {
+        let path = self.clean();
+        let noted = fs::read_to_string(&path).ok().and_then(|text| {
+            let mut words = text.split_ascii_whitespace();
+            let boot = words.next()?;
+            let numbers = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            (boot == boot_id()?).then_some(numbers)
+        });
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StateError::io("remove", &path)(e)),
+            _ => {}
+        }
+        match noted {
+            Some(numbers) => Ok(numbers),
+            None => self.measure(),
+        }
+    }
+
+    /// Notes how much it holds, at the end of writing.
+    pub(super) fn end_writing(&self, bytes: u64, entries: u64) -> Result<(), StateError> {
+        let Some(boot) = boot_id() else { return Ok(()) };
+        let path = self.clean();
+        fs::write(&path, format!("{boot} {bytes} {entries}\n")).map_err(StateError::io("write", &path))
+    }
+
+    /// Counts what guests see and what waits to be sealed.
+    pub(super) fn measure(&self) -> Result<(u64, u64), StateError> {
+        let mut sum = (0, 0);
+        for folder in [self.data(), self.sealing()] {
+            if folder.exists() {
+                measure(&folder, &mut sum)?;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+fn measure(folder: &Path, sum: &mut (u64, u64)) -> Result<(), StateError> {
+    let failed = |e| StateError::io("list", folder)(e);
+    for item in fs::read_dir(folder).map_err(failed)? {
+        let item = item.map_err(failed)?;
+        let found = item.metadata().map_err(failed)?;
+        sum.1 += 1;
+        if found.is_dir() {
+            measure(&item.path(), sum)?;
+        } else if found.is_file() {
+            sum.0 += found.len();
+        }
+    }
+    Ok(())
+}
+
+/// Which start of the machine this is: what was not forced to disk before another may be gone.
+fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Forces what was written to the file system to disk. Who asks while that is under way shares the next time with all
+/// others that ask: many small writers pay for one.
+#[derive(Debug, Clone)]
+pub struct Flusher(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    turns: Mutex<Turns>,
+    turned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Turns {
+    running: bool,
+    begun: u64,
+    ended: u64,
+    /// Of the last one that ended.
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl Flusher {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self(Arc::new(Shared { folder: folder.to_owned(), turns: Mutex::default(), turned: Condvar::new() }))
+    }
+
+    /// Returns when everything that was written before the call is on disk. Blocks.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn flush(&self) -> io::Result<()> {
+        let shared = &*self.0;
+        let mut turns = shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // The one under way may have passed what was written last.
+        let mine = turns.begun + 1;
+        while turns.ended < mine {
+            if turns.running {
+                turns = shared.turned.wait(turns).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            turns.running = true;
+            turns.begun += 1;
+            let number = turns.begun;
+            drop(turns);
+            let done = fs::File::open(&shared.folder).and_then(|f| rustix::fs::syncfs(&f).map_err(io::Error::from));
+            turns = shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.running = false;
+            turns.ended = number;
+            turns.failed = done.err().map(|e| (e.kind(), e.to_string()));
+            shared.turned.notify_all();
+        }
+        match &turns.failed {
+            Some((kind, why)) => Err(io::Error::new(*kind, why.clone())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Owns how much a state holds, to the byte: every door asks here before it makes the state larger.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// There is no room for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the state's quota is reached")]
+pub struct Full;
+
+/// What a state holds and may hold: the lengths of its files together, in bytes, and how many files and folders there are.
+#[derive(Debug)]
+pub struct Usage {
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    quota: u64,
+    most_entries: u64,
+}
+
+/// Files and folders that any state may have; a larger quota allows one for each KiB of it.
+const MIN_ENTRIES: u64 = 65_536;
+
+impl Usage {
+    /// Of a state that may hold `quota` bytes.
+    #[must_use]
+    pub fn new(quota: u64, bytes: u64, entries: u64) -> Self {
+        let most_entries = (quota / 1024).max(MIN_ENTRIES);
+        Self { bytes: AtomicU64::new(bytes), entries: AtomicU64::new(entries), quota, most_entries }
+    }
+
+    /// What it holds, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many files and folders it has.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// What it may hold, in bytes.
+    #[must_use]
+    pub fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// Makes room for `more` bytes.
+    ///
+    /// # Errors
+    /// [`Full`]; then nothing changed.
+    pub fn grow(&self, more: u64) -> Result<(), Full> {
+        let grown = |held: u64| held.checked_add(more).filter(|sum| *sum <= self.quota);
+        match self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) {
+            Ok(_) => Ok(()),
+            // What is larger than its quota, since that was so when it came, may still be written in place.
+            Err(_) if more == 0 => Ok(()),
+            Err(_) => Err(Full),
+        }
+    }
+
+    /// Gives room back.
+    pub fn shrink(&self, less: u64) {
+        let shrunk = |held: u64| Some(held.saturating_sub(less));
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shrunk);
+    }
+
+    /// A length changes from `before` to `after`.
+    ///
+    /// # Errors
+    /// [`Full`]; then nothing changed.
+    pub fn change(&self, before: u64, after: u64) -> Result<(), Full> {
+        match after.checked_sub(before) {
+            Some(more) => self.grow(more),
+            None => {
+                self.shrink(before - after);
+                Ok(())
+            }
+        }
+    }
+
+    /// One more file or folder.
+    ///
+    /// # Errors
+    /// [`Full`]; then nothing changed.
+    pub fn add_entry(&self) -> Result<(), Full> {
+        let grown = |count: u64| count.checked_add(1).filter(|sum| *sum <= self.most_entries);
+        self.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map(drop).map_err(|_| Full)
+    }
+
+    /// One less.
+    pub fn remove_entry(&self) {
+        let shrunk = |count: u64| Some(count.saturating_sub(1));
+        let _ = self.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shrunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_it_may_and_not_a_byte_more() {
+        let usage = Usage::new(100, 0, 0);
+        usage.grow(100).unwrap();
+        assert_eq!(usage.grow(1), Err(Full));
+        assert_eq!(usage.grow(u64::MAX), Err(Full));
+        usage.grow(0).unwrap();
+        usage.change(60, 59).unwrap();
+        usage.change(10, 11).unwrap();
+        assert_eq!(usage.change(10, 11), Err(Full));
+        assert_eq!(usage.bytes(), 100);
+        usage.shrink(1000);
+        assert_eq!(usage.bytes(), 0);
+    }
+
+    #[test]
+    fn files_and_folders_are_bounded_too() {
+        let usage = Usage::new(100, 0, MIN_ENTRIES - 1);
+        usage.add_entry().unwrap();
+        assert_eq!(usage.add_entry(), Err(Full));
+        usage.remove_entry();
+        usage.add_entry().unwrap();
+    }
+}
