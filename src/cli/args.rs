@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::config::Flags;
+use crate::ops::state::Wish;
+use crate::state::{OnBusy, check_alias};
 
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Args)]
@@ -95,6 +97,30 @@ pub(crate) fn folder(text: &str) -> Result<Folder, String> {
     Ok(Folder { host: host.into(), guest: guest.to_owned(), read_only })
 }
 
+/// Parses `ALIAS=NAME[:ro][:refuse]`, or `NAME` alone for an alias of the same name.
+pub(crate) fn state(text: &str) -> Result<Wish, String> {
+    let (alias, rest) = text.split_once('=').unwrap_or(("", text));
+    let mut words = rest.split(':');
+    let state = words.next().unwrap_or_default();
+    let mut wish = Wish {
+        state: state.to_owned(),
+        alias: if alias.is_empty() { state } else { alias }.to_owned(),
+        read_only: false,
+        on_busy: OnBusy::Wait,
+    };
+    for word in words {
+        match word {
+            "ro" => wish.read_only = true,
+            "rw" => wish.read_only = false,
+            "wait" => wish.on_busy = OnBusy::Wait,
+            "refuse" => wish.on_busy = OnBusy::Refuse,
+            _ => return Err(format!("`{text}` is not ALIAS=NAME[:ro][:refuse]")),
+        }
+    }
+    check_alias(&wish.alias).map_err(|e| e.why().to_owned())?;
+    if state.is_empty() { Err(format!("`{text}` is not ALIAS=NAME[:ro][:refuse]")) } else { Ok(wish) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +137,15 @@ mod tests {
         assert_eq!(folder("/a::/b:ro"), Ok(Folder { host: "/a".into(), guest: "/b".into(), read_only: true }));
         assert_eq!(folder("data"), Ok(Folder { host: "data".into(), guest: "data".into(), read_only: false }));
         assert!(folder("::/b").is_err());
+        let wish = |state: &str, alias: &str, read_only, on_busy| {
+            Ok(Wish { state: state.into(), alias: alias.into(), read_only, on_busy })
+        };
+        assert_eq!(state("data=readings"), wish("readings", "data", false, OnBusy::Wait));
+        assert_eq!(state("readings"), wish("readings", "readings", false, OnBusy::Wait));
+        assert_eq!(state("d=r:ro"), wish("r", "d", true, OnBusy::Wait));
+        assert_eq!(state("d=r:refuse"), wish("r", "d", false, OnBusy::Refuse));
+        for bad in ["", "=", "d=", "d=r:x", "../d=r", "D=r"] {
+            assert!(state(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -16,8 +16,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::{
-    CancelTaskRequest, GetTaskRequest, GetTraceRequest, ListTasksRequest, ListTasksResponse, StreamLogsRequest,
-    StreamLogsResponse, SubmitTaskRequest, SubmitTaskResponse, Task, Trace, WatchTaskRequest, WatchTaskResponse,
+    BindStateRequest, CancelTaskRequest, CreateStateRequest, DeleteStateRequest, GetStateRequest, GetTaskRequest,
+    GetTraceRequest, ListStatesRequest, ListStatesResponse, ListTasksRequest, ListTasksResponse, State,
+    StreamLogsRequest, StreamLogsResponse, SubmitTaskRequest, SubmitTaskResponse, Task, Trace, WatchTaskRequest,
+    WatchTaskResponse,
 };
 
 use super::Session;
@@ -162,6 +164,11 @@ fn read(path: &PathBuf) -> Result<String> {
 }
 
 impl NodeArgs {
+    /// Whether somebody said which node: verbs that work without one ask it only then.
+    pub(super) fn is_named(&self) -> bool {
+        self.node.is_some() || EnvVars::get(EnvVars::VYR_NODE).is_some()
+    }
+
     fn address(&self, home: &Home) -> Result<Address> {
         if let Some(address) = &self.node {
             return Ok(address.clone());
@@ -342,6 +349,26 @@ impl Node {
         self.answer(None, self.client.clone().list_tasks(request)).await
     }
 
+    pub(super) async fn create_state(&self, request: CreateStateRequest) -> Result<State> {
+        self.answer(None, self.client.clone().create_state(request)).await?.state.ok_or_else(no_state)
+    }
+
+    pub(super) async fn bind_state(&self, request: BindStateRequest) -> Result<State> {
+        self.answer(None, self.client.clone().bind_state(request)).await?.state.ok_or_else(no_state)
+    }
+
+    pub(super) async fn get_state(&self, state: String) -> Result<State> {
+        self.answer(None, self.client.clone().get_state(GetStateRequest { state })).await?.state.ok_or_else(no_state)
+    }
+
+    pub(super) async fn list_states(&self, request: ListStatesRequest) -> Result<ListStatesResponse> {
+        self.answer(None, self.client.clone().list_states(request)).await
+    }
+
+    pub(super) async fn delete_state(&self, state: String) -> Result<()> {
+        self.answer(None, self.client.clone().delete_state(DeleteStateRequest { state })).await.map(drop)
+    }
+
     pub(super) async fn watch(&self, id: TaskId) -> Result<Streaming<WatchTaskResponse>> {
         self.answer(None, self.client.clone().watch_task(WatchTaskRequest { id: id.to_string() })).await
     }
@@ -359,6 +386,10 @@ pub(super) fn has_ended(task: &Task) -> bool {
 /// As the interface has it; `None` for what it can't express.
 pub(super) fn proto_duration(duration: Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
+}
+
+fn no_state() -> Error {
+    Error::new(ErrorKind::Internal, "the node's answer lacks the state")
 }
 
 pub(super) fn empty() -> Error {

@@ -8,6 +8,7 @@ mod progress;
 mod publish;
 mod run;
 mod serve;
+mod state;
 mod store;
 mod system;
 mod task;
@@ -120,6 +121,9 @@ enum Command {
     Trace(task::Trace),
     /// End tasks; may be repeated
     Cancel(task::Cancel),
+    /// Keep data for tasks: make, bind, show, remove states
+    #[command(subcommand)]
+    State(Box<state::State>),
     /// Check what works on this machine and what is missing
     Doctor(system::Doctor),
     /// Print the completion script of a shell
@@ -225,6 +229,7 @@ impl Session {
             Command::Logs(verb) => verb.execute(self).await,
             Command::Trace(verb) => verb.execute(self).await,
             Command::Cancel(verb) => verb.execute(self).await,
+            Command::State(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
             Command::Version(verb) => verb.execute(self),

@@ -6,13 +6,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Session;
-use super::args::{Folder, Output as Format, duration, folder, pair, size};
+use super::args::{Folder, Output as Format, duration, folder, pair, size, state};
 use crate::engine::{CancellationToken, DirSpec, Input, Limits, NetRule, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::ArtifactRef;
 use crate::ops::prepare::Wanted;
 use crate::ops::resolve::PullMode;
 use crate::ops::run::{RunReport, RunRequest, run};
+use crate::ops::state::Wish;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -27,6 +28,9 @@ pub(super) struct Run {
     /// Give the guest a folder (repeatable)
     #[arg(long = "dir", value_name = "HOST::GUEST[:ro]", value_parser = folder)]
     dirs: Vec<Folder>,
+    /// Give the guest a state as the folder /state/ALIAS (repeatable); with :refuse it doesn't wait for another writer
+    #[arg(long = "state", value_name = "ALIAS=NAME[:ro][:refuse]", value_parser = state)]
+    states: Vec<Wish>,
     /// Let the guest connect to an address (repeatable); without it there is no network
     #[arg(long, value_name = "HOST:PORT")]
     allow_net: Vec<NetRule>,
@@ -61,6 +65,7 @@ impl Run {
                 .into_iter()
                 .map(|d| DirSpec { host: d.host, guest: d.guest, read_only: d.read_only })
                 .collect(),
+            states: self.states,
             limits: Limits { memory_bytes: self.memory, wall: self.timeout, cpu: self.cpu, ..Limits::default() },
             allow_net: self.allow_net,
             stdin: Input::Inherit,

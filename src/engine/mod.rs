@@ -16,6 +16,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConf
 
 mod cache;
 mod code;
+mod doors;
 mod error;
 mod inspect;
 mod limiter;
@@ -38,7 +39,7 @@ pub use limiter::Budget;
 pub use net::NetRule;
 pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};
-pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec};
+pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec, StateDoor};
 pub use tokio_util::sync::CancellationToken;
 pub use wasmtime_wasi::async_trait;
 pub use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
@@ -219,6 +220,7 @@ impl Engine {
                     Err(wasmtime_wasi::I32Exit(code).into())
                 })
                 .map_err(|error| format!("{error:#}"))?;
+            doors::p1::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)
@@ -228,6 +230,8 @@ impl Engine {
         let linker = self.inner.p2.get_or_init(|| {
             let mut linker = wasmtime::component::Linker::new(&self.inner.engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| format!("{error:#}"))?;
+            linker.allow_shadowing(true);
+            doors::p2::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

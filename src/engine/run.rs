@@ -13,6 +13,7 @@ use wasmtime::{Store, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::doors::{self, Doors};
 use super::error::{StartError, shown};
 use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
@@ -100,6 +101,8 @@ pub struct Execution {
 pub(super) struct State {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limiter: Limiter,
+    /// The states that it may write to; `None` when there are none.
+    pub(super) doors: Option<Box<Doors>>,
     /// Whether the guest has called the host: until then it can't have had an effect.
     pub(super) called: bool,
 }
@@ -203,8 +206,10 @@ impl Engine {
             }
         };
         let budget = spec.budget.clone();
+        let doors = doors(&spec);
         let state = State {
             wasi: context(spec, allowed)?,
+            doors,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };
@@ -222,6 +227,9 @@ impl Engine {
             None => (began.elapsed(), Duration::ZERO),
         };
         drop(ticking);
+        if let (Some(doors), true) = (&mut store.data_mut().doors, ended_itself(&ended)) {
+            doors.finish();
+        }
         let outcome = match ended {
             Ended::Itself(Ok(code)) => Outcome::Exited(code),
             Ended::Itself(Err(error)) => {
@@ -264,6 +272,24 @@ async fn guest(prepared: &Prepared, store: &mut Store<State>, entered: &OnceLock
     }
 }
 
+/// The doors of a guest's states, by the numbers that a module knows their folders by.
+fn doors(spec: &RunSpec) -> Option<Box<Doors>> {
+    let mut doors = Doors::new(&spec.states)?;
+    for (number, state) in (doors::p1::FIRST_PREOPEN..).skip(spec.dirs.len()).zip(&spec.states) {
+        doors.preopened(number, &state.handle);
+    }
+    Some(doors)
+}
+
+/// Whether the guest came to its end by itself, which closes what it left open; what was cut short may be half written.
+fn ended_itself(ended: &Ended<wasmtime::Result<i32>>) -> bool {
+    match ended {
+        Ended::Itself(Ok(_)) => true,
+        Ended::Itself(Err(error)) => error.is::<I32Exit>(),
+        Ended::TimedOut(_) | Ended::Cancelled => false,
+    }
+}
+
 fn context(spec: RunSpec, allowed: net::Allowed) -> Result<WasiP1Ctx, StartError> {
     let mut builder = WasiCtxBuilder::new();
     builder.arg(&spec.argv0).args(&spec.args).envs(&spec.env);
@@ -288,6 +314,13 @@ fn context(spec: RunSpec, allowed: net::Allowed) -> Result<WasiP1Ctx, StartError
             let source =
                 error.downcast::<std::io::Error>().unwrap_or_else(|error| std::io::Error::other(shown(&error)));
             return Err(StartError::DirUnavailable { host: dir.host, guest: dir.guest, source });
+        }
+    }
+    for state in spec.states {
+        let perms = if state.handle.read_only() { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+        if let Err(error) = builder.preopened_dir(state.handle.data(), state.guest_path(), perms) {
+            let (host, guest) = (state.handle.data().to_owned(), state.guest_path());
+            return Err(StartError::DirUnavailable { host, guest, source: std::io::Error::other(shown(&error)) });
         }
     }
     allowed.apply(&mut builder);

@@ -11,6 +11,7 @@ use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
 use super::limiter::Budget;
 use super::net::NetRule;
+use crate::state::StateHandle;
 
 /// One run of a guest.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// The folders it sees; none by default.
     pub dirs: Vec<DirSpec>,
+    /// The states that are bound to it.
+    pub states: Vec<StateDoor>,
     /// Where it reads its standard input.
     pub stdin: Input,
     /// Where its standard output goes.
@@ -46,6 +49,23 @@ pub struct DirSpec {
     pub guest: String,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+/// A state that is bound to the guest, which sees it as the folder `/state/<alias>`.
+#[derive(Debug, Clone)]
+pub struct StateDoor {
+    /// The guest's name for it.
+    pub alias: String,
+    /// The state.
+    pub handle: Arc<StateHandle>,
+}
+
+impl StateDoor {
+    /// The folder as the guest sees it.
+    #[must_use]
+    pub fn guest_path(&self) -> String {
+        format!("/state/{}", self.alias)
+    }
 }
 
 /// What one guest may use.

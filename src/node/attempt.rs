@@ -19,6 +19,7 @@ use crate::engine::{self, Clock, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
 use crate::ops::prepare::Runnable;
 use crate::ops::run::{Guest, TRACEPARENT, execute};
+use crate::ops::state::Bindings;
 use crate::task::{micros, retry_after, timestamp, to_duration};
 
 /// How long a write that failed waits before it is tried again.
@@ -53,6 +54,20 @@ impl Node {
                     return node.end_before_start(&live, Some(&e), true);
                 }
             };
+            let binding = node.bind_states(&live, &runnable).instrument(span.clone());
+            let bound = tokio::select! {
+                biased;
+                () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
+                bound = binding => bound,
+            };
+            let bindings = match bound {
+                Ok(bindings) => bindings,
+                Err(e) => {
+                    failed(&span, &e);
+                    drop(span);
+                    return node.end_before_start(&live, Some(&e), true);
+                }
+            };
             drop(span);
             let prepare = began.elapsed();
             node.inner.starting.fetch_add(1, Ordering::SeqCst);
@@ -66,7 +81,7 @@ impl Node {
             record.status = TaskStatus::Running.into();
             record.attempt = live.attempt();
             node.write(&live, TaskStatus::Running, None, &record, None).await;
-            node.start(live, runnable, Some(queued), Some((prepare, tier)));
+            node.start(live, runnable, Some(queued), Some((prepare, tier)), bindings);
             node.inner.starting.fetch_sub(1, Ordering::SeqCst);
         });
     }
@@ -79,13 +94,16 @@ impl Node {
         runnable: Arc<Runnable>,
         queued: Option<Duration>,
         prepared: Option<(Duration, StartTier)>,
+        bindings: Bindings,
     ) {
         let node = self.clone();
         let tag = live.tag;
         live.set_running(&runnable, prepared.map_or(StartTier::S3, |(_, tier)| tier));
         live.tell(TaskStatus::Running, |record| record.started_at = Some(timestamp(micros(SystemTime::now()))));
         let guest = async move {
-            let (mut execution, ended) = node.attempt(&live, &runnable).await;
+            let (mut execution, ended) = node.attempt(&live, &runnable, &bindings).await;
+            // What it wrote is on disk before its end is told.
+            node.let_go_of_states(&live, bindings).await;
             let (prepare, tier) = prepared.unwrap_or((Duration::ZERO, StartTier::S3));
             execution.tier = tier.into();
             execution.queued = queued.map(duration);
@@ -97,11 +115,16 @@ impl Node {
     }
 
     /// Runs the guest to its end.
-    async fn attempt(&self, live: &Live, runnable: &Runnable) -> (Execution, (TaskStatus, TaskEnd)) {
+    async fn attempt(
+        &self,
+        live: &Live,
+        runnable: &Runnable,
+        bindings: &Bindings,
+    ) -> (Execution, (TaskStatus, TaskEnd)) {
         let mut execution = about(runnable);
         loop {
             let before = live.due().elapsed();
-            let run = execute(runnable, self.guest(live), &live.cancel);
+            let run = execute(runnable, self.guest(live, bindings), &live.cancel);
             let done = AssertUnwindSafe(run).catch_unwind().await;
             let done = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the runtime panicked")));
             match done {
@@ -131,7 +154,7 @@ impl Node {
         }
     }
 
-    fn guest(&self, live: &Live) -> Guest {
+    fn guest(&self, live: &Live, bindings: &Bindings) -> Guest {
         let mut env: Vec<_> = live.spec.env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         if !live.spec.env.contains_key(TRACEPARENT)
             && let Some(context) = live.trace.for_guest(live.attempt())
@@ -144,6 +167,7 @@ impl Node {
             args: live.spec.args.clone(),
             env,
             dirs: Vec::new(),
+            states: bindings.doors(),
             limits: Limits {
                 memory_bytes: if limits.memory_bytes == 0 { defaults.memory_bytes } else { limits.memory_bytes },
                 wall: limits.timeout.map(to_duration),
@@ -252,6 +276,7 @@ impl Node {
                 live.told.send_replace(Arc::new(record));
                 live.clear_running();
                 live.log.close();
+                node.end_own_states(&live);
                 node.live().remove(&live.id);
                 node.inner.freed.notify_waiters();
             }

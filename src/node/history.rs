@@ -11,6 +11,8 @@ use crate::task::micros;
 const FLUSH: Duration = Duration::from_millis(250);
 /// How often ended tasks are looked over.
 const FORGET: Duration = Duration::from_secs(30);
+/// How often states whose time is over are looked for.
+const EXPIRE: Duration = Duration::from_secs(5);
 /// How many are forgotten in one transaction.
 const AT_ONCE: u32 = 500;
 
@@ -28,6 +30,16 @@ impl Node {
                 }
                 let spill = move || running.iter().for_each(|live| live.log.spill_if_older(FLUSH));
                 let _ = tokio::task::spawn_blocking(spill).await;
+            }
+        });
+        let node = self.clone();
+        tokio::spawn(async move {
+            let mut due = tokio::time::interval(EXPIRE);
+            loop {
+                due.tick().await;
+                if let Err(e) = crate::ops::state::expire(node.vyr()).await {
+                    tracing::warn!(error = %e, "states whose time is over could not be removed");
+                }
             }
         });
         let node = self.clone();

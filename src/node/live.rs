@@ -13,6 +13,7 @@ use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
 use crate::ops::prepare::Runnable;
+use crate::state::StateId;
 use crate::task::{StatusExt as _, TaskId, timestamp};
 
 /// A task that has not ended.
@@ -37,6 +38,8 @@ pub(super) struct Live {
     pub(super) cancel: CancellationToken,
     /// Why it was cancelled, and when that was asked for. The first request counts.
     pub(super) cancelled: OnceLock<(EndReason, Instant)>,
+    /// The states that end with it.
+    pub(super) own_states: OnceLock<Vec<StateId>>,
     attempt: AtomicU32,
     /// What runs, while it does: so that it can be told before its end, at no cost to its start.
     running: Mutex<Option<(Arc<Runnable>, StartTier)>>,
@@ -71,6 +74,7 @@ impl Live {
             log: Arc::new(log),
             cancel: CancellationToken::new(),
             cancelled: OnceLock::new(),
+            own_states: OnceLock::new(),
             running: Mutex::default(),
         }
     }

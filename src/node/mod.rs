@@ -22,6 +22,7 @@ use crate::db::Db;
 use crate::engine::{Budget, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
+use crate::state::States;
 use crate::task::{TaskId, micros, timestamp};
 
 mod attempt;
@@ -35,6 +36,7 @@ mod query;
 mod ready;
 mod recover;
 mod sched;
+mod state;
 mod stop;
 mod submit;
 mod trace;
@@ -106,6 +108,7 @@ struct Inner {
     vyr: Vyr,
     options: Options,
     db: Db,
+    states: States,
     executor: Executor,
     sched: Mutex<Sched>,
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
@@ -137,6 +140,7 @@ impl Node {
         let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots });
         let engine = vyr.engine()?.clone();
         vyr.store().await?;
+        let states = vyr.states().await?.clone();
         let db = Db::open(&home.tasks_database()).await?;
         let executor = Executor::start(options.threads.max(1), engine)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no threads for guests: {e}")))?;
@@ -156,12 +160,14 @@ impl Node {
                 vyr,
                 options,
                 db,
+                states,
                 executor,
                 _lock: lock,
             }),
         };
         metrics::observe(&node);
         node.recover().await?;
+        node.sweep_states().await?;
         node.keep_house();
         Ok(node)
     }
@@ -195,7 +201,7 @@ impl Node {
             memory_bytes: self.inner.budget.used(),
             memory_budget_bytes: self.inner.budget.limit(),
             stopping: self.is_stopping(),
-            capabilities: vec!["wasi-preview1".into(), "wasi-0.2".into()],
+            capabilities: vec!["wasi-preview1".into(), "wasi-0.2".into(), "state".into()],
             allows_unsigned: self.inner.options.allow_unsigned,
         }
     }

@@ -12,11 +12,13 @@ use super::Node;
 use super::live::Live;
 use super::log::TaskLog;
 use super::sched::Place;
+use super::state::wishes;
 use crate::db::{DbError, Inserted, NewTask};
 use crate::engine::NetRule;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, sha256_bytes};
 use crate::ops::prepare::Runnable;
+use crate::ops::state::{Bindings, check_wishes};
 use crate::task::{DEFAULT_LOG_BYTES, StatusExt as _, TaskId, micros};
 
 /// One submit. Its spec must have passed [`check`].
@@ -66,6 +68,9 @@ pub fn check(spec: &TaskSpec, key: &str) -> Vec<(String, String)> {
         if let Err(e) = rule.parse::<NetRule>() {
             wrong.push(("spec.allow_net".to_owned(), e.to_string()));
         }
+    }
+    if let Err(e) = check_wishes(&wishes(spec)) {
+        wrong.push(("spec.states".to_owned(), e.why().to_owned()));
     }
     wrong
 }
@@ -117,7 +122,9 @@ impl Node {
         }
         let encoded = spec.encode_to_vec();
         let key_hash = (!key.is_empty()).then(|| (key.clone(), hash_of(&spec)));
-        let hot = self.inner.ready.hot(&self.inner.vyr, &spec);
+        // States have to be bound before a guest can start.
+        let stateless = spec.states.is_empty() && !self.inner.states.may_bind();
+        let hot = if stateless { self.inner.ready.hot(&self.inner.vyr, &spec) } else { None };
         let place = {
             if self.is_stopping() {
                 return Err(stopping());
@@ -186,7 +193,9 @@ impl Node {
                 self.sched().enqueue(Arc::clone(live));
                 self.run_next();
             }
-            (Place::Run, Some(runnable)) => self.start(Arc::clone(live), runnable, Some(Duration::ZERO), None),
+            (Place::Run, Some(runnable)) => {
+                self.start(Arc::clone(live), runnable, Some(Duration::ZERO), None, Bindings::default());
+            }
             (Place::Run, None) => self.begin(Arc::clone(live)),
         }
         done

@@ -7,9 +7,13 @@ use serde::Serialize;
 
 use super::Vyr;
 use super::prepare::{Runnable, Wanted, prepare};
+use super::state::{Bindings, Wish, artifact_names};
 use crate::artifact::ArtifactForm;
-use crate::engine::{Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec};
-use crate::error::Result;
+use crate::engine::{
+    Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec, StateDoor,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::States;
 use crate::telemetry;
 use crate::trust::Acceptance;
 
@@ -24,6 +28,8 @@ pub struct RunRequest {
     pub env: Vec<(String, String)>,
     /// The folders it sees.
     pub dirs: Vec<DirSpec>,
+    /// The states that it asks for.
+    pub states: Vec<Wish>,
     /// What it may use.
     pub limits: Limits,
     /// Whom it may reach.
@@ -55,6 +61,8 @@ pub struct Guest {
     pub stdout: Output,
     /// Its standard error.
     pub stderr: Output,
+    /// The states that are bound to it.
+    pub states: Vec<StateDoor>,
     /// What it shares with other guests.
     pub budget: Option<Arc<Budget>>,
 }
@@ -78,6 +86,7 @@ pub async fn execute(ready: &Runnable, guest: Guest, cancel: &CancellationToken)
         args,
         env,
         dirs: guest.dirs,
+        states: guest.states,
         stdin: guest.stdin,
         stdout: guest.stdout,
         stderr: guest.stderr,
@@ -144,6 +153,8 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
     let began = Instant::now();
     let reference = request.wanted.reference.to_string();
     let ready = prepare(vyr, &request.wanted).await.map_err(|e| e.attempted(format_args!("run {reference}")))?;
+    let run_it = |e: Error| e.attempted(format_args!("run {reference}"));
+    let bound = bind(vyr, &request, &ready, cancel).await.map_err(run_it)?;
     let prepared_in = began.elapsed();
     let span = tracing::Span::current();
     span.record("digest", tracing::field::display(&ready.root));
@@ -164,10 +175,39 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
         stdin: request.stdin,
         stdout: request.stdout,
         stderr: request.stderr,
+        states: bound.as_ref().map(|(bindings, _)| bindings.doors()).unwrap_or_default(),
         budget: None,
     };
-    let execution = execute(&ready, guest, cancel).await.map_err(|e| e.attempted(format_args!("run {reference}")))?;
+    let execution = execute(&ready, guest, cancel).await;
+    if let Some((bindings, run)) = bound {
+        let own: Vec<_> = bindings.of_the_task().map(|state| state.id).collect();
+        bindings.close(vyr).await.map_err(run_it)?;
+        for id in own {
+            vyr.states().await?.end_task(id, &run).await?;
+        }
+    }
+    let execution = execution.map_err(run_it)?;
     Ok(report(reference, &ready, prepared_in, &execution))
+}
+
+/// Binds the run's states, under a name for the run; `None` where there are none.
+async fn bind(
+    vyr: &Vyr,
+    request: &RunRequest,
+    ready: &Runnable,
+    cancel: &CancellationToken,
+) -> Result<Option<(Bindings, String)>> {
+    if request.states.is_empty() && !States::may_bind_in(vyr.config().home.root()) {
+        return Ok(None);
+    }
+    let run = format!("run-{}", uuid::Uuid::now_v7());
+    let names = artifact_names(&request.wanted.reference, &ready.root);
+    let bindings = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the guest started")),
+        bindings = Bindings::open(vyr, &names, &request.states, &run) => bindings?,
+    };
+    Ok(Some((bindings, run)))
 }
 
 fn report(reference: String, ready: &Runnable, prepared_in: Duration, execution: &Execution) -> RunReport {

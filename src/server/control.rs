@@ -10,11 +10,13 @@ use vyr_proto::v0::*;
 
 use super::access::Caller;
 use super::put;
+use super::states;
 use super::status::{invalid, status};
 use crate::db::Filter;
 use crate::error::Error;
 use crate::node::{Node, Submit, check};
 use crate::oci::parse_digest;
+use crate::ops::state;
 use crate::task::TaskId;
 
 /// The service's full name, as health checks use it.
@@ -62,11 +64,6 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
         .get::<Caller>()
         .cloned()
         .ok_or_else(|| Status::unauthenticated("nobody is known to be calling"))
-}
-
-/// State is a later version's: what is frozen is its interface.
-fn no_state<T>() -> Answer<T> {
-    Err(super::status::unimplemented("this version of the node has no state yet"))
 }
 
 #[tonic::async_trait]
@@ -188,28 +185,37 @@ impl Control for Api {
         Ok(Response::new(GetTraceResponse { trace: Some(trace) }))
     }
 
-    async fn create_state(&self, _request: Request<CreateStateRequest>) -> Answer<CreateStateResponse> {
-        no_state()
+    async fn create_state(&self, request: Request<CreateStateRequest>) -> Answer<CreateStateResponse> {
+        caller(&request)?;
+        let state = states::create(self.node.vyr(), request.into_inner()).await?;
+        Ok(Response::new(CreateStateResponse { state: Some(state) }))
     }
 
-    async fn bind_state(&self, _request: Request<BindStateRequest>) -> Answer<BindStateResponse> {
-        no_state()
+    async fn bind_state(&self, request: Request<BindStateRequest>) -> Answer<BindStateResponse> {
+        caller(&request)?;
+        let state = states::bind(self.node.vyr(), request.into_inner()).await?;
+        Ok(Response::new(BindStateResponse { state: Some(state) }))
     }
 
-    async fn get_state(&self, _request: Request<GetStateRequest>) -> Answer<GetStateResponse> {
-        no_state()
+    async fn get_state(&self, request: Request<GetStateRequest>) -> Answer<GetStateResponse> {
+        let state = state::show(self.node.vyr(), &request.into_inner().state).await.map_err(failed)?;
+        Ok(Response::new(GetStateResponse { state: Some(state) }))
     }
 
-    async fn list_states(&self, _request: Request<ListStatesRequest>) -> Answer<ListStatesResponse> {
-        no_state()
+    async fn list_states(&self, request: Request<ListStatesRequest>) -> Answer<ListStatesResponse> {
+        let ListStatesRequest { page_size: size, page_token } = request.into_inner();
+        let (states, next) = state::list(self.node.vyr(), &page_token, page_size(size)).await.map_err(failed)?;
+        Ok(Response::new(ListStatesResponse { states, next_page_token: next.unwrap_or_default() }))
     }
 
-    async fn delete_state(&self, _request: Request<DeleteStateRequest>) -> Answer<DeleteStateResponse> {
-        no_state()
+    async fn delete_state(&self, request: Request<DeleteStateRequest>) -> Answer<DeleteStateResponse> {
+        caller(&request)?;
+        state::remove(self.node.vyr(), &request.into_inner().state).await.map_err(failed)?;
+        Ok(Response::new(DeleteStateResponse {}))
     }
 
     async fn sync_state(&self, _request: Request<SyncStateRequest>) -> Answer<SyncStateResponse> {
-        no_state()
+        Err(super::status::unimplemented("this version of the node syncs no state yet"))
     }
 
     async fn get_node(&self, _request: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {

@@ -26,6 +26,7 @@ mod distribution;
 mod opening;
 mod page;
 mod put;
+mod states;
 mod status;
 mod tls;
 

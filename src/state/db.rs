@@ -17,6 +17,8 @@ use super::{Folder, State, StateClass, StateError, StateId, StateKind, StateName
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/states");
 
+/// The file that says that something was bound to an artifact.
+const BOUND: &str = "bound";
 const COLUMNS: &str = "id, name, class, kind, quota, created_us, expires_us, target, used";
 
 /// The states of one data folder. Cheap to clone; several processes may have them open.
@@ -88,6 +90,10 @@ fn state(row: &SqliteRow) -> Result<State, StateError> {
         used_bytes: row.try_get::<i64, _>("used")?.unsigned_abs(),
         name,
     })
+}
+
+fn bound(row: &SqliteRow) -> Result<Bound, StateError> {
+    Ok(Bound { artifact: row.try_get("artifact")?, alias: row.try_get("alias")?, read_only: row.try_get("read_only")? })
 }
 
 impl States {
@@ -291,6 +297,19 @@ impl States {
         Ok(())
     }
 
+    /// Whether anything was ever bound to an artifact here: a look at a file, so that who starts many tasks needn't ask the
+    /// database for each.
+    #[must_use]
+    pub fn may_bind(&self) -> bool {
+        self.0.root.join(BOUND).exists()
+    }
+
+    /// The same for the data folder `home`, with nothing opened.
+    #[must_use]
+    pub fn may_bind_in(home: &Path) -> bool {
+        home.join("state").join(BOUND).exists()
+    }
+
     /// Binds a state to an artifact. Another state that was bound there under that alias isn't any more.
     ///
     /// # Errors
@@ -306,7 +325,8 @@ impl States {
         .bind(bound.read_only)
         .execute(&self.0.pool)
         .await?;
-        Ok(())
+        let mark = self.0.root.join(BOUND);
+        std::fs::write(&mark, b"").map_err(StateError::io("write", &mark))
     }
 
     /// What a state is bound to.
@@ -319,13 +339,22 @@ impl States {
                 .bind(&id.as_bytes()[..])
                 .fetch_all(&self.0.pool)
                 .await?;
+        rows.iter().map(bound).collect()
+    }
+
+    /// What the states with names from `first` to `last` are bound to.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn bindings_between(&self, first: &str, last: &str) -> Result<Vec<(StateId, Bound)>, StateError> {
+        let sql = "SELECT b.state, b.artifact, b.alias, b.read_only FROM binding b JOIN state s ON s.id = b.state \
+                   WHERE s.name BETWEEN ? AND ? ORDER BY b.artifact, b.alias";
+        let rows = sqlx::query(sql).bind(first.to_owned()).bind(last.to_owned()).fetch_all(&self.0.pool).await?;
         rows.iter()
-            .map(|row| {
-                Ok(Bound {
-                    artifact: row.try_get("artifact")?,
-                    alias: row.try_get("alias")?,
-                    read_only: row.try_get("read_only")?,
-                })
+            .filter_map(|row| {
+                let id: Vec<u8> = row.try_get("state").ok()?;
+                let id = StateId::from_bytes(&id)?;
+                Some(bound(row).map(|bound| (id, bound)))
             })
             .collect()
     }

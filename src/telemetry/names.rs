@@ -10,6 +10,8 @@ pub mod span {
     pub const QUEUE: &str = "queue";
     /// A task's guest is made ready.
     pub const PREPARE: &str = "prepare";
+    /// States are bound, which may be a wait for their writers.
+    pub const BIND: &str = "bind";
     /// What a task is about to do is put on disk.
     pub const PERSIST: &str = "persist";
     /// A name becomes a digest.

@@ -7,19 +7,22 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing::Instrument as _;
 use vyr_proto::v0::{
-    Limits, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StreamLogsRequest, SubmitTaskRequest, TaskSpec,
+    Limits, OnBusy, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StateBinding, StreamLogsRequest, SubmitTaskRequest,
+    TaskSpec,
 };
 
 use super::view::TaskView;
 use super::{code_of, finish, logs, tell};
 use crate::cli::Session;
-use crate::cli::args::{Output, duration, pair, size};
+use crate::cli::args::{Output, duration, pair, size, state};
 use crate::cli::client::{Node, NodeArgs, empty, has_ended, proto_duration};
 use crate::cli::run::interrupted;
 use crate::engine::NetRule;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::ArtifactRef;
 use crate::ops::resolve::PullMode;
+use crate::ops::state::Wish;
+use crate::state;
 use crate::task::{MAX_ATTEMPTS, MAX_STDIN_BYTES, TaskId};
 
 /// How long an interrupted wait stays for the cancelled task's end.
@@ -53,6 +56,9 @@ pub(in crate::cli) struct Submit {
     /// Set a variable in the guest's environment (repeatable); nothing is inherited
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
+    /// Give the guest a state as the folder /state/ALIAS (repeatable); with :refuse it doesn't wait for another writer
+    #[arg(long = "state", value_name = "ALIAS=NAME[:ro][:refuse]", value_parser = state)]
+    states: Vec<Wish>,
     /// Let the guest connect to an address (repeatable); without it there is no network
     #[arg(long, value_name = "HOST:PORT")]
     allow_net: Vec<NetRule>,
@@ -203,12 +209,25 @@ impl Submit {
             .into(),
             allow_unsigned: self.allow_unsigned,
             allow_net: self.allow_net.iter().map(ToString::to_string).collect(),
-            states: Vec::new(),
+            states: self.states.iter().map(binding).collect(),
             labels: self.labels.iter().cloned().collect(),
             // The call's own context says it.
             traceparent: String::new(),
         };
         Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
+    }
+}
+
+fn binding(wish: &Wish) -> StateBinding {
+    StateBinding {
+        state: wish.state.clone(),
+        alias: wish.alias.clone(),
+        read_only: wish.read_only,
+        on_busy: match wish.on_busy {
+            state::OnBusy::Wait => OnBusy::Wait,
+            state::OnBusy::Refuse => OnBusy::Refuse,
+        }
+        .into(),
     }
 }
 

@@ -1,11 +1,19 @@
 //! Owns the operations on states: created, bound, listed, removed; given to a run and taken back; sealed, pushed, pulled.
 
+mod bound;
+mod read;
+mod view;
+
+pub use bound::{Bindings, Wish, artifact_names, check_wishes};
+pub use read::{Listed, export, files, open};
+pub use view::{class, kind, list, show};
+
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{parse_reference, repository_of};
 use crate::ops::Vyr;
-use crate::state::{Bound, DEFAULT_QUOTA_BYTES, NewState, State, StateClass, StateKind, check_alias};
+use crate::state::{Bound, DEFAULT_QUOTA_BYTES, NewState, State, StateClass, StateError, StateKind, check_alias};
 
 /// A state to be created, as it was asked for.
 #[derive(Debug, Clone)]
@@ -60,7 +68,36 @@ pub async fn create(vyr: &Vyr, request: CreateRequest) -> Result<State> {
         time_to_live: request.time_to_live,
         target: request.target,
     };
+    // One whose time is over doesn't stand in the way.
+    expire(vyr).await?;
     Ok(vyr.states().await?.create(new).await?)
+}
+
+/// Removes the states whose time is over. One that is bound goes when it isn't any more. Returns how many went.
+///
+/// # Errors
+/// The database's and the file system's.
+pub async fn expire(vyr: &Vyr) -> Result<usize> {
+    let states = vyr.states().await?;
+    let mut gone = 0;
+    for state in states.expired().await? {
+        match states.remove(&state).await {
+            Ok(()) => gone += 1,
+            Err(StateError::InUse { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(gone)
+}
+
+/// Removes a state with its data.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while something has it bound.
+pub async fn remove(vyr: &Vyr, state: &str) -> Result<()> {
+    let states = vyr.states().await?;
+    let state = states.get(state).await?;
+    Ok(states.remove(&state).await?)
 }
 
 /// Binds a state to an artifact, for all its runs.
@@ -69,9 +106,9 @@ pub async fn create(vyr: &Vyr, request: CreateRequest) -> Result<State> {
 /// [`ErrorKind::NotFound`] for a state that isn't there; [`ErrorKind::Usage`] for an artifact or alias that can't be.
 pub async fn bind(vyr: &Vyr, state: &str, bound: &Bound) -> Result<State> {
     check_alias(&bound.alias)?;
-    parse_reference(&bound.artifact)?;
+    let bound = Bound { artifact: bound::bound_name(&bound.artifact)?, ..bound.clone() };
     let states = vyr.states().await?;
     let state = states.get(state).await?;
-    states.bind(state.id, bound).await?;
+    states.bind(state.id, &bound).await?;
     Ok(state)
 }

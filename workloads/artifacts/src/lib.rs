@@ -59,6 +59,8 @@ const GUESTS: &[Guest] = &[
     module("memory-p1", "memory.rs"),
     component("files", "files.rs"),
     module("files-p1", "files.rs"),
+    component("state", "state.rs"),
+    module("state-p1", "state.rs"),
     component("net", "net.rs"),
     component("noisy", "noisy.rs"),
     module("noisy-p1", "noisy.rs"),

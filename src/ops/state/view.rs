@@ -1,0 +1,82 @@
+//! Owns a state as it is told to clients.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use vyr_proto::v0::{self, ArtifactBinding};
+
+use crate::error::Result;
+use crate::ops::Vyr;
+use crate::state::{Bound, State, StateClass, StateId, StateKind};
+use crate::task::{micros, timestamp};
+
+/// A state with all that is known of it.
+///
+/// # Errors
+/// [`crate::ErrorKind::NotFound`].
+pub async fn show(vyr: &Vyr, state: &str) -> Result<v0::State> {
+    let states = vyr.states().await?;
+    let state = states.get(state).await?;
+    let bindings = states.bindings(state.id).await?;
+    Ok(told(&state, bindings))
+}
+
+/// A page of states in the order of their names, after `after`, and where the next page begins.
+///
+/// # Errors
+/// The database's.
+pub async fn list(vyr: &Vyr, after: &str, most: u32) -> Result<(Vec<v0::State>, Option<String>)> {
+    let states = vyr.states().await?;
+    let mut page = states.list(after, most.saturating_add(1)).await?;
+    let full = usize::try_from(most).unwrap_or(usize::MAX);
+    let more = page.len() > full;
+    page.truncate(full);
+    let (Some(first), Some(last)) = (page.first(), page.last()) else { return Ok((Vec::new(), None)) };
+    let mut bindings: HashMap<StateId, Vec<Bound>> = HashMap::new();
+    if states.may_bind() {
+        for (id, bound) in states.bindings_between(&first.name, &last.name).await? {
+            bindings.entry(id).or_default().push(bound);
+        }
+    }
+    let next = more.then(|| last.name.clone());
+    Ok((page.iter().map(|state| told(state, bindings.remove(&state.id).unwrap_or_default())).collect(), next))
+}
+
+fn told(state: &State, bindings: Vec<Bound>) -> v0::State {
+    let time = |time: SystemTime| timestamp(micros(time));
+    v0::State {
+        id: state.id.to_string(),
+        name: state.name.clone(),
+        class: class(state.class).into(),
+        quota_bytes: state.quota_bytes,
+        used_bytes: state.used_bytes,
+        created_at: Some(time(state.created)),
+        expires_at: state.expires.map(time),
+        sync_target: state.target.clone().unwrap_or_default(),
+        kind: kind(state.kind).into(),
+        bindings: bindings
+            .into_iter()
+            .map(|bound| ArtifactBinding { artifact: bound.artifact, alias: bound.alias, read_only: bound.read_only })
+            .collect(),
+        ..v0::State::default()
+    }
+}
+
+/// The class as the interface has it.
+#[must_use]
+pub fn class(class: StateClass) -> v0::StateClass {
+    match class {
+        StateClass::Task => v0::StateClass::Task,
+        StateClass::Node => v0::StateClass::Node,
+        StateClass::Synced => v0::StateClass::Synced,
+    }
+}
+
+/// The kind as the interface has it.
+#[must_use]
+pub fn kind(kind: StateKind) -> v0::StateKind {
+    match kind {
+        StateKind::Files => v0::StateKind::Files,
+        StateKind::Kv => v0::StateKind::Kv,
+    }
+}
