@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Vyr;
 use super::prepare::{Runnable, Wanted, prepare};
-use super::state::{Bindings, Wish, artifact_names};
+use super::state::{Bindings, Wish, artifact_names, check_wishes};
 use crate::artifact::ArtifactForm;
 use crate::engine::{
     Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec, StateDoor,
@@ -152,6 +152,7 @@ pub const TRAPPED: u8 = 134;
 pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> Result<RunReport> {
     let began = Instant::now();
     let reference = request.wanted.reference.to_string();
+    check_wishes(&request.states).map_err(|e| e.attempted(format_args!("run {reference}")))?;
     let ready = prepare(vyr, &request.wanted).await.map_err(|e| e.attempted(format_args!("run {reference}")))?;
     let run_it = |e: Error| e.attempted(format_args!("run {reference}"));
     let bound = bind(vyr, &request, &ready, cancel).await.map_err(run_it)?;

@@ -47,6 +47,12 @@ impl Output {
         self
     }
 
+    /// Its standard output, which is one JSON document.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+
     /// Whether stdout has `line` as a whole line.
     pub(crate) fn has_line(&self, line: &str) -> bool {
         self.stdout.lines().any(|l| l == line)

@@ -1,0 +1,5 @@
+//! States: the folder door, classes and their guarantees, with and without a node.
+
+mod classes;
+mod folder;
+mod power;

@@ -1,0 +1,87 @@
+//! Power cuts: a file system of its own is shut down without its last writes, as ext4 offers it for tests of just that.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Home, Registry, pushed};
+
+/// A file system in a file, which forgets what was not forced to disk.
+pub(super) struct Disk {
+    folder: tempfile::TempDir,
+}
+
+fn sh(program: &str, arguments: &[&std::ffi::OsStr]) {
+    let done = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}; as root: apt-get install e2fsprogs mount python3-minimal"));
+    assert!(done.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+impl Disk {
+    pub(super) fn new() -> Self {
+        let disk = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::File::create(disk.image()).unwrap().set_len(256 << 20).unwrap();
+        std::fs::create_dir(disk.mounted()).unwrap();
+        sh("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), disk.image().as_ref()]);
+        disk.mount();
+        disk
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    pub(super) fn mounted(&self) -> PathBuf {
+        self.folder.path().join("mounted")
+    }
+
+    fn mount(&self) {
+        sh("mount", &["-o".as_ref(), "loop".as_ref(), self.image().as_ref(), self.mounted().as_ref()]);
+    }
+
+    /// Cuts the power, and puts it on again.
+    pub(super) fn cut(&self) {
+        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (fs/ext4/ext4.h).
+        let script = "import fcntl,os,struct,sys; fcntl.ioctl(os.open(sys.argv[1],0), 0x8004587d, struct.pack('I', 2))";
+        sh("python3", &["-c".as_ref(), script.as_ref(), self.mounted().as_ref()]);
+        sh("umount", &[self.mounted().as_ref()]);
+        self.mount();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.mounted()).status();
+    }
+}
+
+/// `vyr` with its data on that disk.
+fn on_disk(home: &Home, disk: &Path, arguments: &[&str]) -> crate::support::Output {
+    let mut command = home.vyr_command(arguments);
+    command.env("VYR_HOME", disk);
+    crate::support::run(command, b"")
+}
+
+#[test]
+fn what_a_run_wrote_before_its_end_survives_a_power_cut() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "state");
+    let disk = Disk::new();
+    let vyr = |arguments: &[&str]| on_disk(&home, &disk.mounted(), arguments);
+    let key = home.machine_key();
+    vyr(&["trust", "add", "--key", key.public.to_str().unwrap()]).expect(0);
+    vyr(&["state", "create", "kept"]).expect(0);
+    let steps = ["mkdir:/state/s/d", "write:/state/s/d/x:100000", "text:/state/s/y:small"];
+    vyr(&[&["run", "--state", "s=kept", &guest, "--"][..], &steps].concat()).expect(0);
+    // To see that the cut cuts: this was never forced to disk.
+    std::fs::write(disk.mounted().join("unsynced"), b"gone").unwrap();
+    disk.cut();
+    assert!(!disk.mounted().join("unsynced").exists(), "the cut has to lose something");
+    assert_eq!(vyr(&["state", "get", "kept", "y"]).expect(0).stdout, "small");
+    let shown = vyr(&["state", "show", "kept", "--output", "json"]).expect(0).json();
+    assert_eq!(shown["used_bytes"].as_u64(), Some(100_005));
+    // What the quota counts is what is there.
+    let ran = vyr(&["run", "--state", "s=kept", &guest, "--", "ls:/state/s", "rm:/state/s/y"]).expect(0);
+    assert_eq!(ran.stdout, "ls ok d y\nrm ok \n");
+}
