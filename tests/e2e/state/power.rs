@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Home, Registry, pushed};
+use vyr_proto::v0::*;
+
+use crate::support::{Home, Node, Registry, pushed, spec};
 
 /// A file system in a file, which forgets what was not forced to disk.
 pub(super) struct Disk {
@@ -61,6 +63,38 @@ fn on_disk(home: &Home, disk: &Path, arguments: &[&str]) -> crate::support::Outp
     let mut command = home.vyr_command(arguments);
     command.env("VYR_HOME", disk);
     crate::support::run(command, b"")
+}
+
+#[tokio::test]
+async fn what_a_task_wrote_survives_a_power_cut_once_its_end_is_told() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "state-p1");
+    let disk = Disk::new();
+    let mounted = disk.mounted();
+    let vyr_home = mounted.to_str().unwrap();
+    let vyr = |arguments: &[&str]| on_disk(&home, &mounted, arguments);
+    let key = home.machine_key();
+    vyr(&["trust", "add", "--key", key.public.to_str().unwrap()]).expect(0);
+    vyr(&["state", "create", "kept"]).expect(0);
+    let node = Node::start_with(&home, &[], &[("VYR_HOME", vyr_home)]);
+    let mut client = node.connect().await;
+    let binding = StateBinding { state: "kept".into(), alias: "s".into(), ..StateBinding::default() };
+    for n in 0..3 {
+        let mut spec = spec(&guest, &[&format!("write:/state/s/{n}:50000")]);
+        spec.states = vec![binding.clone()];
+        assert_eq!(client.run(spec).await.status(), TaskStatus::Succeeded);
+    }
+    node.kill();
+    disk.cut();
+    let shown = vyr(&["state", "show", "kept", "--output", "json"]).expect(0).json();
+    let sizes: Vec<_> = shown["files"].as_array().unwrap().iter().map(|f| f["size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [50_000; 3]);
+    // And the end that was told is still the end.
+    let node = Node::start_with(&home, &[], &[("VYR_HOME", vyr_home)]);
+    let mut client = node.connect().await;
+    let tasks = client.0.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks;
+    assert!(tasks.len() == 3 && tasks.iter().all(|task| task.status() == TaskStatus::Succeeded));
+    node.kill();
 }
 
 #[test]
