@@ -276,8 +276,8 @@ impl Node {
                 live.told.send_replace(Arc::new(record));
                 live.clear_running();
                 live.log.close();
-                node.end_own_states(&live);
                 node.live().remove(&live.id);
+                node.end_own_states(&live);
                 node.inner.freed.notify_waiters();
             }
             Err(DbError::Closed) => {}
