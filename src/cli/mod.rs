@@ -6,6 +6,7 @@ mod client;
 mod print;
 mod progress;
 mod publish;
+mod receipt;
 mod run;
 mod serve;
 mod state;
@@ -119,6 +120,9 @@ enum Command {
     Logs(task::Logs),
     /// Show what a task's time went to
     Trace(task::Trace),
+    /// Show, verify and push the signed receipt of a task
+    #[command(subcommand)]
+    Receipt(Box<receipt::Receipt>),
     /// End tasks; may be repeated
     Cancel(task::Cancel),
     /// Keep data for tasks: make, bind, show, remove states
@@ -229,6 +233,7 @@ impl Session {
             Command::Logs(verb) => verb.execute(self).await,
             Command::Trace(verb) => verb.execute(self).await,
             Command::Cancel(verb) => verb.execute(self).await,
+            Command::Receipt(verb) => verb.execute(self).await,
             Command::State(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),

@@ -65,6 +65,9 @@ pub(super) struct Serve {
     /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
     #[arg(long)]
     allow_unsigned: bool,
+    /// Make no signed receipts of tasks
+    #[arg(long)]
+    no_receipts: bool,
     /// Write the address in use to this file when the node is ready
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
@@ -85,6 +88,7 @@ impl Serve {
                 .unwrap_or(defaults.keep_for),
             drain: self.drain.or(file.drain_seconds.map(Duration::from_secs)).unwrap_or(defaults.drain),
             allow_unsigned: self.allow_unsigned,
+            receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults
         }
     }

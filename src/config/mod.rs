@@ -163,6 +163,8 @@ pub struct ServeFile {
     pub keep_hours: Option<u64>,
     /// How long running tasks may go on when the node is told to stop.
     pub drain_seconds: Option<u64>,
+    /// Whether each task gets a signed receipt.
+    pub receipts: Option<bool>,
 }
 
 /// The `[registry]` part of `config.toml`.

@@ -253,7 +253,8 @@ impl Node {
                 let finish = move || {
                     let log = live.log.seal();
                     record.logs = Some(live.log.summary());
-                    node.record_end(live, record, ended_us, log);
+                    let receipt = node.receipt_of(&live, &record);
+                    node.record_end(live, record, ended_us, log, receipt);
                 };
                 if in_file {
                     // It is synced, which takes its time.
@@ -266,8 +267,16 @@ impl Node {
     }
 
     /// Writes a task's end and tells of it; keeps trying for as long as it can't be written.
-    fn record_end(&self, live: Arc<Live>, record: Task, ended_us: i64, log: Option<bytes::Bytes>) {
+    fn record_end(
+        &self,
+        live: Arc<Live>,
+        record: Task,
+        ended_us: i64,
+        log: Option<bytes::Bytes>,
+        receipt: Option<bytes::Bytes>,
+    ) {
         let change = change(&live, record.status(), Some(ended_us), &record, log.clone());
+        let change = Change { receipt: receipt.clone(), ..change };
         let node = self.clone();
         self.inner.db.change(change, move |done| match done {
             Ok(()) => {
@@ -285,7 +294,7 @@ impl Node {
                 tracing::error!(task = %live.id, error = %e, "a task's end could not be written; it is tried again");
                 tokio::spawn(async move {
                     tokio::time::sleep(WRITE_AGAIN).await;
-                    node.record_end(live, record, ended_us, log);
+                    node.record_end(live, record, ended_us, log, receipt);
                 });
             }
         });
@@ -330,7 +339,7 @@ pub(super) fn about(runnable: &Runnable) -> Execution {
 }
 
 fn change(live: &Live, status: TaskStatus, ended_us: Option<i64>, record: &Task, log: Option<bytes::Bytes>) -> Change {
-    Change { seq: live.seq(), status, ended_us, record: record.encode_to_vec().into(), log }
+    Change { seq: live.seq(), status, ended_us, record: record.encode_to_vec().into(), log, receipt: None }
 }
 
 /// How a guest that was started has ended.

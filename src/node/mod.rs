@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
 use crate::state::States;
 use crate::task::{TaskId, micros, timestamp};
+use crate::trust::SigningKey;
 
 mod attempt;
 mod executor;
@@ -34,6 +35,7 @@ mod log;
 mod metrics;
 mod query;
 mod ready;
+mod receipt;
 mod recover;
 mod sched;
 mod state;
@@ -73,6 +75,8 @@ pub struct Options {
     pub allow_unsigned: bool,
     /// The threads that guests run on.
     pub threads: usize,
+    /// Whether each task gets a signed receipt.
+    pub receipts: bool,
 }
 
 impl Default for Options {
@@ -86,6 +90,7 @@ impl Default for Options {
             keep_for: Duration::from_secs(30 * 24 * 3600),
             drain: Duration::from_secs(30),
             allow_unsigned: false,
+            receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -109,6 +114,8 @@ struct Inner {
     options: Options,
     db: Db,
     states: States,
+    /// What receipts are signed with; `None` where there are none.
+    receipt_key: Option<SigningKey>,
     executor: Executor,
     sched: Mutex<Sched>,
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
@@ -141,6 +148,7 @@ impl Node {
         let engine = vyr.engine()?.clone();
         vyr.store().await?;
         let states = vyr.states().await?.clone();
+        let receipt_key = options.receipts.then(|| crate::ops::sign::machine_key(&home)).transpose()?;
         let db = Db::open(&home.tasks_database()).await?;
         let executor = Executor::start(options.threads.max(1), engine)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no threads for guests: {e}")))?;
@@ -161,6 +169,7 @@ impl Node {
                 options,
                 db,
                 states,
+                receipt_key,
                 executor,
                 _lock: lock,
             }),

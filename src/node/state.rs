@@ -45,6 +45,7 @@ impl Node {
             super::trace::failed(&span, e);
         }
         let bindings = bindings?;
+        live.set_state_facts(bindings.facts());
         let _ = live.own_states.set(bindings.of_the_task().map(|state| state.id).collect());
         Ok(bindings)
     }

@@ -11,6 +11,7 @@ pub mod pull;
 pub mod push;
 pub mod put;
 mod ready;
+pub mod receipt;
 pub mod resolve;
 pub mod run;
 pub mod sign;

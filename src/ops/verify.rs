@@ -54,6 +54,11 @@ impl Policy {
         &self.hash
     }
 
+    /// This machine's public key.
+    pub(super) fn machine_key(&self) -> Option<&VerifyingKey> {
+        self.machine_key.as_ref()
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &TrustPolicy {

@@ -1,6 +1,7 @@
 //! Owns the question whether an artifact may run: the trust policy, keys, and signatures in cosign's two forms, made
 //! and verified offline over bytes. It is the only place that makes a [`Verified`].
 
+mod attest;
 mod keyless;
 mod keys;
 mod material;
@@ -14,10 +15,11 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use attest::{StatementSignature, sign_statement, statement_bundle, statement_referrer};
 pub use keys::{Algorithm, KeyError, MAX_KEY_BYTES, SigningKey, VerifyingKey};
 pub use material::{
     MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURES, SigLayer, SignatureMaterial, SimpleSignature, Unusable,
-    bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag,
+    bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag, states_something_else,
 };
 pub use policy::{Action, DefaultAction, PolicyError, TrustPolicy};
 pub use policy_edit::{IdentityEntry, RuleView};
@@ -26,4 +28,4 @@ pub use sign::{
     Blob, BundleForm, PREDICATE_TYPE, SignError, SignedForms, SignedSubject, SimpleForm, sign, wrap_bundle,
 };
 pub use verified::{Acceptance, Form, Signer, Verified};
-pub use verify::{Override, verify, verify_value};
+pub use verify::{Override, verify, verify_statement, verify_statement_by, verify_value};

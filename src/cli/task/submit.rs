@@ -108,6 +108,9 @@ pub(in crate::cli) struct Submit {
     /// How long to wait before the second attempt; doubled for each further one [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "retries")]
     retry_backoff: Option<Duration>,
+    /// Put the values of arguments and variables into its receipt, not their hashes alone
+    #[arg(long)]
+    receipt_values: bool,
     /// Wait for its end and exit as it did; Ctrl-C cancels it
     #[arg(long)]
     wait: bool,
@@ -213,6 +216,7 @@ impl Submit {
             labels: self.labels.iter().cloned().collect(),
             // The call's own context says it.
             traceparent: String::new(),
+            receipt_values: self.receipt_values,
         };
         Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
     }

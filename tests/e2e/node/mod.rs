@@ -12,6 +12,7 @@ mod mirror;
 mod page;
 mod put;
 mod queue;
+mod receipt;
 mod reflection;
 mod registry;
 mod registry_http;
