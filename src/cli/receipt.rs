@@ -87,7 +87,10 @@ impl Of {
         if length > MAX_BYTES {
             return Err(unreadable(format!("it has {length} bytes; at most {MAX_BYTES} are read")));
         }
-        std::fs::read(path).map_err(|e| unreadable(e.to_string()))
+        let mut bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+        // The end of the line that it was printed in is no part of it: the same receipt has one digest.
+        bytes.truncate(bytes.trim_ascii_end().len());
+        Ok(bytes)
     }
 }
 
