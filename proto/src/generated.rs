@@ -539,6 +539,20 @@ pub struct TaskSpec {
     /// The task's receipt has the values of arguments and variables, and not their hashes alone.
     #[prost(bool, tag = "14")]
     pub receipt_values: bool,
+    /// Time and chance are made from this, and the processor has no say: the output is the same each time and everywhere.
+    /// Not with `allow_net`. Absent: they are the machine's.
+    #[prost(message, optional, tag = "15")]
+    pub deterministic: ::core::option::Option<Deterministic>,
+}
+/// What a guest's time and chance are made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Deterministic {
+    /// Chance.
+    #[prost(uint64, tag = "1")]
+    pub seed: u64,
+    /// The wall clock at the guest's start. Absent: the beginning of the year 2000.
+    #[prost(message, optional, tag = "2")]
+    pub start: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A trap of a guest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

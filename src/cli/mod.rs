@@ -7,6 +7,7 @@ mod print;
 mod progress;
 mod publish;
 mod receipt;
+mod replay;
 mod run;
 mod serve;
 mod state;
@@ -123,6 +124,8 @@ enum Command {
     /// Show, verify and push the signed receipt of a task
     #[command(subcommand)]
     Receipt(Box<receipt::Receipt>),
+    /// Run again what a receipt states, and say whether it went the same way
+    Replay(Box<replay::ReplayArgs>),
     /// End tasks; may be repeated
     Cancel(task::Cancel),
     /// Keep data for tasks: make, bind, show, remove states
@@ -233,6 +236,7 @@ impl Session {
             Command::Logs(verb) => verb.execute(self).await,
             Command::Trace(verb) => verb.execute(self).await,
             Command::Cancel(verb) => verb.execute(self).await,
+            Command::Replay(verb) => verb.execute(self).await,
             Command::Receipt(verb) => verb.execute(self).await,
             Command::State(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,

@@ -1,6 +1,6 @@
 //! `vyr receipt`: what is stated of an execution, whether that is genuine, and putting it beside the artifact.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -29,12 +29,12 @@ pub(super) enum Receipt {
 }
 
 #[derive(Debug, Args)]
-struct Of {
+pub(super) struct Of {
     /// A task's id, or a file with a receipt's bundle
     #[arg(value_name = "TASK|FILE")]
-    receipt: String,
+    pub(super) receipt: String,
     #[command(flatten)]
-    node: NodeArgs,
+    pub(super) node: NodeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -74,11 +74,11 @@ struct Verified {
 
 impl Of {
     /// The receipt's bundle.
-    async fn bundle(&self, session: &Session) -> Result<Vec<u8>> {
+    pub(super) async fn bundle(&self, session: &Session) -> Result<Vec<u8>> {
         if let Ok(id) = self.receipt.parse::<TaskId>() {
             return self.node.connect(session).await?.receipt(id).await;
         }
-        let path = std::path::Path::new(&self.receipt);
+        let path = Path::new(&self.receipt);
         let unreadable = |why: String| {
             Error::new(ErrorKind::Usage, format!("{} can't be read: {why}", path.display()))
                 .hint("name a task by its id, or a file that `vyr receipt show --bundle` wrote")
@@ -92,6 +92,13 @@ impl Of {
         bytes.truncate(bytes.trim_ascii_end().len());
         Ok(bytes)
     }
+}
+
+/// The key in a file, and what it is called.
+pub(super) fn read_key(path: &Path) -> Result<(VerifyingKey, String)> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;
+    Ok((VerifyingKey::from_pem(&text)?, path.display().to_string()))
 }
 
 impl Receipt {
@@ -151,15 +158,7 @@ fn page(stated: &Value) -> String {
 impl Verify {
     async fn execute(self, session: &Session) -> Result<()> {
         let bundle = self.of.bundle(session).await?;
-        let key = match &self.key {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|e| {
-                    Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display()))
-                })?;
-                Some((VerifyingKey::from_pem(&text)?, path.display().to_string()))
-            }
-            None => None,
-        };
+        let key = self.key.as_deref().map(read_key).transpose()?;
         let key = key.as_ref().map(|(key, path)| (key, path.as_str()));
         let Genuine { receipt, signer } = receipt::verify(&session.vyr, &bundle, key)?;
         let verified = Verified {

@@ -16,6 +16,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConf
 
 mod cache;
 mod code;
+mod deterministic;
 mod doors;
 mod error;
 mod inspect;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use cache::{Cached, CodeCache, Entry, Pruned, Tier};
 pub use code::Compiled;
+pub use deterministic::Deterministic;
 pub use error::StartError;
 pub use inspect::{Kind, WasmInfo, inspect};
 pub use limiter::Budget;
@@ -59,11 +61,13 @@ pub struct EngineOptions {
     pub pooling: bool,
     /// With `pooling`: how many guests may run at once.
     pub max_instances: u32,
+    /// Whether results that Wasm leaves to the processor are settled: of NaNs, and of the relaxed vector instructions.
+    pub deterministic: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { pooling: false, max_instances: 1000 }
+        Self { pooling: false, max_instances: 1000, deterministic: false }
     }
 }
 
@@ -102,6 +106,9 @@ fn config(options: &EngineOptions) -> Config {
         // Set, so that the process's environment has no say. File and line are in a trap's backtrace where the
         // Wasm carries DWARF, and cost nothing where it doesn't.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    if options.deterministic {
+        config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
+    }
     if options.pooling {
         let count = options.max_instances.max(1);
         let mut pool = PoolingAllocationConfig::default();
@@ -221,6 +228,7 @@ impl Engine {
                 })
                 .map_err(|error| format!("{error:#}"))?;
             doors::p1::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            deterministic::add_to_module_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)
@@ -232,6 +240,7 @@ impl Engine {
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| format!("{error:#}"))?;
             linker.allow_shadowing(true);
             doors::p2::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            deterministic::add_to_component_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

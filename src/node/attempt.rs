@@ -15,12 +15,12 @@ use super::live::Live;
 use super::log::Capture;
 use super::trace::failed;
 use crate::db::{Change, DbError};
-use crate::engine::{self, Clock, Input, Limits, NetRule, Outcome, Output};
+use crate::engine::{self, Clock, Deterministic, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
 use crate::ops::prepare::Runnable;
 use crate::ops::run::{Guest, TRACEPARENT, execute};
 use crate::ops::state::Bindings;
-use crate::task::{micros, retry_after, timestamp, to_duration};
+use crate::task::{instant, micros, retry_after, timestamp, to_duration};
 
 /// How long a write that failed waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -168,6 +168,7 @@ impl Node {
             env,
             dirs: Vec::new(),
             states: bindings.doors(),
+            deterministic: live.spec.deterministic.map(made),
             limits: Limits {
                 memory_bytes: if limits.memory_bytes == 0 { defaults.memory_bytes } else { limits.memory_bytes },
                 wall: limits.timeout.map(to_duration),
@@ -321,6 +322,12 @@ impl Node {
             }
         }
     }
+}
+
+/// What a guest's time and chance are made from.
+pub(super) fn made(made: vyr_proto::v0::Deterministic) -> Deterministic {
+    let default = Deterministic::default();
+    Deterministic { seed: made.seed, start: made.start.map_or(default.start, instant) }
 }
 
 /// What is known of an execution when it begins.

@@ -185,6 +185,7 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
         labels: spec.labels.clone(),
         traceparent: spec.traceparent.clone(),
         receipt_values: spec.receipt_values,
+        deterministic: spec.deterministic,
     }
 }
 

@@ -9,8 +9,8 @@ use crate::engine::{Limits, WASMTIME};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, parse_digest, repository_of};
 use crate::receipt::{
-    ArtifactFacts, EndFacts, EngineFacts, InputFacts, LimitFacts, Predicate, Receipt, Sealed, StartFacts, TaskFacts,
-    UseFacts, VerifiedFacts, Word, digest_of,
+    ArtifactFacts, EndFacts, EngineFacts, InputFacts, LimitFacts, MadeFacts, Predicate, Receipt, Sealed, StartFacts,
+    TaskFacts, UseFacts, VerifiedFacts, Word, digest_of,
 };
 use crate::task::{StatusExt as _, TaskId, instant, reason_word, rfc3339, tier_word, timestamp, to_duration};
 
@@ -136,7 +136,10 @@ fn receipt(live: &Live, record: &Task) -> Option<Receipt> {
             vyr: env!("CARGO_PKG_VERSION").into(),
             wasmtime: WASMTIME.into(),
             platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
-            deterministic: None,
+            deterministic: spec.deterministic.map(|made| {
+                let made = super::attempt::made(made);
+                MadeFacts { seed: made.seed, start: rfc3339(made.start) }
+            }),
         },
     };
     Some(Receipt { subject, name, predicate })

@@ -33,6 +33,8 @@ pub struct Wanted {
     pub pull: PullMode,
     /// Go on where the policy refuses, on record.
     pub allow_unsigned: bool,
+    /// For a run that is to give the same output everywhere.
+    pub deterministic: bool,
 }
 
 /// A verified guest, ready to be started. It holds the artifact against collection while it lives.
@@ -118,7 +120,7 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
         return Ok(None);
     }
-    let engine = vyr.engine()?.clone();
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let code = parse_digest(&ready.code)?;
     let Some(compiled) = vyr.code_cache()?.get(&engine, &code) else { return Ok(None) };
     let prepared = engine.prepare(&compiled)?;
@@ -148,7 +150,7 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         verify(vyr, policy, located, &found.selected).await?
     };
     let verified = accepted.map(|()| found);
-    let engine = vyr.engine()?.clone();
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
     let work_engine = engine.clone();

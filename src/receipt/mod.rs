@@ -18,8 +18,8 @@ mod predicate;
 mod tests;
 
 pub use predicate::{
-    ArtifactFacts, EndFacts, EngineFacts, Hashed, InputFacts, LimitFacts, OutputFacts, Predicate, StartFacts,
-    StateFacts, StreamFacts, TaskFacts, UseFacts, VerifiedFacts, Word,
+    ArtifactFacts, EndFacts, EngineFacts, Hashed, InputFacts, LimitFacts, MadeFacts, OutputFacts, Predicate,
+    StartFacts, StateFacts, StreamFacts, TaskFacts, UseFacts, VerifiedFacts, Word,
 };
 
 /// The type of a receipt's predicate.

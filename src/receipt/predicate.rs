@@ -248,7 +248,17 @@ pub struct EngineFacts {
     pub wasmtime: String,
     /// The processor and system that it ran on.
     pub platform: String,
-    /// Clock and randomness, where they were made and not the machine's.
+    /// What time and chance were made from, where they weren't the machine's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deterministic: Option<String>,
+    pub deterministic: Option<MadeFacts>,
+}
+
+/// What time and chance were made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MadeFacts {
+    /// Chance.
+    pub seed: u64,
+    /// The wall clock at the guest's start, RFC 3339.
+    pub start: String,
 }

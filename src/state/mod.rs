@@ -22,6 +22,7 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result};
 
 mod db;
+mod digest;
 mod error;
 mod folder;
 mod handle;
@@ -32,6 +33,7 @@ mod usage;
 mod tests;
 
 pub use db::{Bound, NewState, States};
+pub use digest::content_digest;
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};

@@ -17,6 +17,7 @@ mod reflection;
 mod registry;
 mod registry_http;
 mod registry_limits;
+mod replay;
 mod rights;
 mod telemetry;
 mod token_service;

@@ -59,6 +59,8 @@ const GUESTS: &[Guest] = &[
     module("memory-p1", "memory.rs"),
     component("files", "files.rs"),
     module("files-p1", "files.rs"),
+    component("chance", "chance.rs"),
+    module("chance-p1", "chance.rs"),
     component("state", "state.rs"),
     module("state-p1", "state.rs"),
     component("net", "net.rs"),
