@@ -1,0 +1,489 @@
+//! Owns the writing side of one kv state: what was set and isn't in the files yet, and how it gets there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+
+use super::super::{Flusher, Folder, Usage};
+use super::files::{Changes, Files, Found};
+use super::journal::{self, Journal, OLD};
+use super::{Seen, fingerprint, group};
+
+/// With so much to be written as files, nobody waits for more of it.
+const HURRY_BYTES: usize = 1 << 20;
+
+/// With more than this to be written as files, who sets helps before setting: some 100 ms of work.
+const MOST_PENDING_BYTES: usize = 8 << 20;
+const MOST_PENDING_KEYS: usize = 4096;
+
+/// A journal larger than this is done away with as soon as its content is on disk as files.
+const CHECKPOINT_BYTES: u64 = 16 << 20;
+
+/// Journals larger than this together have who sets wait for the disk.
+const MOST_JOURNAL_BYTES: u64 = 128 << 20;
+
+/// What a change costs in memory beside its bytes, roughly.
+const OVERHEAD: usize = 96;
+
+/// The writing side. At most one at a time is alive for a folder: its maker holds the state's lease.
+#[derive(Debug)]
+pub(super) struct Writer {
+    files: Files,
+    usage: Arc<Usage>,
+    flusher: Flusher,
+    me: Weak<Self>,
+    /// Held by who forces files to disk to do away with a journal. Taken before `turn`.
+    checkpointing: Mutex<()>,
+    /// Held by who writes files. Taken before `inner`.
+    turn: Mutex<()>,
+    inner: Mutex<Inner>,
+    sync_asked: AtomicBool,
+    apply_asked: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    closing: bool,
+    closed: bool,
+    pending: Changes,
+    pending_bytes: usize,
+    /// What is being written as files just now.
+    applying: Option<Arc<Changes>>,
+    journal: Option<Journal>,
+    old: Option<Journal>,
+    /// How often a journal got its name, and how many of those are on disk.
+    renames: u64,
+    renames_synced: u64,
+    /// Files are ahead of what the journals say of them.
+    owes_marks: bool,
+    /// What is promised can't be kept any more: nothing is written from here on.
+    broken: Option<String>,
+    /// Files can't be written at the moment.
+    stuck: Option<(io::ErrorKind, String)>,
+    watched: HashMap<String, Weak<AtomicU64>>,
+}
+
+/// How far the journals had got when a sync began.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    files: Vec<(Arc<File>, u64, u64)>,
+    renames: u64,
+    renamed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn length(value: &[u8]) -> u64 {
+    value.len() as u64
+}
+
+impl Inner {
+    /// What was set and may not be in the file.
+    fn overlay(&self, key: &str) -> Option<&Option<Bytes>> {
+        self.pending.get(key).or_else(|| self.applying.as_ref()?.get(key))
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if self.closing { Err(io::Error::other("the state is no longer bound")) } else { Ok(()) }
+    }
+
+    fn check_unbroken(&self) -> io::Result<()> {
+        match &self.broken {
+            Some(why) => Err(io::Error::other(format!("the state takes no more writes: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn remember(&mut self, key: &str, value: Option<Bytes>) {
+        self.pending_bytes += key.len() + value.as_ref().map_or(0, Bytes::len) + OVERHEAD;
+        if let Some(before) = self.pending.insert(key.to_owned(), value) {
+            self.pending_bytes -= key.len() + before.map_or(0, |before| before.len()) + OVERHEAD;
+        }
+    }
+
+    fn journal_bytes(&self) -> u64 {
+        [&self.old, &self.journal].into_iter().flatten().map(|journal| journal.end).sum()
+    }
+
+    fn mark(&mut self, old: u64, current: u64) -> io::Result<()> {
+        // The old one first: who reads relies on it.
+        for (journal, offset) in [(&mut self.old, old), (&mut self.journal, current)] {
+            if let Some(journal) = journal
+                && let Err((e, stands)) = journal.mark(offset)
+            {
+                if stands {
+                    self.broken = Some(e.to_string());
+                }
+                return Err(e);
+            }
+        }
+        self.owes_marks = false;
+        Ok(())
+    }
+
+    fn ends(&self) -> (u64, u64) {
+        let end = |journal: &Option<Journal>| journal.as_ref().map_or(0, |journal| journal.end);
+        (end(&self.old), end(&self.journal))
+    }
+}
+
+impl Writer {
+    /// Of a folder whose journals were recovered.
+    pub(super) fn open(folder: &Folder, usage: Arc<Usage>, flusher: Flusher) -> io::Result<Arc<Self>> {
+        let files = Files::open(folder)?;
+        Ok(Arc::new_cyclic(|me| Self {
+            files,
+            usage,
+            flusher,
+            me: me.clone(),
+            checkpointing: Mutex::default(),
+            turn: Mutex::default(),
+            inner: Mutex::default(),
+            sync_asked: AtomicBool::new(false),
+            apply_asked: AtomicBool::new(false),
+        }))
+    }
+
+    pub(super) fn flusher(&self) -> &Flusher {
+        &self.flusher
+    }
+
+    pub(super) fn get(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
+        let inner = lock(&self.inner);
+        inner.check_open()?;
+        if let Some(value) = inner.overlay(key) {
+            return Ok(value.as_ref().map(|value| value.to_vec()));
+        }
+        drop(inner);
+        self.files.read(key)
+    }
+
+    pub(super) fn exists(&self, key: &str) -> io::Result<bool> {
+        let inner = lock(&self.inner);
+        inner.check_open()?;
+        if let Some(value) = inner.overlay(key) {
+            return Ok(value.is_some());
+        }
+        drop(inner);
+        Ok(matches!(self.files.find(key)?, Found::Value(_)))
+    }
+
+    pub(super) fn keys(&self, after: Option<&str>, most: usize) -> io::Result<Vec<String>> {
+        let inner = lock(&self.inner);
+        inner.check_open()?;
+        let both = inner.applying.iter().flat_map(|applying| applying.iter()).chain(&inner.pending);
+        let overlay = both.map(|(key, value)| (key.clone(), value.is_some())).collect();
+        drop(inner);
+        self.files.keys(after, most, &overlay)
+    }
+
+    pub(super) fn set(&self, key: &str, value: Option<Bytes>) -> io::Result<()> {
+        let mut inner = self.begin(value.is_some())?;
+        self.put(&mut inner, key, value)
+    }
+
+    pub(super) fn update<T>(
+        &self,
+        key: &str,
+        new: impl FnOnce(Option<&[u8]>) -> io::Result<(Bytes, T)>,
+    ) -> io::Result<T> {
+        let mut inner = self.begin(true)?;
+        let (value, answer) = new(self.current(&inner, key)?.as_deref())?;
+        self.put(&mut inner, key, Some(value))?;
+        Ok(answer)
+    }
+
+    pub(super) fn look(&self, key: &str) -> io::Result<Seen> {
+        let mut inner = lock(&self.inner);
+        inner.check_open()?;
+        let print = fingerprint(self.current(&inner, key)?.as_deref());
+        inner.watched.retain(|_, watch| watch.strong_count() > 0);
+        let known = inner.watched.get(key).and_then(Weak::upgrade);
+        let watch = known.unwrap_or_default();
+        inner.watched.insert(key.to_owned(), Arc::downgrade(&watch));
+        let version = watch.load(Ordering::Relaxed);
+        Ok(Seen { key: key.to_owned(), print, watch, version })
+    }
+
+    pub(super) fn swap(&self, seen: &Seen, value: Bytes) -> io::Result<bool> {
+        let mut inner = self.begin(true)?;
+        // The count sees a value that changed and changed back, the print a file that a module wrote.
+        if seen.watch.load(Ordering::Relaxed) != seen.version
+            || fingerprint(self.current(&inner, &seen.key)?.as_deref()) != seen.print
+        {
+            return Ok(false);
+        }
+        self.put(&mut inner, &seen.key, Some(value))?;
+        Ok(true)
+    }
+
+    fn current(&self, inner: &Inner, key: &str) -> io::Result<Option<Bytes>> {
+        match inner.overlay(key) {
+            Some(value) => Ok(value.clone()),
+            None => Ok(self.files.read(key)?.map(Bytes::from)),
+        }
+    }
+
+    /// For a change: sees to it that what waits stays bounded.
+    fn begin(&self, needs_room: bool) -> io::Result<MutexGuard<'_, Inner>> {
+        loop {
+            let inner = lock(&self.inner);
+            inner.check_open()?;
+            inner.check_unbroken()?;
+            if let Some((kind, why)) = inner.stuck.as_ref().filter(|_| needs_room) {
+                return Err(io::Error::new(*kind, why.clone()));
+            }
+            let too_much = inner.pending_bytes > MOST_PENDING_BYTES || inner.pending.len() > MOST_PENDING_KEYS;
+            let too_long = inner.journal_bytes() > MOST_JOURNAL_BYTES;
+            if !too_long && !(too_much && inner.stuck.is_none()) {
+                return Ok(inner);
+            }
+            drop(inner);
+            if too_long {
+                self.checkpoint()?;
+            } else {
+                self.apply()?;
+            }
+        }
+    }
+
+    fn put(&self, inner: &mut Inner, key: &str, value: Option<Bytes>) -> io::Result<()> {
+        let before = match inner.overlay(key) {
+            Some(value) => value.as_deref().map(length),
+            None => match self.files.find(key)? {
+                Found::Value(length) => Some(length),
+                Found::Nothing => None,
+                Found::Other if value.is_none() => None,
+                Found::Other => {
+                    let why = "a folder or a link has the name of that key";
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+                }
+            },
+        };
+        let after = value.as_deref().map(length);
+        if before.is_none() && after.is_none() {
+            return Ok(());
+        }
+        let (was, is) = (before.unwrap_or(0), after.unwrap_or(0));
+        let full = |full| io::Error::new(io::ErrorKind::QuotaExceeded, full);
+        // Room is taken before the write and given back after it: so that a failure can always be undone.
+        let more = is.saturating_sub(was);
+        let is_new = before.is_none();
+        if is_new {
+            self.usage.add_entry().map_err(full)?;
+        }
+        let taken = if is >= was { self.usage.grow(more) } else { Ok(()) };
+        let done = taken.map_err(full).and_then(|()| {
+            let written = self.record(inner, key, value.as_deref());
+            if written.is_err() {
+                self.usage.shrink(more);
+            }
+            written
+        });
+        if let Err(e) = done {
+            if is_new {
+                self.usage.remove_entry();
+            }
+            return Err(e);
+        }
+        self.usage.shrink(was.saturating_sub(is));
+        if after.is_none() {
+            self.usage.remove_entry();
+        }
+        if let Some(watch) = inner.watched.get(key).and_then(Weak::upgrade) {
+            watch.fetch_add(1, Ordering::Relaxed);
+        }
+        let hurried = inner.pending_bytes >= HURRY_BYTES;
+        inner.remember(key, value);
+        if !self.sync_asked.swap(true, Ordering::AcqRel) {
+            group::sync_soon(self.me.clone());
+        }
+        let hurry = !hurried && inner.pending_bytes >= HURRY_BYTES;
+        if !self.apply_asked.swap(true, Ordering::AcqRel) || hurry {
+            group::apply_soon(self.me.clone(), hurry);
+        }
+        Ok(())
+    }
+
+    fn record(&self, inner: &mut Inner, key: &str, value: Option<&[u8]>) -> io::Result<()> {
+        if inner.journal.is_none() {
+            group::start()?;
+            inner.journal = Some(Journal::first(self.files.root())?);
+            inner.renames += 1;
+        }
+        let Some(journal) = &mut inner.journal else { return Ok(()) };
+        journal.append_change(key, value).map_err(|(e, stands)| {
+            if stands {
+                inner.broken = Some(e.to_string());
+            }
+            e
+        })
+    }
+
+    /// What is to be forced to disk now.
+    pub(super) fn begin_sync(&self) -> Noted {
+        self.sync_asked.store(false, Ordering::Release);
+        let inner = lock(&self.inner);
+        let journals = [&inner.old, &inner.journal].into_iter().flatten();
+        let files = journals
+            .filter(|journal| journal.synced < journal.end)
+            .map(|journal| (Arc::clone(&journal.file), journal.generation, journal.end))
+            .collect();
+        Noted { files, renames: inner.renames, renamed: inner.renames > inner.renames_synced }
+    }
+
+    /// Says that it was, or that it can't be.
+    pub(super) fn end_sync(&self, noted: &Noted, done: io::Result<()>) {
+        let mut inner = lock(&self.inner);
+        if let Err(e) = done {
+            // The kernel says so once: another try could succeed without what is lost.
+            tracing::error!(error = %e, "a state's journal can't be forced to disk");
+            inner.broken = Some(format!("its journal can't be forced to disk: {e}"));
+            return;
+        }
+        inner.renames_synced = inner.renames_synced.max(noted.renames);
+        let Inner { old, journal, .. } = &mut *inner;
+        for journal in [old, journal].into_iter().flatten() {
+            for (_, generation, end) in &noted.files {
+                if *generation == journal.generation {
+                    journal.synced = journal.synced.max(*end);
+                }
+            }
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let noted = self.begin_sync();
+        let mut done = noted.files.iter().try_for_each(|(file, _, _)| file.sync_data());
+        if noted.renamed && done.is_ok() {
+            done = rustix::fs::fsync(self.files.root()).map_err(Into::into);
+        }
+        let answer = done.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string()));
+        self.end_sync(&noted, done);
+        answer
+    }
+
+    pub(super) fn sync_as_asked(&self) {
+        // What went wrong is remembered.
+        let _ = self.sync();
+    }
+
+    pub(super) fn apply_as_asked(&self) {
+        self.apply_asked.store(false, Ordering::Release);
+        let is_long = |inner: &Inner| inner.journal.as_ref().is_some_and(|journal| journal.end > CHECKPOINT_BYTES);
+        let mut done = self.apply();
+        if done.is_ok() && is_long(&lock(&self.inner)) {
+            done = self.checkpoint();
+        }
+        if let Err(e) = done {
+            tracing::warn!(error = %e, "the files of a state could not be brought up to date; its journal has what they lack");
+            if !lock(&self.inner).closed && !self.apply_asked.swap(true, Ordering::AcqRel) {
+                group::apply_soon(self.me.clone(), false);
+            }
+        }
+    }
+
+    /// Makes the files what was set.
+    pub(super) fn apply(&self) -> io::Result<()> {
+        let _turn = lock(&self.turn);
+        self.apply_in_turn()
+    }
+
+    fn apply_in_turn(&self) -> io::Result<()> {
+        let mut inner = lock(&self.inner);
+        let (old, current) = inner.ends();
+        if inner.closed {
+            return Ok(());
+        }
+        if inner.pending.is_empty() {
+            return if inner.owes_marks { inner.mark(old, current) } else { Ok(()) };
+        }
+        let batch = Arc::new(std::mem::take(&mut inner.pending));
+        inner.pending_bytes = 0;
+        inner.applying = Some(Arc::clone(&batch));
+        drop(inner);
+        // The journal goes first: a new file may be empty after a loss of power, and the old one is gone.
+        let dropped = |length: u64| {
+            self.usage.shrink(length);
+            self.usage.remove_entry();
+        };
+        let done = self.sync().and_then(|()| self.files.apply(&batch, dropped));
+        let mut inner = lock(&self.inner);
+        inner.applying = None;
+        match done {
+            Ok(()) => {
+                inner.stuck = None;
+                inner.owes_marks = true;
+                inner.mark(old, current)
+            }
+            Err(e) => {
+                for (key, value) in batch.iter() {
+                    if !inner.pending.contains_key(key) {
+                        inner.remember(key, value.clone());
+                    }
+                }
+                inner.stuck = Some((e.kind(), e.to_string()));
+                Err(e)
+            }
+        }
+    }
+
+    /// Does away with the journal: begins another, forces what the old one says to disk as files, and removes it.
+    pub(super) fn checkpoint(&self) -> io::Result<()> {
+        let _alone = lock(&self.checkpointing);
+        let turn = lock(&self.turn);
+        let mut inner = lock(&self.inner);
+        if inner.closed || inner.journal.is_none() {
+            return Ok(());
+        }
+        // There is one where the last checkpoint failed.
+        if inner.old.is_none() {
+            let next = Journal::next(self.files.root())?;
+            inner.old = inner.journal.replace(next);
+            inner.renames += 1;
+        }
+        drop(inner);
+        self.apply_in_turn()?;
+        drop(turn);
+        self.flusher.flush()?;
+        let mut inner = lock(&self.inner);
+        // Once closed, what has that name may be another writer's.
+        if !inner.closed && inner.old.take().is_some() {
+            journal::remove(self.files.root(), OLD)?;
+        }
+        Ok(())
+    }
+
+    /// Ends it: no more writes, the files are what was set, and, with `lasting`, are on disk.
+    pub(super) fn close(&self, lasting: bool) -> io::Result<()> {
+        lock(&self.inner).closing = true;
+        let _turn = lock(&self.turn);
+        let mut done = self.apply_in_turn();
+        if lasting && done.is_ok() {
+            done = self.flusher.flush();
+        }
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            return Ok(());
+        }
+        inner.closed = true;
+        done?;
+        if let Some(why) = &inner.broken {
+            return Err(io::Error::other(why.clone()));
+        }
+        journal::remove_all(self.files.root())
+    }
+
+    /// Ends it as a crash would: from here on it touches nothing.
+    pub(super) fn abandon(&self) {
+        lock(&self.inner).closing = true;
+        let _turn = lock(&self.turn);
+        lock(&self.inner).closed = true;
+    }
+}
