@@ -1,12 +1,12 @@
 //! Owns the execution of Wasm: compile, the cache of compiled code, instantiate, run within limits.
 //!
-//! It knows bytes, files and digests, and nothing of stores, registries or signatures.
+//! It knows bytes, files, digests and states that are bound, and nothing of stores, registries or signatures.
 //!
 //! ```text
 //! bytes → CodeCache::get_or_compile → Compiled → Engine::prepare → Prepared → Engine::run → Execution
 //! ```
 //!
-//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2. WASI 0.3 isn't offered: this
+//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2 and `wasi:keyvalue`. WASI 0.3 isn't offered: this
 //! Wasmtime calls its implementation "experimental, unstable and incomplete".
 
 use std::sync::{Arc, OnceLock};
@@ -18,6 +18,7 @@ mod cache;
 mod code;
 mod error;
 mod inspect;
+mod keyvalue;
 mod limiter;
 mod net;
 mod prepare;
@@ -38,7 +39,7 @@ pub use limiter::Budget;
 pub use net::NetRule;
 pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};
-pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec};
+pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec, StateDoor};
 pub use tokio_util::sync::CancellationToken;
 pub use wasmtime_wasi::async_trait;
 pub use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
@@ -228,6 +229,7 @@ impl Engine {
         let linker = self.inner.p2.get_or_init(|| {
             let mut linker = wasmtime::component::Linker::new(&self.inner.engine);
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| format!("{error:#}"))?;
+            keyvalue::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

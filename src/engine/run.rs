@@ -18,7 +18,7 @@ use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
 use super::spec::{Input, Output, RunSpec};
 use super::stdio::Inherited;
-use super::{Engine, net};
+use super::{Engine, keyvalue, net};
 
 /// How a guest that started has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub struct Execution {
 pub(super) struct State {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limiter: Limiter,
+    /// The states whose keys it may use.
+    pub(super) keys: keyvalue::Keys,
     /// Whether the guest has called the host: until then it can't have had an effect.
     pub(super) called: bool,
 }
@@ -203,7 +205,9 @@ impl Engine {
             }
         };
         let budget = spec.budget.clone();
+        let keys = keyvalue::Keys::of(&spec.states);
         let state = State {
+            keys,
             wasi: context(spec, allowed)?,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,

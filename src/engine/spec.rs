@@ -11,6 +11,7 @@ use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
 use super::limiter::Budget;
 use super::net::NetRule;
+use crate::state::StateHandle;
 
 /// One run of a guest.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub struct RunSpec {
     pub env: Vec<(String, String)>,
     /// The folders it sees; none by default.
     pub dirs: Vec<DirSpec>,
+    /// The states that it has; none by default.
+    pub states: Vec<StateDoor>,
     /// Where it reads its standard input.
     pub stdin: Input,
     /// Where its standard output goes.
@@ -46,6 +49,15 @@ pub struct DirSpec {
     pub guest: String,
     /// Whether the guest may only read it.
     pub read_only: bool,
+}
+
+/// A state that the guest has.
+#[derive(Debug, Clone)]
+pub struct StateDoor {
+    /// Its name in the guest.
+    pub alias: String,
+    /// The binding. Whoever made it ends it, after the guest's end.
+    pub handle: Arc<StateHandle>,
 }
 
 /// What one guest may use.

@@ -78,6 +78,7 @@ pub async fn execute(ready: &Runnable, guest: Guest, cancel: &CancellationToken)
         args,
         env,
         dirs: guest.dirs,
+        states: Vec::new(),
         stdin: guest.stdin,
         stdout: guest.stdout,
         stderr: guest.stderr,
