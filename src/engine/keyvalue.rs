@@ -284,3 +284,6 @@ impl batch::Host for View<'_> {
         Ok(keys.iter().try_for_each(|key| store.delete(key))?)
     }
 }
+
+#[cfg(test)]
+mod tests;
