@@ -43,6 +43,8 @@ pub(super) struct Writer {
     inner: Mutex<Inner>,
     sync_asked: AtomicBool,
     apply_asked: AtomicBool,
+    /// That files can't be written was said, and is so still.
+    told: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +149,7 @@ impl Writer {
             inner: Mutex::default(),
             sync_asked: AtomicBool::new(false),
             apply_asked: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }))
     }
 
@@ -381,11 +384,12 @@ impl Writer {
         if done.is_ok() && is_long(&lock(&self.inner)) {
             done = self.checkpoint();
         }
-        if let Err(e) = done {
-            tracing::warn!(error = %e, "the files of a state could not be brought up to date; its journal has what they lack");
-            if !lock(&self.inner).closed && !self.apply_asked.swap(true, Ordering::AcqRel) {
-                group::apply_soon(self.me.clone(), false);
-            }
+        let Err(e) = done else { return self.told.store(false, Ordering::Relaxed) };
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(error = %e, "the files of a state can't be brought up to date; its journal has what they lack");
+        }
+        if !lock(&self.inner).closed && !self.apply_asked.swap(true, Ordering::AcqRel) {
+            group::apply_soon(self.me.clone(), false);
         }
     }
 
