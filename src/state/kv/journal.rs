@@ -28,7 +28,7 @@ pub(super) struct Journal {
     pub(super) synced: u64,
     /// How far its changes are in the files and it says so.
     pub(super) marked: u64,
-    /// What the last record before `end` is: nothing, or a change that isn't marked yet.
+    /// Where the last change ends.
     changed: u64,
 }
 
@@ -87,6 +87,11 @@ impl Journal {
         self.append(&record)?;
         self.changed = self.end;
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced >= self.changed
     }
 
     /// Says that all changes before `offset` are in the files.

@@ -106,6 +106,49 @@ fn files_follow_by_themselves() {
 }
 
 #[test]
+fn the_journal_is_on_disk_before_the_files_are_written() {
+    let place = Place::new();
+    let store = place.write();
+    let mut ahead = 0;
+    for n in 0..100 {
+        store.set("x", n.to_string()).unwrap();
+        ahead += u32::from(!writer(&store).is_synced());
+        store.settle().unwrap();
+        assert!(writer(&store).is_synced());
+    }
+    assert!(ahead > 0, "a set waits for no disk");
+    // By itself it is there sooner than the file.
+    let sooner = (0..50).any(|n| {
+        let key = format!("k{n}");
+        store.set(&key, "1").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(15));
+        writer(&store).is_synced() && !place.file(&key).exists()
+    });
+    assert!(sooner);
+}
+
+#[test]
+fn many_states_are_forced_to_disk_together() {
+    let place = Place::new();
+    let folders: Vec<_> = (0..12).map(|n| Folder::at(place.home.path().join(n.to_string()))).collect();
+    let stores: Vec<_> = folders
+        .iter()
+        .map(|folder| {
+            folder.make().unwrap();
+            KvStore::write(folder, Arc::new(Usage::new(1000, 0, 0)), place.flusher.clone()).unwrap()
+        })
+        .collect();
+    for _ in 0..3 {
+        stores.iter().for_each(|store| store.set("k", "1").unwrap());
+        let began = std::time::Instant::now();
+        while !stores.iter().all(|store| writer(store).is_synced()) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(10));
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
 fn what_a_module_writes_is_a_key_and_what_it_makes_else_is_none() {
     let place = Place::new();
     let store = place.write();

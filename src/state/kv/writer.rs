@@ -153,6 +153,13 @@ impl Writer {
         }))
     }
 
+    /// Whether all changes are on disk in the journal.
+    #[cfg(test)]
+    pub(super) fn is_synced(&self) -> bool {
+        let inner = lock(&self.inner);
+        [&inner.old, &inner.journal].into_iter().flatten().all(Journal::is_synced)
+    }
+
     pub(super) fn flusher(&self) -> &Flusher {
         &self.flusher
     }
