@@ -112,13 +112,21 @@ impl Replay {
 
     /// Takes in what was written up to now, also while the writer goes on, exchanges its journals and removes them.
     pub(super) fn refresh(&mut self, root: &OwnedFd) -> io::Result<()> {
+        self.refresh_while(root, || {})
+    }
+
+    /// Tests have something happen between two steps.
+    pub(super) fn refresh_while(&mut self, root: &OwnedFd, mut meanwhile: impl FnMut()) -> io::Result<()> {
         while !self.is_of(root)? {
-            (self.old, self.current) = (Part::open(root, OLD)?, Part::open(root, CURRENT)?);
+            self.old = Part::open(root, OLD)?;
+            meanwhile();
+            self.current = Part::open(root, CURRENT)?;
         }
         // The newer one first: a mark in it is younger than the one in the old one that goes with it. The other way round,
         // an old value could be left standing while the newer one is taken to be in the files.
         for part in [&mut self.current, &mut self.old].into_iter().flatten() {
             part.read_on(self.boot.as_deref())?;
+            meanwhile();
         }
         Ok(())
     }
