@@ -287,7 +287,8 @@ fn what_waits_is_bounded() {
     for n in 0..10_000 {
         store.set(&format!("n{n}"), "x").unwrap();
     }
-    assert!(place.files().len() > 5000, "they are files already");
+    // 4097 may wait, and as many be on their way.
+    assert!(place.files().len() >= 10_012 - 2 * 4097, "they are files already");
     let page = store.keys(Some("n5"), 3).unwrap();
     assert_eq!(page, ["n50", "n500", "n5000"]);
     assert_eq!(store.keys(None, 100_000).unwrap().len(), 10_012);
