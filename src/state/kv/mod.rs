@@ -15,7 +15,7 @@
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -45,7 +45,22 @@ pub struct KvStore(Side);
 #[derive(Debug)]
 enum Side {
     Writer(Arc<Writer>),
-    Reader { files: Files, replay: Mutex<Replay> },
+    Reader(Box<Reader>),
+}
+
+#[derive(Debug)]
+struct Reader {
+    files: Files,
+    replay: Mutex<Replay>,
+}
+
+impl Reader {
+    /// With what was written up to now.
+    fn refreshed(&self) -> io::Result<MutexGuard<'_, Replay>> {
+        let mut replay = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+        replay.refresh(self.files.root())?;
+        Ok(replay)
+    }
 }
 
 /// What a key was when somebody looked, for [`KvStore::swap`].
@@ -107,19 +122,20 @@ impl KvStore {
 
     /// To be read, beside a writer or without one.
     pub(super) fn read(folder: &Folder) -> io::Result<Self> {
-        Ok(Self(Side::Reader { files: Files::open(folder)?, replay: Mutex::new(Replay::new()) }))
+        let (files, replay) = (Files::open(folder)?, Mutex::new(Replay::new()));
+        Ok(Self(Side::Reader(Box::new(Reader { files, replay }))))
     }
 
     /// Whether it may only be read.
     #[must_use]
     pub fn read_only(&self) -> bool {
-        matches!(self.0, Side::Reader { .. })
+        matches!(self.0, Side::Reader(_))
     }
 
     fn writer(&self) -> io::Result<&Arc<Writer>> {
         match &self.0 {
             Side::Writer(writer) => Ok(writer),
-            Side::Reader { .. } => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the state may only be read")),
+            Side::Reader(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the state may only be read")),
         }
     }
 
@@ -131,14 +147,13 @@ impl KvStore {
     pub fn get(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
         match &self.0 {
             Side::Writer(writer) => writer.get(key),
-            Side::Reader { files, replay } => {
-                let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
-                replay.refresh(files.root())?;
+            Side::Reader(reader) => {
+                let replay = reader.refreshed()?;
                 if let Some(value) = replay.find(key) {
                     return Ok(value.as_ref().map(|value| value.to_vec()));
                 }
                 drop(replay);
-                files.read(key)
+                reader.files.read(key)
             }
         }
     }
@@ -150,14 +165,13 @@ impl KvStore {
     pub fn exists(&self, key: &str) -> io::Result<bool> {
         match &self.0 {
             Side::Writer(writer) => writer.exists(key),
-            Side::Reader { files, replay } => {
-                let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
-                replay.refresh(files.root())?;
+            Side::Reader(reader) => {
+                let replay = reader.refreshed()?;
                 if let Some(value) = replay.find(key) {
                     return Ok(value.is_some());
                 }
                 drop(replay);
-                Ok(matches!(files.find(key)?, Found::Value(_)))
+                Ok(matches!(reader.files.find(key)?, Found::Value(_)))
             }
         }
     }
@@ -169,12 +183,11 @@ impl KvStore {
     pub fn keys(&self, after: Option<&str>, most: usize) -> io::Result<Vec<String>> {
         match &self.0 {
             Side::Writer(writer) => writer.keys(after, most),
-            Side::Reader { files, replay } => {
-                let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
-                replay.refresh(files.root())?;
+            Side::Reader(reader) => {
+                let replay = reader.refreshed()?;
                 let overlay = replay.changes().into_iter().map(|(key, value)| (key, value.is_some())).collect();
                 drop(replay);
-                files.keys(after, most, &overlay)
+                reader.files.keys(after, most, &overlay)
             }
         }
     }
@@ -224,7 +237,7 @@ impl KvStore {
     pub fn look(&self, key: &str) -> io::Result<Seen> {
         match &self.0 {
             Side::Writer(writer) => writer.look(key),
-            Side::Reader { .. } => {
+            Side::Reader(_) => {
                 let print = fingerprint(self.get(key)?.as_deref());
                 Ok(Seen { key: key.to_owned(), print, watch: Arc::default(), version: 0 })
             }
@@ -249,7 +262,7 @@ impl KvStore {
     pub fn settle(&self) -> io::Result<()> {
         match &self.0 {
             Side::Writer(writer) => writer.apply(),
-            Side::Reader { .. } => Ok(()),
+            Side::Reader(_) => Ok(()),
         }
     }
 
@@ -260,7 +273,7 @@ impl KvStore {
     pub(super) fn close(&self, lasting: bool) -> io::Result<()> {
         match &self.0 {
             Side::Writer(writer) => writer.close(lasting),
-            Side::Reader { .. } => Ok(()),
+            Side::Reader(_) => Ok(()),
         }
     }
 

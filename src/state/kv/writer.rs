@@ -255,7 +255,8 @@ impl Writer {
             }
             let too_much = inner.pending_bytes > MOST_PENDING_BYTES || inner.pending.len() > MOST_PENDING_KEYS;
             let too_long = inner.journal_bytes() > MOST_JOURNAL_BYTES;
-            if !too_long && !(too_much && inner.stuck.is_none()) {
+            let helps = too_much && inner.stuck.is_none();
+            if !too_long && !helps {
                 return Ok(inner);
             }
             drop(inner);

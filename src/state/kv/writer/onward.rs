@@ -50,7 +50,10 @@ impl Writer {
         if noted.renamed && done.is_ok() {
             done = rustix::fs::fsync(self.files.root()).map_err(Into::into);
         }
-        let answer = done.as_ref().map(|()| ()).map_err(|e| io::Error::new(e.kind(), e.to_string()));
+        let answer = match &done {
+            Ok(()) => Ok(()),
+            Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
+        };
         self.end_sync(&noted, done);
         answer
     }
