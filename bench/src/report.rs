@@ -125,6 +125,27 @@ const TARGETS: &[Target] = &[
         limit: 0.8,
         unit: "×",
     },
+    Target {
+        part: "state-kv",
+        what: "a set from a component, class `node`, new keys, P50 over series",
+        measured: |s| us(s, "set, new keys", 0.5),
+        limit: 100.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-kv",
+        what: "a set from a component, class `node`, 1000 keys, P50 over series",
+        measured: |s| us(s, "set, 1000 keys", 0.5),
+        limit: 100.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-kv",
+        what: "a get from a component, P50 over series",
+        measured: |s| us(s, "get", 0.5),
+        limit: 10.0,
+        unit: "µs",
+    },
 ];
 
 pub(crate) fn write(stage: &Stage) -> Result<()> {
@@ -136,7 +157,7 @@ pub(crate) fn write(stage: &Stage) -> Result<()> {
     let mut targets = comfy_table::Table::new();
     targets.load_style(comfy_table::presets::ASCII_MARKDOWN).set_header(["target", "at most", "measured", "met"]);
     let mut parts = Vec::new();
-    for part in ["run-process", "in-process", "pull", "store-size", "registry"] {
+    for part in ["run-process", "in-process", "pull", "store-size", "registry", "state-kv"] {
         let path = stage.results.join(format!("{part}.jsonl"));
         if !path.exists() {
             println!("no {}", path.display());

@@ -1,12 +1,12 @@
 //! Owns the execution of Wasm: compile, the cache of compiled code, instantiate, run within limits.
 //!
-//! It knows bytes, files and digests, and nothing of stores, registries or signatures.
+//! It knows bytes, files, digests and states that are bound, and nothing of stores, registries or signatures.
 //!
 //! ```text
 //! bytes → CodeCache::get_or_compile → Compiled → Engine::prepare → Prepared → Engine::run → Execution
 //! ```
 //!
-//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2. WASI 0.3 isn't offered: this
+//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2 and `wasi:keyvalue`. WASI 0.3 isn't offered: this
 //! Wasmtime calls its implementation "experimental, unstable and incomplete".
 
 use std::sync::{Arc, OnceLock};
@@ -20,6 +20,7 @@ mod deterministic;
 mod doors;
 mod error;
 mod inspect;
+mod keyvalue;
 mod limiter;
 mod net;
 mod prepare;
@@ -241,6 +242,7 @@ impl Engine {
             linker.allow_shadowing(true);
             doors::p2::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             deterministic::add_to_component_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            keyvalue::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

@@ -20,7 +20,7 @@ use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
 use super::spec::{Input, Output, RunSpec};
 use super::stdio::Inherited;
-use super::{Engine, net};
+use super::{Engine, keyvalue, net};
 
 /// How a guest that started has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,8 @@ pub(super) struct State {
     pub(super) doors: Option<Box<Doors>>,
     /// Its own time, where that is made.
     pub(super) clock: Option<Arc<MadeTime>>,
+    /// The states whose keys it may use.
+    pub(super) keys: keyvalue::Keys,
     /// Whether the guest has called the host: until then it can't have had an effect.
     pub(super) called: bool,
 }
@@ -210,11 +212,13 @@ impl Engine {
         };
         let budget = spec.budget.clone();
         let doors = doors(&spec);
+        let keys = keyvalue::Keys::of(&spec.states);
         let (wasi, clock) = context(spec, allowed)?;
         let state = State {
             wasi,
             doors,
             clock,
+            keys,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };

@@ -7,6 +7,7 @@
 //!     data/                  what guests see as /state/<alias>
 //!     tasks/<task>/          the same for class `task`: a folder for each task
 //!     journal                for kind `kv`: what was set and may not be in data/ yet
+//!     journal.old            the same, from before, while it is forced to disk in data/
 //!     sealing/               for class `synced`: what guests closed in outbox/, before it is sealed
 //!     clean                  how much data/ holds; there only while nobody may be writing
 //!     writer.lock            locked by who may write
@@ -26,6 +27,7 @@ mod digest;
 mod error;
 mod folder;
 mod handle;
+mod kv;
 mod lock;
 mod usage;
 
@@ -37,6 +39,7 @@ pub use digest::content_digest;
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};
+pub use kv::{KvStore, MAX_VALUE_BYTES, Seen};
 pub use usage::{Full, Usage};
 
 /// What a state may hold where its creation doesn't say, in bytes.
