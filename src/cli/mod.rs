@@ -8,6 +8,7 @@ mod progress;
 mod publish;
 mod run;
 mod serve;
+mod state;
 mod store;
 mod system;
 mod task;
@@ -101,6 +102,9 @@ enum Command {
     Artifacts(store::Artifacts),
     /// Remove what nothing needs from the store
     Gc(store::Gc),
+    /// Push and rebuild states
+    #[command(subcommand)]
+    State(state::State),
     /// Run the node: tasks behind a gRPC API, until SIGTERM
     Serve(Box<serve::Serve>),
     /// Make and list the bearer tokens of a node's clients
@@ -216,6 +220,7 @@ impl Session {
             Command::Inspect(verb) => verb.execute(self).await,
             Command::Artifacts(verb) => verb.execute(self).await,
             Command::Gc(verb) => verb.execute(self).await,
+            Command::State(verb) => verb.execute(self).await,
             Command::Serve(verb) => verb.execute(self).await,
             Command::Token(verb) => verb.execute(self),
             Command::Submit(verb) => verb.execute(self).await,

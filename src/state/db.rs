@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
+use sqlx::{Row as _, SqliteConnection};
 
 use super::folder::Flusher;
 use super::lock::{self, Queues};
@@ -61,15 +61,15 @@ pub struct Bound {
     pub read_only: bool,
 }
 
-fn micros(time: SystemTime) -> i64 {
+pub(super) fn micros(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
 }
 
-fn time(micros: i64) -> SystemTime {
+pub(super) fn time(micros: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -88,6 +88,50 @@ fn state(row: &SqliteRow) -> Result<State, StateError> {
         used_bytes: row.try_get::<i64, _>("used")?.unsigned_abs(),
         name,
     })
+}
+
+/// The row of a new state.
+pub(super) async fn insert(connection: &mut SqliteConnection, state: &State) -> Result<(), StateError> {
+    let inserted = sqlx::query(
+        "INSERT INTO state (id, name, class, kind, quota, created_us, expires_us, target, used) \
+         VALUES (?,?,?,?,?,?,?,?,?)",
+    )
+    .bind(state.id.as_bytes().to_vec())
+    .bind(state.name.clone())
+    .bind(state.class.number())
+    .bind(state.kind.number())
+    .bind(number(state.quota_bytes))
+    .bind(micros(state.created))
+    .bind(state.expires.map(micros))
+    .bind(state.target.clone())
+    .bind(number(state.used_bytes))
+    .execute(connection)
+    .await;
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(found)) if found.is_unique_violation() => {
+            Err(StateError::Exists { name: state.name.clone() })
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl State {
+    /// The state that `new` asks for, with an identity of its own.
+    pub(super) fn new(new: NewState) -> Self {
+        let created = time(micros(SystemTime::now()));
+        Self {
+            id: StateId::new(),
+            name: new.name.as_str().to_owned(),
+            class: new.class,
+            kind: new.kind,
+            quota_bytes: new.quota_bytes,
+            created,
+            expires: new.time_to_live.and_then(|ttl| created.checked_add(ttl)),
+            target: new.target,
+            used_bytes: 0,
+        }
+    }
 }
 
 impl States {
@@ -147,6 +191,23 @@ impl States {
         written.insert(id, Arc::downgrade(usage));
     }
 
+    /// What this process's writer counts in, if there is one.
+    pub(super) fn usage_of(&self, id: StateId) -> Option<Arc<Usage>> {
+        let written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(&id).and_then(Weak::upgrade)
+    }
+
+    /// All states of one class.
+    pub(super) async fn of_class(&self, class: StateClass) -> Result<Vec<State>, StateError> {
+        let sql = format!("SELECT {COLUMNS} FROM state WHERE class = ? AND (expires_us IS NULL OR expires_us > ?)");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(class.number())
+            .bind(micros(SystemTime::now()))
+            .fetch_all(&self.0.pool)
+            .await?;
+        rows.iter().map(state).collect()
+    }
+
     /// What a state holds: as this process's writer has it, else as the last writer left it.
     fn with_usage(&self, mut state: State) -> State {
         let written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,46 +222,19 @@ impl States {
     /// # Errors
     /// [`StateError::Exists`] for a name that is taken.
     pub async fn create(&self, new: NewState) -> Result<State, StateError> {
-        let created = time(micros(SystemTime::now()));
-        let state = State {
-            id: StateId::new(),
-            name: new.name.as_str().to_owned(),
-            class: new.class,
-            kind: new.kind,
-            quota_bytes: new.quota_bytes,
-            created,
-            expires: new.time_to_live.and_then(|ttl| created.checked_add(ttl)),
-            target: new.target,
-            used_bytes: 0,
-        };
+        let state = State::new(new);
         let folder = self.folder(state.id);
         let making = folder.clone();
         super::blocking(move || making.make()).await?;
-        let inserted = sqlx::query(
-            "INSERT INTO state (id, name, class, kind, quota, created_us, expires_us, target) VALUES (?,?,?,?,?,?,?,?)",
-        )
-        .bind(&state.id.as_bytes()[..])
-        .bind(&state.name)
-        .bind(state.class.number())
-        .bind(state.kind.number())
-        .bind(number(state.quota_bytes))
-        .bind(micros(state.created))
-        .bind(state.expires.map(micros))
-        .bind(&state.target)
-        .execute(&self.0.pool)
-        .await;
-        match inserted {
-            Ok(_) => Ok(state),
-            Err(e) => {
-                drop(folder.remove());
-                match &e {
-                    sqlx::Error::Database(found) if found.is_unique_violation() => {
-                        Err(StateError::Exists { name: state.name })
-                    }
-                    _ => Err(e.into()),
-                }
-            }
+        let inserted = async {
+            let mut connection = self.0.pool.acquire().await?;
+            insert(&mut connection, &state).await
+        };
+        if let Err(e) = inserted.await {
+            drop(folder.remove());
+            return Err(e);
         }
+        Ok(state)
     }
 
     /// One state by its name or id. One whose time is over is not there.

@@ -37,6 +37,9 @@ pub struct StateHandle {
     mode: Mode,
     usage: Arc<Usage>,
     flusher: Flusher,
+    /// Of a synced state: which place what is sealed next has, and the last one sealed when it was bound.
+    pub(super) places: super::outbox::Places,
+    pub(super) sealed_seq: u64,
     /// Taken by the release.
     locks: Mutex<Option<Locks>>,
 }
@@ -100,7 +103,9 @@ impl StateHandle {
 
     fn end_writing(&self) -> Result<u64, StateError> {
         self.flusher.flush().map_err(StateError::io("force to disk", &self.data))?;
-        self.folder.end_writing(self.usage.bytes(), self.usage.entries())?;
+        let (bytes, entries) = self.usage.pending();
+        let left = (self.usage.bytes().saturating_sub(bytes), self.usage.entries().saturating_sub(entries));
+        self.folder.end_writing(left.0, left.1)?;
         Ok(self.usage.bytes())
     }
 }
@@ -134,6 +139,9 @@ impl States {
                 (root.clone(), Some(writer.ok_or_else(busy)?))
             }
         };
+        // After the lock: only who has it gives places.
+        let synced = state.class == StateClass::Synced && mode == Mode::ReadWrite;
+        let sealed_seq = if synced { self.chain(state.id).await?.sealed_seq } else { 0 };
         let (states, state, writes) = (self.clone(), state.clone(), mode == Mode::ReadWrite);
         let work = move || {
             let user = lock::user(&root.users_lock())?;
@@ -143,13 +151,15 @@ impl States {
             }
             folder.make()?;
             let (bytes, entries) = if writes { folder.begin_writing()? } else { (0, 0) };
-            let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries));
+            let pending = if synced { folder.measure_pending()? } else { (0, 0) };
+            let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries).with_pending(pending));
             if writes {
                 states.now_written(state.id, &usage);
             }
             let locks = Mutex::new(Some(Locks { _writer: writer, _user: Some(user) }));
             let (data, flusher) = (folder.data(), states.flusher().clone());
-            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, locks }))
+            let places = super::outbox::Places::default();
+            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, places, sealed_seq, locks }))
         };
         super::blocking(work).await
     }

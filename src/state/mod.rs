@@ -7,7 +7,11 @@
 //!     data/                  what guests see as /state/<alias>
 //!     tasks/<task>/          the same for class `task`: a folder for each task
 //!     journal                for kind `kv`: what was set and may not be in data/ yet
-//!     sealing/               for class `synced`: what guests closed in outbox/, before it is sealed
+//!     sealing/               for class `synced`: what was sealed, or is to be, and isn't pushed
+//!     pushed/                what was pushed and is kept, as far as there is room for it
+//!     index                  how the files looked when they were last sealed
+//!     seal.lock              locked by who seals
+//!     sync.lock              locked by who pushes
 //!     clean                  how much data/ holds; there only while nobody may be writing
 //!     writer.lock            locked by who may write
 //!     users.lock             locked (shared) by all who have it bound
@@ -21,20 +25,31 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod chain;
+mod changeset;
 mod db;
 mod error;
 mod folder;
 mod handle;
+mod index;
 mod lock;
+mod outbox;
+mod segment;
 mod usage;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_synced;
 
+pub use chain::{Chain, Drain, Fork, Held, Pending};
+pub use changeset::{Applied, OUTBOX, Target};
 pub use db::{Bound, NewState, States};
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};
+pub use outbox::ChangesSealed;
+pub use segment::{BASE_TYPE, Base, LAYER_TYPE, SEGMENT_TYPE, Segment, SegmentKind, SyncTag, WriterId};
 pub use usage::{Full, Usage};
 
 /// What a state may hold where its creation doesn't say, in bytes.

@@ -1,11 +1,22 @@
 //! Owns the operations on states: created, bound, listed, removed; given to a run and taken back; sealed, pushed, pulled.
 
+mod history;
+mod pull;
+mod remote;
+mod seal;
+mod sync;
+
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{parse_reference, repository_of};
 use crate::ops::Vyr;
 use crate::state::{Bound, DEFAULT_QUOTA_BYTES, NewState, State, StateClass, StateKind, check_alias};
+
+pub use history::ForkAt;
+pub use pull::{Lost, PullReport, PullRequest, PullTo, Pulled, pull};
+pub use seal::{seal, seal_changes, seal_while_running, writer_id};
+pub use sync::{SyncReport, drain, sync};
 
 /// A state to be created, as it was asked for.
 #[derive(Debug, Clone)]
