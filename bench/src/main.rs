@@ -11,6 +11,7 @@ mod registry;
 mod report;
 mod samples;
 mod stage;
+mod state;
 mod store;
 
 use std::path::PathBuf;
@@ -57,6 +58,15 @@ enum Part {
         #[arg(long, value_enum)]
         only: Option<api::Only>,
     },
+    /// Synced states: how fast what waits is pushed
+    State {
+        /// One of its measurements alone
+        #[arg(long, value_enum)]
+        only: Option<state::Only>,
+        /// How many segments
+        #[arg(long)]
+        count: Option<usize>,
+    },
     /// Ten minutes of all kinds of guests at once: what the node holds must not grow
     Soak {
         /// How long
@@ -90,6 +100,7 @@ fn main() -> Result<()> {
         Part::StoreSize => store::measure(&stage),
         Part::Registry => registry::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
+        Part::State { only, count } => state::measure(&stage, only, count),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
@@ -100,6 +111,7 @@ fn main() -> Result<()> {
             store::measure(&stage)?;
             registry::measure(&stage)?;
             api::measure(&stage, None)?;
+            state::measure(&stage, None, None)?;
             report::write(&stage)
         }
     }

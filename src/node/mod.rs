@@ -37,6 +37,7 @@ mod recover;
 mod sched;
 mod stop;
 mod submit;
+mod sync;
 mod trace;
 
 pub use lock::Lock;
@@ -111,6 +112,7 @@ struct Inner {
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
     ready: ReadyGuests,
     budget: Arc<Budget>,
+    waiting: Arc<sync::Waiting>,
     metrics: Metrics,
     tags: AtomicU64,
     stopping: AtomicBool,
@@ -145,6 +147,7 @@ impl Node {
                 ready: ReadyGuests::new(options.code_bytes),
                 budget: Arc::new(Budget::new(options.memory_budget)),
                 sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
+                waiting: Arc::default(),
                 metrics: Metrics::new(),
                 live: Mutex::default(),
                 tags: AtomicU64::new(1),
@@ -163,6 +166,7 @@ impl Node {
         metrics::observe(&node);
         node.recover().await?;
         node.keep_house();
+        node.keep_synced();
         Ok(node)
     }
 

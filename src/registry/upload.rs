@@ -3,7 +3,7 @@
 //! monolithically", "Pushing a blob in chunks", "Resuming").
 
 use std::io::{self, Read};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
@@ -64,7 +64,9 @@ impl Client {
             progress.at(size);
             return Ok(());
         }
-        Pieces { core, reference, digest, size, open, content: None, piece: core.piece() }.send(progress).await?;
+        Pieces { core, reference, digest, size, open, content: Mutex::new(None), piece: core.piece() }
+            .send(progress)
+            .await?;
         Ok(())
     }
 }
@@ -166,7 +168,7 @@ struct Pieces<'a> {
     size: u64,
     open: OpenBlob,
     /// The content as far as it is read, and how far that is.
-    content: Option<(Box<dyn Read + Send>, u64)>,
+    content: Mutex<Option<(Box<dyn Read + Send>, u64)>>,
     piece: u64,
 }
 
@@ -250,7 +252,8 @@ impl Pieces<'_> {
 
     /// The piece at `at`.
     async fn read(&mut self, at: u64) -> Result<Bytes, RegistryError> {
-        let (open, content, piece) = (Arc::clone(&self.open), self.content.take(), self.piece.min(self.size - at));
+        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let (open, piece) = (Arc::clone(&self.open), self.piece.min(self.size - at));
         let bad = |why: String| RegistryError::Source {
             target: format!("blob {} of {}", self.digest, repository_of(self.reference)),
             path: self.digest.to_string().into(),
@@ -274,7 +277,7 @@ impl Pieces<'_> {
         });
         let read: io::Result<_> = read.await.map_err(|e| bad(e.to_string()))?;
         let (content, bytes) = read.map_err(|e| bad(e.to_string()))?;
-        self.content = Some((content, at + bytes.len() as u64));
+        self.content = Mutex::new(Some((content, at + bytes.len() as u64)));
         Ok(bytes)
     }
 }

@@ -1,7 +1,7 @@
 //! Owns where a synced state's chain stands: sealing what waits into segments, which are pushed, and what is kept of them.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
@@ -118,14 +118,6 @@ fn held(row: &SqliteRow) -> Result<Held, StateError> {
     })
 }
 
-/// A lock of one state that ends with its process.
-fn lock(path: &std::path::Path) -> Result<File, StateError> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(StateError::io("open the lock", path))?;
-    file.lock().map_err(StateError::io("lock", path))?;
-    Ok(file)
-}
-
 /// The right to push a state's segments, while it lives.
 #[derive(Debug)]
 #[must_use]
@@ -184,14 +176,7 @@ impl States {
     /// # Errors
     /// The file system's.
     pub fn drain(&self, id: StateId) -> Result<Option<Drain>, StateError> {
-        let path = self.folder(id).sync_lock();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(StateError::io("open the lock", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Drain(file))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(e)) => Err(StateError::io("lock", &path)(e)),
-        }
+        Ok(super::lock::alone(&self.folder(id).sync_lock())?.map(Drain))
     }
 
     /// Where a state's chain stands.
@@ -286,7 +271,7 @@ impl States {
     pub async fn seal(&self, state: &State, writer: &WriterId) -> Result<u64, StateError> {
         let (id, folder) = (state.id, self.folder(state.id));
         let path = folder.seal_lock();
-        let _turn = super::blocking(move || lock(&path)).await?;
+        let _turn = super::blocking(move || super::lock::turn(&path)).await?;
         let mut chain = self.chain(state.id).await?;
         let (sealing, known) = (folder.sealing(), chain.sealed_seq);
         let waiting = super::blocking(move || {
@@ -310,6 +295,9 @@ impl States {
             (chain.sealed_seq, chain.sealed_digest) = (last.seq, Some(last.digest.clone()));
             self.write_sealed(id, &chain, &segments).await?;
             sealed += segments.len() as u64;
+        }
+        if sealed > 0 {
+            self.tell_sealed();
         }
         Ok(sealed)
     }
@@ -548,6 +536,7 @@ impl States {
     pub async fn seal_everything_again(&self, id: StateId) -> Result<(), StateError> {
         let folder = self.folder(id);
         super::blocking(move || {
+            let _turn = super::lock::turn(&folder.seal_lock())?;
             for path in [folder.new_index(), folder.index()] {
                 match fs::remove_file(&path) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

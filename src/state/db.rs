@@ -29,6 +29,8 @@ struct Inner {
     root: PathBuf,
     queues: Queues,
     flusher: Flusher,
+    /// Something was sealed by this process.
+    sealed: tokio::sync::Notify,
     /// What this process writes to.
     written: Mutex<HashMap<StateId, Weak<Usage>>>,
 }
@@ -161,7 +163,14 @@ impl States {
             .await?;
         MIGRATIONS.run(&pool).await.map_err(sqlx::Error::from)?;
         let flusher = Flusher::new(&root);
-        Ok(Self(Arc::new(Inner { pool, root, queues: Queues::default(), flusher, written: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            pool,
+            root,
+            queues: Queues::default(),
+            flusher,
+            sealed: tokio::sync::Notify::new(),
+            written: Mutex::default(),
+        })))
     }
 
     /// The database, for the other rows that go with a state.
@@ -177,6 +186,15 @@ impl States {
     #[must_use]
     pub fn flusher(&self) -> &Flusher {
         &self.0.flusher
+    }
+
+    /// Resolves when this process has sealed something since the last call.
+    pub async fn sealed(&self) {
+        self.0.sealed.notified().await;
+    }
+
+    pub(super) fn tell_sealed(&self) {
+        self.0.sealed.notify_one();
     }
 
     /// Where a state's parts lie.

@@ -147,8 +147,9 @@ impl StateHandle {
     pub fn seal_changes(&self, at_least: u64) -> Result<ChangesSealed, StateError> {
         let folder = self.folder();
         let failed = |e| StateError::io("seal the changes of", folder.root())(e);
-        let mut next = self.places().map_err(failed)?;
-        let seq = next.unwrap_or(1);
+        drop(self.places().map_err(failed)?);
+        // One seal at a time; records are taken meanwhile.
+        let _turn = super::lock::turn(&folder.seal_lock())?;
         let index = kept_index(folder).map_err(failed)?;
         let now = now(&folder.scratch()).map_err(failed)?;
         let diff = index.compare(self.data(), now).map_err(failed)?;
@@ -166,6 +167,8 @@ impl StateHandle {
             drop(fs::remove_file(&scratch));
             return Ok(ChangesSealed::NoRoom);
         }
+        let mut next = self.places().map_err(failed)?;
+        let seq = next.unwrap_or(1);
         index.seq = seq;
         let item = Item { seq, kind: SegmentKind::Changes, name: OsString::new() };
         let placed =

@@ -20,6 +20,7 @@ mod put;
 mod reference;
 mod refusals;
 mod run;
+mod state;
 mod store;
 mod support;
 mod telemetry;

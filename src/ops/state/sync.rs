@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::remote::Remote;
 use super::seal::{seal, writer_id};
@@ -294,20 +294,13 @@ impl Draining<'_> {
         // At a pace, what goes at once only waits for each other, and each of it looks as if it stood still.
         let at_once = if self.vyr.config().state.sync_bytes_per_second.is_some() { 1 } else { AT_ONCE };
         let (to_manifests, mut blobs) = mpsc::channel::<Ready>(at_once);
-        let (to_signatures, manifests) = mpsc::channel::<Ready>(at_once);
+        let (to_signatures, mut manifests) = mpsc::channel::<Ready>(at_once);
         let gone = |_| Error::new(ErrorKind::Internal, "a stage of the sync ended before the others");
         let sent = AtomicU64::new(done);
+        let ready: Vec<_> = batch.iter().enumerate().map(|(at, held)| self.ready(at, held.clone(), there)).collect();
         tokio::try_join!(
             async move {
-                let mut ready = stream::iter(batch.iter().cloned().enumerate())
-                    .map(|(at, held)| async move {
-                        let manifest = self.manifest(&held)?;
-                        if at >= there {
-                            self.push_layer(&held).await?;
-                        }
-                        Ok::<_, Error>(Ready { at, held, manifest })
-                    })
-                    .buffered(at_once);
+                let mut ready = stream::iter(ready).buffered(at_once);
                 while let Some(next) = ready.next().await {
                     to_manifests.send(next?).await.map_err(gone)?;
                 }
@@ -323,14 +316,39 @@ impl Draining<'_> {
                 }
                 Ok::<_, Error>(())
             },
-            ReceiverStream::new(manifests).map(Ok).try_for_each_concurrent(at_once, |next| async move {
-                self.remote.sign(&self.key, &next.held.digest, next.manifest.len() as u64).await?;
-                if let Some(slot) = signed.lock().unwrap_or_else(PoisonError::into_inner).get_mut(next.at) {
-                    *slot = true;
+            async move {
+                let mut running = FuturesUnordered::new();
+                loop {
+                    tokio::select! {
+                        Some(done) = running.next(), if !running.is_empty() => done?,
+                        next = manifests.recv(), if running.len() < at_once => match next {
+                            Some(next) => running.push(self.sign(next, signed)),
+                            None => break,
+                        },
+                    }
                 }
-                Ok(())
-            }),
+                while let Some(done) = running.next().await {
+                    done?;
+                }
+                Ok::<_, Error>(())
+            },
         )?;
+        Ok(())
+    }
+
+    async fn ready(&self, at: usize, held: Held, there: usize) -> Result<Ready> {
+        let manifest = self.manifest(&held)?;
+        if at >= there {
+            self.push_layer(&held).await?;
+        }
+        Ok(Ready { at, held, manifest })
+    }
+
+    async fn sign(&self, next: Ready, signed: &Mutex<Vec<bool>>) -> Result<()> {
+        self.remote.sign(&self.key, &next.held.digest, next.manifest.len() as u64).await?;
+        if let Some(slot) = signed.lock().unwrap_or_else(PoisonError::into_inner).get_mut(next.at) {
+            *slot = true;
+        }
         Ok(())
     }
 
