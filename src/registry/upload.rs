@@ -196,8 +196,8 @@ impl Pieces<'_> {
             let failure = Failure { transient: again, ..failure };
             let Some(delay) = self.core.wait_for(&failure, planned) else { return Err(failure.error) };
             tracing::debug!(error = %failure.error, at = session.as_ref().map(|s| s.at), piece = self.piece, "resuming");
-            self.piece = (self.piece / 2).max(LEAST.min(self.core.piece()));
             tokio::time::sleep(delay).await;
+            let before = session.as_ref().map_or(0, |open| open.at);
             if let Some(open) = session.take() {
                 // Done already, and only the answer was lost?
                 if self.core.has_blob(self.reference, self.digest, Operation::Push).await? {
@@ -205,6 +205,11 @@ impl Pieces<'_> {
                     return Ok(());
                 }
                 session = self.look(open).await;
+            }
+            match session.as_ref().map_or(0, |open| open.at) {
+                // A part of the piece is there: that is as good as a smaller one.
+                at if at > before => delays = self.core.delays(),
+                _ => self.piece = (self.piece / 2).max(LEAST.min(self.core.piece())),
             }
         }
     }

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{Synced, json, pull, record, records_in, sync};
-use crate::support::{Asked, Fault, FaultProxy, Home, Node, Registry, run};
+use crate::support::{Asked, Fault, FaultProxy, Home, Node, Registry, run, tool};
 
 fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}{n:04}")).collect()
@@ -46,7 +46,7 @@ async fn a_segment_is_an_ordinary_signed_artifact_and_the_state_comes_back() {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["artifactType"], "application/vnd.vyr.state.segment.v0");
     assert_eq!(manifest["annotations"]["dev.vyr.state.name"], "readings");
-    let mut oras = home.command(crate::support::tool("oras"));
+    let mut oras = home.command(tool("oras"));
     oras.args(["blob", "fetch", "--output", "layer.tar"]);
     oras.arg(format!("{repository}@{}", manifest["layers"][0]["digest"].as_str().unwrap()));
     run(oras, b"").expect(0);
@@ -125,14 +125,18 @@ async fn two_that_go_on_from_one_place_fork_and_both_chains_are_kept() {
 #[tokio::test]
 async fn cut_in_the_middle_of_every_request_everything_gets_through_once() {
     let (registry, home) = (Registry::start(), Home::new());
-    // Each request with content breaks the first time that it is tried, and a large piece always.
-    let proxy = proxied(&registry.host(), |asked, before| {
+    // Every third request breaks in its middle, or its answer is lost; a large one breaks always. This registry forgets an
+    // upload whose connection broke, so of pieces those get through that are small enough.
+    let count = AtomicUsize::new(0);
+    let proxy = proxied(&registry.host(), move |asked, _| {
         let length = asked.header("content-length").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
+        let breaks = count.fetch_add(1, Ordering::SeqCst).is_multiple_of(3);
         match asked.method.as_str() {
-            "POST" | "PUT" | "PATCH" if length > 300_000 => Fault::CutUpload(300_000),
-            "PUT" | "PATCH" if before == 0 && length > 0 => Fault::CutUpload(length / 2),
-            "PUT" | "POST" if before == 0 => Fault::Lose,
-            "HEAD" | "GET" if before == 0 => Fault::Reset(0),
+            _ if length > 300_000 => Fault::CutUpload(300_000),
+            "PATCH" => Fault::None,
+            "PUT" | "POST" if breaks && length > 0 => Fault::CutUpload(length / 2),
+            "PUT" | "POST" if breaks => Fault::Lose,
+            "HEAD" | "GET" if breaks => Fault::Reset(0),
             _ => Fault::None,
         }
     });
@@ -164,9 +168,15 @@ async fn cut_in_the_middle_of_every_request_everything_gets_through_once() {
 async fn the_same_against_a_node_s_own_registry() {
     let (far, home) = (Home::new(), Home::new());
     let node = Node::start(&far, &[]);
-    let proxy = proxied(&node.host(), |asked, before| match asked.method.as_str() {
-        "PUT" | "PATCH" | "POST" if before == 0 => Fault::CutUpload(100),
-        _ => Fault::None,
+    // Every large request breaks in its middle, each time, whatever its size; a small one each second time.
+    let count = AtomicUsize::new(0);
+    let proxy = proxied(&node.host(), move |asked, _| {
+        let length = asked.header("content-length").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
+        match asked.method.as_str() {
+            "PATCH" if length > 1000 => Fault::CutUpload(length / 2),
+            "PUT" | "POST" if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => Fault::CutUpload(length / 2),
+            _ => Fault::None,
+        }
     });
     let repository = format!("{}/readings", proxy.host());
     let state = Synced::create(&home, "readings", &repository, 64 << 20).await;
@@ -342,4 +352,64 @@ async fn down_for_long_then_up_and_the_node_pushes_by_itself() {
     let report = json(&pull(&home, &format!("{}/readings", registry.host()), "out").expect(0));
     assert_eq!(report["records"], 100);
     assert_eq!(records_in(&home.work().join("out")).len(), 100);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_changes_no_order() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let repository = format!("{}/readings", registry.host());
+    let state = Synced::create(&home, "readings", &repository, 1 << 20).await;
+    let library = tool("faketime");
+    let mut all = Vec::new();
+    for (round, offset) in ["+0", "-3d", "+1d", "-10y"].into_iter().enumerate() {
+        let names = names(&format!("round{round}-"), 3);
+        state.records(names.clone()).await;
+        all.extend(names);
+        let mut command = home.vyr_command(["state", "sync", "readings", "--output", "json"]);
+        command.env("LD_PRELOAD", &library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        assert_eq!(json(&run(command, b"").expect(0))["pending"], 0, "{offset}");
+    }
+    pull(&home, &repository, "out").expect(0);
+    let found: Vec<String> = records_in(&home.work().join("out")).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(found, all);
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_sealed_by_halves_and_all_of_it_later() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let repository = format!("{}/readings", registry.host());
+    let state = Synced::create(&home, "readings", &repository, 64 << 20).await;
+    state.records(names("r", 5)).await;
+    state.file("large", &[9; 4 << 20]).await;
+    drop(state);
+    // On a disk with room for what there is, and not for a copy.
+    let script = r#"
+        mkdir "$PWD/small" && mount -t tmpfs -o size=7m none "$PWD/small" || exit 77
+        cp -a "$VYR_HOME/." small/ && export VYR_HOME="$PWD/small"
+        "$0" state sync readings; echo "first $?"
+        mount -o remount,size=64m "$PWD/small" || exit 77
+        "$0" state sync readings --output json"#;
+    let mut command = home.command("unshare");
+    command.args(["-m", "sh", "-c", script, env!("CARGO_BIN_EXE_vyr")]);
+    let output = run(command, b"").expect(0).says(&["No space left", "next: "]);
+    assert!(output.has_line("first 125"), "{output:?}");
+    let report = json(&pull(&home, &repository, "out").expect(0));
+    assert_eq!((&report["segments"], &report["records"]), (&json!(6), &json!(5)), "{report}");
+    assert!(fs::read(home.work().join("out/large")).unwrap() == [9; 4 << 20]);
+}
+
+#[tokio::test]
+async fn a_collection_takes_nothing_that_waits_or_is_kept() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let repository = format!("{}/readings", registry.host());
+    let state = Synced::create(&home, "readings", &repository, 1 << 20).await;
+    state.records(names("r", 3)).await;
+    sync(&home, "readings").expect(0);
+    state.records(names("s", 3)).await;
+    vyr::ops::state::seal(&state.vyr, &state.state().await).await.unwrap();
+    home.vyr(["gc", "--budget", "0"]).expect(0);
+    fs::remove_dir_all(registry.folder().join("data")).unwrap();
+    assert_eq!(json(&sync(&home, "readings").expect(0))["pushed"], 6);
+    pull(&home, &repository, "out").expect(0);
+    assert_eq!(records_in(&home.work().join("out")).len(), 6);
 }
