@@ -34,6 +34,8 @@ mod handle;
 mod index;
 mod lock;
 mod outbox;
+mod pushed;
+mod sealed;
 mod segment;
 mod usage;
 
@@ -42,13 +44,14 @@ mod tests;
 #[cfg(test)]
 mod tests_synced;
 
-pub use chain::{Chain, Drain, Fork, Held, Pending};
+pub use chain::{Chain, Fork};
 pub use changeset::{Applied, OUTBOX, Target};
 pub use db::{Bound, NewState, States};
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};
 pub use outbox::ChangesSealed;
+pub use pushed::{Drain, Held, Pending};
 pub use segment::{BASE_TYPE, Base, LAYER_TYPE, SEGMENT_TYPE, Segment, SegmentKind, SyncTag, WriterId};
 pub use usage::{Full, Usage};
 

@@ -136,7 +136,7 @@ async fn cut_in_the_middle_of_every_request_everything_gets_through_once() {
             "PATCH" => Fault::None,
             "PUT" | "POST" if breaks && length > 0 => Fault::CutUpload(length / 2),
             "PUT" | "POST" if breaks => Fault::Lose,
-            "HEAD" | "GET" if breaks => Fault::Reset(0),
+            "HEAD" | "GET" if breaks => Fault::Lose,
             _ => Fault::None,
         }
     });
@@ -312,13 +312,10 @@ async fn down_for_long_then_up_and_the_node_pushes_by_itself() {
     let (registry, home) = (Registry::start(), Home::new());
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
-    let proxy =
-        FaultProxy::start(
-            &registry.host(),
-            move |_, _| {
-                if is_down.load(Ordering::SeqCst) { Fault::Reset(0) } else { Fault::None }
-            },
-        );
+    let proxy = proxied(&registry.host(), move |_, _| match is_down.load(Ordering::SeqCst) {
+        true => Fault::Answer("503 Service Unavailable", String::new(), Vec::new()),
+        false => Fault::None,
+    });
     let repository = format!("{}/readings", proxy.host());
     let state = Synced::create(&home, "readings", &repository, 2_000).await;
     state.records(names("r", 20)).await;
