@@ -20,6 +20,8 @@ const LOOK: Duration = Duration::from_secs(3);
 /// The wait after a failure: at random up to this, which doubles from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(300);
+/// The least time between two pushes of one state: each begins with a look at what is there.
+const PAUSE: Duration = Duration::from_millis(500);
 /// States that are pushed at once.
 const AT_ONCE: usize = 2;
 
@@ -165,8 +167,9 @@ fn next_look(plans: &HashMap<StateId, Plan>) -> Duration {
 
 fn ended_one(plans: &mut HashMap<StateId, Plan>, ended: std::result::Result<(StateId, bool), tokio::task::JoinError>) {
     match ended {
+        // What is sealed meanwhile goes together.
         Ok((id, true)) => {
-            plans.insert(id, Plan::new());
+            plans.insert(id, Plan { due: Instant::now() + PAUSE, waits: waits() });
         }
         Ok((id, false)) => plans.entry(id).or_insert_with(Plan::new).later(),
         Err(e) => {

@@ -69,7 +69,11 @@ fn held(row: &SqliteRow) -> Result<Held, StateError> {
 /// The right to push a state's segments, while it lives.
 #[derive(Debug)]
 #[must_use]
-pub struct Drain(#[expect(dead_code, reason = "the lock is the open file's")] File);
+pub struct Drain {
+    _turn: File,
+    /// Nobody removes the state meanwhile.
+    _user: File,
+}
 
 impl Held {
     /// The segment, for its manifest.
@@ -124,7 +128,9 @@ impl States {
     /// # Errors
     /// The file system's.
     pub fn drain(&self, id: StateId) -> Result<Option<Drain>, StateError> {
-        Ok(super::lock::alone(&self.folder(id).sync_lock())?.map(Drain))
+        let folder = self.folder(id);
+        let user = super::lock::user(&folder.users_lock())?;
+        Ok(super::lock::alone(&folder.sync_lock())?.map(|turn| Drain { _turn: turn, _user: user }))
     }
 
     /// Segments to be pushed, oldest first, from place `from` on, at most `most`.
