@@ -58,17 +58,20 @@ enum Part {
         #[arg(long, value_enum)]
         only: Option<api::Only>,
     },
+    /// Synced states: how fast what waits is pushed
+    State {
+        /// One of its measurements alone
+        #[arg(long, value_enum)]
+        only: Option<state::Only>,
+        /// How many segments
+        #[arg(long)]
+        count: Option<usize>,
+    },
     /// Ten minutes of all kinds of guests at once: what the node holds must not grow
     Soak {
         /// How long
         #[arg(long, default_value_t = 10)]
         minutes: u64,
-    },
-    /// States: keys and values from inside a component
-    State {
-        /// One of its measurements alone
-        #[arg(long, value_enum)]
-        only: Option<state::Only>,
     },
     /// The peer of `api`: answers and does nothing else
     #[command(hide = true)]
@@ -97,8 +100,8 @@ fn main() -> Result<()> {
         Part::StoreSize => store::measure(&stage),
         Part::Registry => registry::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
+        Part::State { only, count } => state::measure(&stage, only, count),
         Part::Soak { minutes } => api::soak(&stage, minutes),
-        Part::State { only } => state::measure(&stage, only),
         Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
         Part::All => {
@@ -108,7 +111,7 @@ fn main() -> Result<()> {
             store::measure(&stage)?;
             registry::measure(&stage)?;
             api::measure(&stage, None)?;
-            state::measure(&stage, None)?;
+            state::measure(&stage, None, None)?;
             report::write(&stage)
         }
     }

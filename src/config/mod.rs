@@ -4,6 +4,7 @@
 mod home;
 mod identity;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +101,42 @@ pub struct File {
     pub serve: ServeFile,
     /// Each `[[mirror]]`.
     pub mirror: Vec<MirrorFile>,
+    /// What synced states do.
+    pub state: StateFile,
+}
+
+/// The `[state]` part of `config.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct StateFile {
+    /// The most that a sync sends, in bytes a second.
+    pub sync_bytes_per_second: Option<NonZeroU64>,
+    /// Changed files are sealed while their writer runs when they have so many bytes together.
+    pub seal_bytes: Option<u64>,
+    /// And when the last seal is so long ago.
+    pub seal_seconds: Option<u64>,
+    /// How much of what was pushed each state keeps, in bytes, in case that the repository loses it.
+    pub keep_pushed_bytes: Option<u64>,
+}
+
+impl StateFile {
+    /// How many bytes of changed files are sealed while their writer runs.
+    #[must_use]
+    pub fn seal_bytes(&self) -> u64 {
+        self.seal_bytes.unwrap_or(8 << 20)
+    }
+
+    /// How long changed files wait to be sealed while their writer runs.
+    #[must_use]
+    pub fn seal_after(&self) -> Duration {
+        Duration::from_secs(self.seal_seconds.unwrap_or(60).max(1))
+    }
+
+    /// How many bytes of pushed segments each state keeps.
+    #[must_use]
+    pub fn keep_pushed_bytes(&self) -> u64 {
+        self.keep_pushed_bytes.unwrap_or(64 << 20)
+    }
 }
 
 /// A `[[mirror]]` of `config.toml`: repositories of the own registry that show what another one has.
@@ -223,6 +260,8 @@ pub struct Config {
     pub serve: ServeFile,
     /// Which repositories of the own registry mirror others.
     pub mirrors: Vec<MirrorFile>,
+    /// What synced states do.
+    pub state: StateFile,
 }
 
 impl Config {
@@ -258,6 +297,7 @@ impl Config {
             code_cache_bytes: file.code_cache_bytes.unwrap_or(4 << 30),
             serve: file.serve,
             mirrors: file.mirror,
+            state: file.state,
             home,
         })
     }

@@ -101,7 +101,14 @@ impl Node {
         live.set_running(&runnable, prepared.map_or(StartTier::S3, |(_, tier)| tier));
         live.tell(TaskStatus::Running, |record| record.started_at = Some(timestamp(micros(SystemTime::now()))));
         let guest = async move {
+            let bindings = Arc::new(bindings);
+            let sealing = node.seal_while_running(&bindings);
             let (mut execution, ended) = node.attempt(&live, &runnable, &bindings).await;
+            if let Some((ended, sealing)) = sealing {
+                ended.cancel();
+                // It ends with what it is at.
+                drop(sealing.await);
+            }
             // What it wrote is on disk before its end is told.
             node.let_go_of_states(&live, bindings).await;
             let (prepare, tier) = prepared.unwrap_or((Duration::ZERO, StartTier::S3));

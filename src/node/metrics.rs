@@ -59,11 +59,13 @@ impl Metrics {
 /// Lets the node's load be read whenever somebody asks.
 pub(super) fn observe(node: &Node) {
     type Read = fn(&Node) -> u64;
-    let gauges: [(&'static str, &'static str, Read); 4] = [
+    let gauges: [(&'static str, &'static str, Read); 6] = [
         (metric::RUNNING, "Tasks that are prepared or run", |node| node.describe().running),
         (metric::QUEUED, "Tasks that wait", |node| node.describe().queued),
         (metric::MEMORY, "Linear memory that guests hold, in bytes", |node| node.describe().memory_bytes),
         (metric::MAPPED, "Compiled code that is mapped and ready, in bytes", |node| node.inner.ready.bytes()),
+        (metric::STATE_PENDING, "Segments of states that wait to be pushed", |node| node.waiting().segments()),
+        (metric::STATE_LAG, "How long the oldest of them waits, in seconds", |node| node.waiting().lag_seconds()),
     ];
     for meter in telemetry::meters() {
         for (name, what, read) in gauges {

@@ -41,6 +41,7 @@ mod sched;
 mod state;
 mod stop;
 mod submit;
+mod sync;
 mod trace;
 
 pub use lock::Lock;
@@ -121,6 +122,7 @@ struct Inner {
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
     ready: ReadyGuests,
     budget: Arc<Budget>,
+    waiting: Arc<sync::Waiting>,
     metrics: Metrics,
     tags: AtomicU64,
     stopping: AtomicBool,
@@ -157,6 +159,7 @@ impl Node {
                 ready: ReadyGuests::new(options.code_bytes),
                 budget: Arc::new(Budget::new(options.memory_budget)),
                 sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
+                waiting: Arc::default(),
                 metrics: Metrics::new(),
                 live: Mutex::default(),
                 tags: AtomicU64::new(1),
@@ -178,6 +181,7 @@ impl Node {
         node.recover().await?;
         node.sweep_states().await?;
         node.keep_house();
+        node.keep_synced();
         Ok(node)
     }
 

@@ -2,6 +2,10 @@
 //! class says so.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use tracing::Instrument as _;
 use vyr_proto::v0::{OnBusy, TaskSpec, TaskStatus};
@@ -50,8 +54,20 @@ impl Node {
         Ok(bindings)
     }
 
+    /// Seals a task's synced states by size and age, until the token is cancelled.
+    pub(super) fn seal_while_running(&self, bindings: &Arc<Bindings>) -> Option<(CancellationToken, JoinHandle<()>)> {
+        if !bindings.has_synced() {
+            return None;
+        }
+        let (node, bindings) = (self.clone(), Arc::clone(bindings));
+        let ended = CancellationToken::new();
+        let stop = ended.clone();
+        let sealing = tokio::spawn(async move { bindings.seal_while_running(&node.inner.vyr, &stop).await });
+        Some((ended, sealing))
+    }
+
     /// Lets go of a task's states after an attempt.
-    pub(super) async fn let_go_of_states(&self, live: &Live, bindings: Bindings) {
+    pub(super) async fn let_go_of_states(&self, live: &Live, bindings: Arc<Bindings>) {
         if bindings.is_empty() {
             return;
         }

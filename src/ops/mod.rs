@@ -67,6 +67,7 @@ pub struct Vyr {
     store: OnceCell<Store>,
     states: OnceCell<States>,
     client: OnceLock<Client>,
+    sync_client: OnceLock<Client>,
     secret: OnceLock<Secret>,
     flights: mirror::Flights,
     engine_options: EngineOptions,
@@ -86,6 +87,7 @@ impl Vyr {
             store: OnceCell::new(),
             states: OnceCell::new(),
             client: OnceLock::new(),
+            sync_client: OnceLock::new(),
             secret: OnceLock::new(),
             flights: mirror::Flights::default(),
             engine_options: EngineOptions::default(),
@@ -183,6 +185,23 @@ impl Vyr {
         }
         let client = Client::new(self.client_options())?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// The registry client that states are synced by: it sends no faster than it may.
+    ///
+    /// # Errors
+    /// As [`Vyr::client`].
+    pub(crate) fn sync_client(&self) -> Result<&Client> {
+        if self.config.offline {
+            return Err(Error::new(ErrorKind::Unavailable, "the network is forbidden (--offline)")
+                .hint("what is sealed waits; sync it when there is a network"));
+        }
+        if let Some(client) = self.sync_client.get() {
+            return Ok(client);
+        }
+        let bytes_per_second = self.config.state.sync_bytes_per_second;
+        let client = Client::new(ClientOptions { bytes_per_second, ..self.client_options() })?;
+        Ok(self.sync_client.get_or_init(|| client))
     }
 
     /// The secret that this node's caches are sealed with, made at first use.

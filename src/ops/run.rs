@@ -186,7 +186,18 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
         deterministic: request.deterministic,
         budget: None,
     };
-    let execution = execute(&ready, guest, cancel).await;
+    let execution = match &bound {
+        Some((bindings, _)) => {
+            let ended = CancellationToken::new();
+            let guest = async {
+                let execution = execute(&ready, guest, cancel).await;
+                ended.cancel();
+                execution
+            };
+            tokio::join!(guest, bindings.seal_while_running(vyr, &ended)).0
+        }
+        None => execute(&ready, guest, cancel).await,
+    };
     if let Some((bindings, run)) = bound {
         let own: Vec<_> = bindings.of_the_task().map(|state| state.id).collect();
         bindings.close(vyr).await.map_err(run_it)?;

@@ -59,6 +59,20 @@ impl Policy {
         self.machine_key.as_ref()
     }
 
+    /// What the policy says of a digest with these signatures.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn judge(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        material: &[SignatureMaterial],
+        overrule: Override,
+    ) -> Result<trust::Acceptance, Refusal> {
+        trust::verify(&self.policy, self.machine_key.as_ref(), Some(repository), digest, material, overrule)
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &TrustPolicy {

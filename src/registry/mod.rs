@@ -12,17 +12,21 @@ mod auth;
 mod credentials;
 mod error;
 mod manifest;
+mod pace;
 mod pull;
 mod push;
 mod referrers;
 mod sink;
+mod tags;
 mod transport;
+mod upload;
 mod wait;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,7 @@ pub use manifest::{FetchedManifest, Resolved};
 pub use push::Pushed;
 pub use referrers::ReferrersSupport;
 pub use sink::{BlobSink, MemorySink, ThreadedSink};
+pub use upload::{OpenBlob, SMALL};
 
 use crate::error::Result;
 
@@ -63,6 +68,8 @@ pub struct ClientOptions {
     pub docker_config: DockerConfig,
     /// The proxies.
     pub proxy: ProxySettings,
+    /// The most that request bodies may take of the line, in bytes a second. Of `oci-client`'s uploads it isn't known.
+    pub bytes_per_second: Option<NonZeroU64>,
     /// Called for each request to the registry to add headers, such as `traceparent`.
     pub headers: Option<HeaderSource>,
 }
@@ -81,6 +88,7 @@ impl Default for ClientOptions {
             concurrency: 4,
             docker_config: DockerConfig::Anonymous,
             proxy: ProxySettings::default(),
+            bytes_per_second: None,
             headers: None,
         }
     }

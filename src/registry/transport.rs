@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use reqwest::{Method, NoProxy, Proxy, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
@@ -13,6 +13,7 @@ use url::Url;
 
 use super::auth::Auth;
 use super::error::{Failure, RegistryError, quote};
+use super::pace::Pace;
 use super::wait::retry_after;
 use super::{ClientOptions, ReferrersSupport};
 use crate::error::chain;
@@ -76,6 +77,9 @@ pub(super) struct Core {
     tls: OnceLock<reqwest::Client>,
     /// By plain HTTP and by TLS, in one request and in pieces.
     pub(super) uploads: [OnceLock<oci_client::Client>; 4],
+    /// Which registries take a small blob in one request.
+    pub(super) at_once: Mutex<HashMap<String, bool>>,
+    pace: Option<Pace>,
 }
 
 impl Core {
@@ -84,6 +88,7 @@ impl Core {
             Proxy::all(proxy)
                 .map_err(|e| RegistryError::Setup { why: format!("proxy `{}`: {}", quote(proxy), chain(&e)) })?;
         }
+        let pace = options.bytes_per_second.map(Pace::new);
         Ok(Self {
             auth: Auth::default(),
             transfers: Semaphore::new(options.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
@@ -93,6 +98,8 @@ impl Core {
             plain: OnceLock::new(),
             tls: OnceLock::new(),
             uploads: Default::default(),
+            at_once: Mutex::default(),
+            pace,
         })
     }
 
@@ -248,7 +255,12 @@ impl Core {
             }
             let mut request = self.http(scheme_of(&url))?.request(call.method.clone(), url.clone()).headers(headers);
             if let Some(body) = &call.body {
-                request = request.body(body.clone());
+                request = match &self.pace {
+                    Some(pace) if !body.is_empty() => request
+                        .header(CONTENT_LENGTH, body.len())
+                        .body(reqwest::Body::wrap_stream(pace.body(body.clone()))),
+                    _ => request.body(body.clone()),
+                };
             }
             let sent = request.send().instrument(span.clone()).await;
             let response = sent.map_err(|e| network_failure(&call.target, &url, &e))?;

@@ -219,8 +219,12 @@ impl Control for Api {
         Ok(Response::new(DeleteStateResponse {}))
     }
 
-    async fn sync_state(&self, _request: Request<SyncStateRequest>) -> Answer<SyncStateResponse> {
-        Err(super::status::unimplemented("this version of the node syncs no state yet"))
+    async fn sync_state(&self, request: Request<SyncStateRequest>) -> Answer<SyncStateResponse> {
+        caller(&request)?;
+        let name = request.into_inner().state;
+        state::sync(self.node.vyr(), &name).await.map_err(failed)?;
+        let state = state::show(self.node.vyr(), &name).await.map_err(failed)?;
+        Ok(Response::new(SyncStateResponse { state: Some(state) }))
     }
 
     async fn get_node(&self, _request: Request<GetNodeRequest>) -> Answer<GetNodeResponse> {

@@ -51,12 +51,6 @@ pub(super) fn status(error: &Error) -> Status {
     Status::with_error_details(code(error.kind()), message, details(error.kind(), error.next()))
 }
 
-/// The status of a call that this version doesn't answer.
-pub(super) fn unimplemented(why: &str) -> Status {
-    let details = ErrorDetails::with_error_info("UNIMPLEMENTED", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::Unimplemented, why, details)
-}
-
 /// The status of a request whose fields are wrong: each field's path with what is wrong about it.
 pub(super) fn invalid(wrong: Vec<(String, String)>) -> Status {
     let message = wrong.iter().map(|(field, why)| format!("{field}: {why}")).collect::<Vec<_>>().join("; ");

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::Row as _;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
+use sqlx::{Row as _, SqliteConnection};
 
 use super::folder::Flusher;
 use super::lock::{self, Queues};
@@ -31,6 +31,8 @@ struct Inner {
     root: PathBuf,
     queues: Queues,
     flusher: Flusher,
+    /// Something was sealed by this process.
+    sealed: tokio::sync::Notify,
     /// What this process writes to.
     written: Mutex<HashMap<StateId, Weak<Usage>>>,
 }
@@ -63,15 +65,15 @@ pub struct Bound {
     pub read_only: bool,
 }
 
-fn micros(time: SystemTime) -> i64 {
+pub(super) fn micros(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
 }
 
-fn time(micros: i64) -> SystemTime {
+pub(super) fn time(micros: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-fn number(value: u64) -> i64 {
+pub(super) fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -94,6 +96,50 @@ fn state(row: &SqliteRow) -> Result<State, StateError> {
 
 fn bound(row: &SqliteRow) -> Result<Bound, StateError> {
     Ok(Bound { artifact: row.try_get("artifact")?, alias: row.try_get("alias")?, read_only: row.try_get("read_only")? })
+}
+
+/// The row of a new state.
+pub(super) async fn insert(connection: &mut SqliteConnection, state: &State) -> Result<(), StateError> {
+    let inserted = sqlx::query(
+        "INSERT INTO state (id, name, class, kind, quota, created_us, expires_us, target, used) \
+         VALUES (?,?,?,?,?,?,?,?,?)",
+    )
+    .bind(state.id.as_bytes().to_vec())
+    .bind(state.name.clone())
+    .bind(state.class.number())
+    .bind(state.kind.number())
+    .bind(number(state.quota_bytes))
+    .bind(micros(state.created))
+    .bind(state.expires.map(micros))
+    .bind(state.target.clone())
+    .bind(number(state.used_bytes))
+    .execute(connection)
+    .await;
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(found)) if found.is_unique_violation() => {
+            Err(StateError::Exists { name: state.name.clone() })
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl State {
+    /// The state that `new` asks for, with an identity of its own.
+    pub(super) fn new(new: NewState) -> Self {
+        let created = time(micros(SystemTime::now()));
+        Self {
+            id: StateId::new(),
+            name: new.name.as_str().to_owned(),
+            class: new.class,
+            kind: new.kind,
+            quota_bytes: new.quota_bytes,
+            created,
+            expires: new.time_to_live.and_then(|ttl| created.checked_add(ttl)),
+            target: new.target,
+            used_bytes: 0,
+        }
+    }
 }
 
 impl States {
@@ -123,7 +169,14 @@ impl States {
             .await?;
         MIGRATIONS.run(&pool).await.map_err(sqlx::Error::from)?;
         let flusher = Flusher::new(&root);
-        Ok(Self(Arc::new(Inner { pool, root, queues: Queues::default(), flusher, written: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            pool,
+            root,
+            queues: Queues::default(),
+            flusher,
+            sealed: tokio::sync::Notify::new(),
+            written: Mutex::default(),
+        })))
     }
 
     /// The database, for the other rows that go with a state.
@@ -141,6 +194,15 @@ impl States {
         &self.0.flusher
     }
 
+    /// Resolves when this process has sealed something since the last call.
+    pub async fn sealed(&self) {
+        self.0.sealed.notified().await;
+    }
+
+    pub(super) fn tell_sealed(&self) {
+        self.0.sealed.notify_one();
+    }
+
     /// Where a state's parts lie.
     #[must_use]
     pub fn folder(&self, id: StateId) -> Folder {
@@ -151,6 +213,23 @@ impl States {
         let mut written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.retain(|_, usage| usage.strong_count() > 0);
         written.insert(id, Arc::downgrade(usage));
+    }
+
+    /// What this process's writer counts in, if there is one.
+    pub(super) fn usage_of(&self, id: StateId) -> Option<Arc<Usage>> {
+        let written = self.0.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.get(&id).and_then(Weak::upgrade)
+    }
+
+    /// All states of one class.
+    pub(super) async fn of_class(&self, class: StateClass) -> Result<Vec<State>, StateError> {
+        let sql = format!("SELECT {COLUMNS} FROM state WHERE class = ? AND (expires_us IS NULL OR expires_us > ?)");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(class.number())
+            .bind(micros(SystemTime::now()))
+            .fetch_all(&self.0.pool)
+            .await?;
+        rows.iter().map(state).collect()
     }
 
     /// What a state holds: as this process's writer has it, else as the last writer left it.
@@ -167,46 +246,19 @@ impl States {
     /// # Errors
     /// [`StateError::Exists`] for a name that is taken.
     pub async fn create(&self, new: NewState) -> Result<State, StateError> {
-        let created = time(micros(SystemTime::now()));
-        let state = State {
-            id: StateId::new(),
-            name: new.name.as_str().to_owned(),
-            class: new.class,
-            kind: new.kind,
-            quota_bytes: new.quota_bytes,
-            created,
-            expires: new.time_to_live.and_then(|ttl| created.checked_add(ttl)),
-            target: new.target,
-            used_bytes: 0,
-        };
+        let state = State::new(new);
         let folder = self.folder(state.id);
         let making = folder.clone();
         super::blocking(move || making.make()).await?;
-        let inserted = sqlx::query(
-            "INSERT INTO state (id, name, class, kind, quota, created_us, expires_us, target) VALUES (?,?,?,?,?,?,?,?)",
-        )
-        .bind(&state.id.as_bytes()[..])
-        .bind(&state.name)
-        .bind(state.class.number())
-        .bind(state.kind.number())
-        .bind(number(state.quota_bytes))
-        .bind(micros(state.created))
-        .bind(state.expires.map(micros))
-        .bind(&state.target)
-        .execute(&self.0.pool)
-        .await;
-        match inserted {
-            Ok(_) => Ok(state),
-            Err(e) => {
-                drop(folder.remove());
-                match &e {
-                    sqlx::Error::Database(found) if found.is_unique_violation() => {
-                        Err(StateError::Exists { name: state.name })
-                    }
-                    _ => Err(e.into()),
-                }
-            }
+        let inserted = async {
+            let mut connection = self.0.pool.acquire().await?;
+            insert(&mut connection, &state).await
+        };
+        if let Err(e) = inserted.await {
+            drop(folder.remove());
+            return Err(e);
         }
+        Ok(state)
     }
 
     /// One state by its name or id. One whose time is over is not there.

@@ -45,6 +45,35 @@ impl Folder {
         self.0.join("tasks")
     }
 
+    /// What was pushed, and is kept in case that the repository loses it.
+    #[must_use]
+    pub fn pushed(&self) -> PathBuf {
+        self.0.join("pushed")
+    }
+
+    /// How the files looked when they were last sealed.
+    pub(super) fn index(&self) -> PathBuf {
+        self.0.join("index")
+    }
+
+    /// The same, of what is just being sealed.
+    pub(super) fn new_index(&self) -> PathBuf {
+        self.0.join("index.new")
+    }
+
+    /// What is being written, and nothing yet.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.0.join("scratch")
+    }
+
+    pub(super) fn seal_lock(&self) -> PathBuf {
+        self.0.join("seal.lock")
+    }
+
+    pub(super) fn sync_lock(&self) -> PathBuf {
+        self.0.join("sync.lock")
+    }
+
     /// The folder of one task.
     pub(super) fn of_task(&self, task: &str) -> Self {
         Self(self.tasks().join(task))
@@ -101,13 +130,18 @@ impl Folder {
         fs::write(&path, format!("{boot} {bytes} {entries}\n")).map_err(StateError::io("write", &path))
     }
 
-    /// Counts what guests see and what waits to be sealed.
+    /// Counts what guests see.
     pub(super) fn measure(&self) -> Result<(u64, u64), StateError> {
         let mut sum = (0, 0);
-        for folder in [self.data(), self.sealing()] {
-            if folder.exists() {
-                measure(&folder, &mut sum)?;
-            }
+        measure(&self.data(), &mut sum)?;
+        Ok(sum)
+    }
+
+    /// Counts what waits to be pushed. Always anew: others push it while nobody writes.
+    pub(super) fn measure_pending(&self) -> Result<(u64, u64), StateError> {
+        let mut sum = (0, 0);
+        if self.sealing().exists() {
+            measure(&self.sealing(), &mut sum)?;
         }
         Ok(sum)
     }

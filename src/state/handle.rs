@@ -40,6 +40,9 @@ pub struct StateHandle {
     flusher: Flusher,
     /// Opened by who first asks for it.
     keys: Mutex<Option<Arc<KvStore>>>,
+    /// Of a synced state: which place what is sealed next has, and the last one sealed when it was bound.
+    pub(super) places: super::outbox::Places,
+    pub(super) sealed_seq: u64,
     /// Taken by the release.
     locks: Mutex<Option<Locks>>,
 }
@@ -80,15 +83,6 @@ impl StateHandle {
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
-    }
-
-    /// Takes the file `name` from the outbox of a synced state: when this returns, it is the next record of the state.
-    ///
-    /// # Errors
-    /// It could not be taken; it stays in the outbox.
-    pub fn take_outbox(&self, name: &std::ffi::OsStr) -> std::io::Result<()> {
-        let _ = name;
-        Ok(())
     }
 
     /// Forces to disk what was written.
@@ -158,9 +152,10 @@ impl StateHandle {
     }
 
     fn end_writing(&self) -> Result<u64, StateError> {
-        let bytes = self.usage.bytes();
-        self.folder.end_writing(bytes, self.usage.entries())?;
-        Ok(bytes)
+        let (bytes, entries) = self.usage.pending();
+        let left = (self.usage.bytes().saturating_sub(bytes), self.usage.entries().saturating_sub(entries));
+        self.folder.end_writing(left.0, left.1)?;
+        Ok(self.usage.bytes())
     }
 }
 
@@ -202,6 +197,9 @@ impl States {
                 (root.clone(), Some(writer.ok_or_else(busy)?))
             }
         };
+        // After the lock: only who has it gives places.
+        let synced = state.class == StateClass::Synced && mode == Mode::ReadWrite;
+        let sealed_seq = if synced { self.chain(state.id).await?.sealed_seq } else { 0 };
         let (states, state, writes) = (self.clone(), state.clone(), mode == Mode::ReadWrite);
         let work = move || {
             let user = lock::user(&root.users_lock())?;
@@ -216,14 +214,16 @@ impl States {
                 kv::recover(&folder, states.flusher()).map_err(StateError::io("recover the keys in", folder.root()))?;
             }
             let (bytes, entries) = if writes { folder.begin_writing()? } else { (0, 0) };
-            let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries));
+            let pending = if synced { folder.measure_pending()? } else { (0, 0) };
+            let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries).with_pending(pending));
             if writes {
                 states.now_written(state.id, &usage);
             }
             let locks = Mutex::new(Some(Locks { _writer: writer, _user: user, _task: task }));
             let keys = Mutex::default();
             let (data, flusher) = (folder.data(), states.flusher().clone());
-            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, keys, locks }))
+            let places = super::outbox::Places::default();
+            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, keys, places, sealed_seq, locks }))
         };
         super::blocking(work).await
     }

@@ -75,7 +75,7 @@ pub(super) fn user(path: &Path) -> Result<File, StateError> {
     Ok(file)
 }
 
-/// Takes a state away from everybody; `None` when somebody has it bound.
+/// Takes a lock alone; `None` when somebody has it.
 pub(super) fn alone(path: &Path) -> Result<Option<File>, StateError> {
     let file = open(path)?;
     match file.try_lock() {
@@ -83,4 +83,11 @@ pub(super) fn alone(path: &Path) -> Result<Option<File>, StateError> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(e)) => Err(StateError::io("lock", path)(e)),
     }
+}
+
+/// Waits for a lock that is held for moments.
+pub(super) fn turn(path: &Path) -> Result<File, StateError> {
+    let file = open(path)?;
+    file.lock().map_err(StateError::io("lock", path))?;
+    Ok(file)
 }

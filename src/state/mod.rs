@@ -8,7 +8,11 @@
 //!     tasks/<task>/          the same for class `task`: a folder for each task
 //!     journal                for kind `kv`: what was set and may not be in data/ yet
 //!     journal.old            the same, from before, while it is forced to disk in data/
-//!     sealing/               for class `synced`: what guests closed in outbox/, before it is sealed
+//!     sealing/               for class `synced`: what was sealed, or is to be, and isn't pushed
+//!     pushed/                what was pushed and is kept, as far as there is room for it
+//!     index                  how the files looked when they were last sealed
+//!     seal.lock              locked by who seals
+//!     sync.lock              locked by who pushes
 //!     clean                  how much data/ holds; there only while nobody may be writing
 //!     writer.lock            locked by who may write
 //!     users.lock             locked (shared) by all who have it bound
@@ -22,24 +26,38 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
+mod chain;
+mod changeset;
 mod db;
 mod digest;
 mod error;
 mod folder;
 mod handle;
+mod index;
 mod kv;
 mod lock;
+mod outbox;
+mod pushed;
+mod sealed;
+mod segment;
 mod usage;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_synced;
 
+pub use chain::{Chain, Fork};
+pub use changeset::{Applied, OUTBOX, Target};
 pub use db::{Bound, NewState, States};
 pub use digest::content_digest;
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};
 pub use kv::{KvStore, MAX_VALUE_BYTES, Seen};
+pub use outbox::ChangesSealed;
+pub use pushed::{Drain, Held, Pending};
+pub use segment::{BASE_TYPE, Base, LAYER_TYPE, SEGMENT_TYPE, Segment, SegmentKind, SyncTag, WriterId};
 pub use usage::{Full, Usage};
 
 /// What a state may hold where its creation doesn't say, in bytes.

@@ -12,6 +12,9 @@ pub struct Full;
 pub struct Usage {
     bytes: AtomicU64,
     entries: AtomicU64,
+    /// What of that waits to be pushed.
+    pending_bytes: AtomicU64,
+    pending_entries: AtomicU64,
     quota: u64,
     most_entries: u64,
 }
@@ -24,7 +27,14 @@ impl Usage {
     #[must_use]
     pub fn new(quota: u64, bytes: u64, entries: u64) -> Self {
         let most_entries = (quota / 1024).max(MIN_ENTRIES);
-        Self { bytes: AtomicU64::new(bytes), entries: AtomicU64::new(entries), quota, most_entries }
+        Self {
+            bytes: AtomicU64::new(bytes),
+            entries: AtomicU64::new(entries),
+            pending_bytes: AtomicU64::new(0),
+            pending_entries: AtomicU64::new(0),
+            quota,
+            most_entries,
+        }
     }
 
     /// What it holds, in bytes.
@@ -77,6 +87,49 @@ impl Usage {
                 Ok(())
             }
         }
+    }
+
+    /// The same with what waits to be pushed beside what guests see.
+    pub(super) fn with_pending(self, (bytes, entries): (u64, u64)) -> Self {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+        self.pending_bytes.store(bytes, Ordering::Relaxed);
+        self.pending_entries.store(entries, Ordering::Relaxed);
+        self
+    }
+
+    /// What waits to be pushed: bytes and files. It is part of what is held.
+    #[must_use]
+    pub fn pending(&self) -> (u64, u64) {
+        (self.pending_bytes.load(Ordering::Relaxed), self.pending_entries.load(Ordering::Relaxed))
+    }
+
+    /// A file of so many bytes is not the guest's any more, and waits to be pushed.
+    pub(super) fn to_pending(&self, bytes: u64) {
+        self.pending_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.pending_entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file of so many bytes comes to those that wait; `false` when there is no room, unless it `must`.
+    pub(super) fn add_pending(&self, bytes: u64, must: bool) -> bool {
+        if self.grow(bytes).is_err() {
+            if !must {
+                return false;
+            }
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.to_pending(bytes);
+        true
+    }
+
+    /// One that waited was pushed.
+    pub(super) fn pushed(&self, bytes: u64) {
+        let less = |by: u64| move |held: u64| Some(held.saturating_sub(by));
+        let _ = self.pending_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(bytes));
+        let _ = self.pending_entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less(1));
+        self.shrink(bytes);
+        self.remove_entry();
     }
 
     /// One more file or folder.

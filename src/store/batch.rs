@@ -119,6 +119,19 @@ impl Batch {
         Ok(())
     }
 
+    /// As [`Batch::commit`], but where the listing is long index.json follows later, with the changes that come meanwhile: to
+    /// write all of it for each of many would take the time that they have.
+    ///
+    /// # Errors
+    /// As [`Batch::commit`].
+    #[tracing::instrument(skip_all, fields(manifests = self.manifests.len(), tags = self.tags.len()))]
+    pub async fn commit_soon(mut self) -> Result<()> {
+        if let Some(generation) = self.flush().await? {
+            self.store.write_index_soon(generation).await?;
+        }
+        Ok(())
+    }
+
     /// Commits what there is to the database and leaves index.json for later; returns the generation.
     pub(super) async fn flush(&mut self) -> Result<Option<i64>> {
         if self.is_empty() {

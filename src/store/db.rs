@@ -36,6 +36,8 @@ struct Inner {
     waiting: Semaphore,
     /// One rewrite of index.json at a time in this process; other processes are kept off by a file lock.
     rewriting: Mutex<()>,
+    /// The index that is to be written when the time for it comes.
+    pub(super) later: super::index::Later,
 }
 
 /// How many tasks of this process may wait for the gate at once.
@@ -44,7 +46,8 @@ const MAX_WAITING: usize = 64;
 impl Inner {
     fn new(layout: Layout, pool: SqlitePool, database: PathBuf, read_only: bool) -> Arc<Self> {
         let (waiting, rewriting) = (Semaphore::new(MAX_WAITING), Mutex::new(()));
-        Arc::new(Self { layout, pool, database, read_only, waiting, rewriting })
+        let later = super::index::Later::default();
+        Arc::new(Self { layout, pool, database, read_only, waiting, rewriting, later })
     }
 }
 
@@ -398,6 +401,10 @@ impl Store {
         // The semaphore is never closed; if it were, there'd be no bound and nothing else wrong.
         let _permit = self.0.waiting.acquire().await.ok();
         disk::blocking(work).await
+    }
+
+    pub(super) fn later(&self) -> &super::index::Later {
+        &self.0.later
     }
 
     pub(super) async fn rewriting(&self) -> tokio::sync::MutexGuard<'_, ()> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use serde::Serialize;
@@ -51,7 +53,72 @@ impl<W: Write> IndexWriter<W> {
     }
 }
 
+/// How long a rewrite may take for each change to wait for its own.
+const SHORT: Duration = Duration::from_millis(5);
+/// The share of the time that rewrites may take is one in so many, where they take longer.
+const SHARE: u32 = 10;
+
+/// Rewrites that several changes share.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    state: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    wanted: i64,
+    running: bool,
+    /// How long the last one took.
+    took: Duration,
+}
+
+impl Later {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Store {
+    /// Brings index.json up to `generation`: at once while that is quick, else soon, together with the changes after it.
+    /// The database alone says what is listed; a process that ends before finds index.json behind at its next start, and
+    /// makes it again.
+    pub(super) async fn write_index_soon(&self, generation: i64) -> Result<()> {
+        if self.later().lock().took <= SHORT {
+            let began = Instant::now();
+            self.write_index(generation).await?;
+            self.later().lock().took = began.elapsed();
+            return Ok(());
+        }
+        {
+            let mut pending = self.later().lock();
+            pending.wanted = pending.wanted.max(generation);
+            if std::mem::replace(&mut pending.running, true) {
+                return Ok(());
+            }
+        }
+        let store = self.clone();
+        tokio::spawn(async move {
+            loop {
+                let (wanted, took) = {
+                    let pending = store.later().lock();
+                    (pending.wanted, pending.took)
+                };
+                tokio::time::sleep(took * SHARE).await;
+                let began = Instant::now();
+                if let Err(e) = store.write_index(wanted).await {
+                    tracing::warn!(error = %e, "index.json is behind; the next change writes it");
+                }
+                let mut pending = store.later().lock();
+                pending.took = began.elapsed();
+                if pending.wanted <= wanted {
+                    pending.running = false;
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
     /// Brings index.json up to `generation` at least, unless another process or task has done so by now.
     pub(super) async fn write_index(&self, generation: i64) -> Result<()> {
         let _turn = self.rewriting().await;

@@ -13,6 +13,13 @@ static PULLS: LazyLock<Vec<Counter<u64>>> =
 static REFUSED: LazyLock<Vec<Counter<u64>>> =
     LazyLock::new(|| counters(metric::REFUSED, "Artifacts that the trust policy refused, by reason"));
 
+static STATE_PUSHED: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::STATE_PUSHED, "Segments of states that were pushed"));
+static STATE_PUSHED_BYTES: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::STATE_PUSHED_BYTES, "Bytes of the segments of states that were pushed"));
+static STATE_FAILED: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::STATE_FAILED, "Syncs of states that failed"));
+
 /// The counter for everybody who takes it.
 pub fn counters(name: &'static str, what: &'static str) -> Vec<Counter<u64>> {
     meters().iter().map(|meter| meter.u64_counter(name).with_description(what).build()).collect()
@@ -31,4 +38,15 @@ pub fn pulled(ok: bool) {
 /// The trust policy said no.
 pub fn refused(reason: &'static str) {
     one_more(&REFUSED, &[KeyValue::new("reason", reason)]);
+}
+
+/// Segments of a state were pushed.
+pub fn segments_pushed(segments: u64, bytes: u64) {
+    STATE_PUSHED.iter().for_each(|counter| counter.add(segments, &[]));
+    STATE_PUSHED_BYTES.iter().for_each(|counter| counter.add(bytes, &[]));
+}
+
+/// A state's sync failed.
+pub fn sync_failed() {
+    one_more(&STATE_FAILED, &[]);
 }

@@ -50,6 +50,16 @@ pub mod metric {
     pub const PULLS: &str = "vyr.pulls";
     /// What the trust policy refused, by `reason`.
     pub const REFUSED: &str = "vyr.verifications.refused";
+    /// Segments of states that were pushed.
+    pub const STATE_PUSHED: &str = "vyr.state.segments.pushed";
+    /// Their bytes.
+    pub const STATE_PUSHED_BYTES: &str = "vyr.state.bytes.pushed";
+    /// Syncs of states that failed.
+    pub const STATE_FAILED: &str = "vyr.state.syncs.failed";
+    /// Segments that wait to be pushed.
+    pub const STATE_PENDING: &str = "vyr.state.segments.pending";
+    /// How long the oldest of them waits.
+    pub const STATE_LAG: &str = "vyr.state.sync.lag";
     /// Spans for the collector, by `outcome`.
     pub const SPANS: &str = "vyr.telemetry.spans";
 }

@@ -25,7 +25,8 @@ pub use policy::{Action, DefaultAction, PolicyError, TrustPolicy};
 pub use policy_edit::{IdentityEntry, RuleView};
 pub use refusal::Refusal;
 pub use sign::{
-    Blob, BundleForm, PREDICATE_TYPE, SignError, SignedForms, SignedSubject, SimpleForm, sign, wrap_bundle,
+    Blob, BundleForm, PREDICATE_TYPE, SignError, SignedForms, SignedSubject, SimpleForm, sign, sign_briefly,
+    wrap_bundle,
 };
 pub use verified::{Acceptance, Form, Signer, Verified};
 pub use verify::{Override, verify, verify_statement, verify_statement_by, verify_value};

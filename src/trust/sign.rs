@@ -162,6 +162,39 @@ pub fn sign(
     Ok(SignedForms { simple: simple(key, repository, subject, existing)?, bundle: bundle(key, subject)? })
 }
 
+/// Signs `subject` with `key` in the simple form alone, which both generations of cosign read, and in as few blobs as that
+/// takes: the config is the empty one, which no verifier looks at. No repository is bound, so that what is mirrored, or
+/// reached by another name, verifies there too.
+///
+/// # Errors
+/// [`SignError::Key`].
+pub fn sign_briefly(key: &SigningKey, subject: &SignedSubject) -> Result<SimpleForm, SignError> {
+    let payload = payload(None, &subject.digest.to_string())?;
+    let mut layer = payload.descriptor();
+    layer["annotations"] = json!({ SIGNATURE_ANNOTATION: STANDARD.encode(key.sign(&payload.bytes)?) });
+    let config = Blob::new(media::EMPTY, EMPTY_JSON.to_vec());
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": media::MANIFEST,
+        "config": config.descriptor(),
+        "layers": [layer],
+    }))?;
+    let tag = sig_tag(&subject.digest);
+    Ok(SimpleForm { tag, digest: oci::sha256(&manifest), manifest, blobs: vec![payload, config] })
+}
+
+fn payload(repository: Option<&str>, digest: &str) -> Result<Blob, SignError> {
+    let payload = serde_json::to_vec(&Payload {
+        critical: Critical {
+            identity: Identity { docker_reference: repository.unwrap_or_default() },
+            image: Image { digest },
+            kind: SIMPLE_TYPE,
+        },
+        optional: None,
+    })?;
+    Ok(Blob::new(media::SIMPLE_SIGNING, payload))
+}
+
 fn simple(
     key: &SigningKey,
     repository: Option<&str>,
@@ -169,15 +202,7 @@ fn simple(
     existing: Option<&[u8]>,
 ) -> Result<SimpleForm, SignError> {
     let digest = subject.digest.to_string();
-    let payload = serde_json::to_vec(&Payload {
-        critical: Critical {
-            identity: Identity { docker_reference: repository.unwrap_or_default() },
-            image: Image { digest: &digest },
-            kind: SIMPLE_TYPE,
-        },
-        optional: None,
-    })?;
-    let payload = Blob::new(media::SIMPLE_SIGNING, payload);
+    let payload = payload(repository, &digest)?;
     let mut layers = match existing {
         Some(bytes) => old_layers(&digest, bytes)?,
         None => Vec::new(),

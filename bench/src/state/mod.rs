@@ -1,5 +1,6 @@
 //! Owns what is measured of states, in process: engine and states as a node has them, without its transport.
 
+mod drain;
 mod folder;
 mod kv;
 mod list;
@@ -19,9 +20,12 @@ pub(crate) enum Only {
     Folder,
     /// Listings of 10,000 states
     List,
+    /// Segments that wait, drained to a registry
+    Drain,
 }
 
-pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
+/// `segments`: how many are drained, where it isn't all.
+pub(crate) fn measure(stage: &Stage, only: Option<Only>, segments: Option<usize>) -> Result<()> {
     let wanted = |part| only.is_none_or(|only| only == part);
     if wanted(Only::Kv) {
         Builder::new_current_thread().enable_all().build()?.block_on(kv::measure(stage))?;
@@ -31,6 +35,9 @@ pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
     }
     if wanted(Only::List) {
         Builder::new_current_thread().enable_all().build()?.block_on(list::measure(stage))?;
+    }
+    if wanted(Only::Drain) {
+        drain::measure(stage, segments)?;
     }
     Ok(())
 }

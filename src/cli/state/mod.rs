@@ -1,5 +1,7 @@
 //! `vyr state`: on the data folder, whether a node runs on it or not; on another node with --node.
 
+mod pull;
+mod sync;
 mod view;
 
 use std::io;
@@ -37,6 +39,10 @@ pub(super) enum State {
     Export(Export),
     /// Remove states with their data
     Rm(Rm),
+    /// Push what is sealed of a synced state, now
+    Sync(sync::Sync),
+    /// Rebuild a state from its repository alone
+    Pull(pull::Pull),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,8 +150,13 @@ struct Exported {
 
 impl State {
     pub(super) async fn execute(self, session: &Session) -> Result<u8> {
-        let what = self.attempted();
+        let what = match &self {
+            Self::Sync(_) | Self::Pull(_) => None,
+            verb => Some(verb.attempted()),
+        };
         let done = match self {
+            Self::Sync(verb) => return verb.execute(session).await,
+            Self::Pull(verb) => return verb.execute(session).await,
             Self::Create(verb) => verb.execute(session).await,
             Self::Bind(verb) => verb.execute(session).await,
             Self::Ls(verb) => verb.execute(session).await,
@@ -154,7 +165,7 @@ impl State {
             Self::Export(verb) => verb.execute(session).await,
             Self::Rm(verb) => verb.execute(session).await,
         };
-        done.map(|()| 0).map_err(|e| e.attempted(what))
+        done.map(|()| 0).map_err(|e| e.attempted(what.unwrap_or_default()))
     }
 
     fn attempted(&self) -> String {
@@ -166,6 +177,7 @@ impl State {
             Self::Get(verb) => format!("read {} of the state {}", verb.path, verb.state),
             Self::Export(verb) => format!("export the state {}", verb.state),
             Self::Rm(verb) => format!("remove the states {}", verb.states.join(", ")),
+            Self::Sync(_) | Self::Pull(_) => String::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::StateDoor;
+use crate::engine::{CancellationToken, StateDoor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, Reference, parse_reference, repository_of};
 use crate::ops::Vyr;
@@ -118,6 +118,12 @@ impl Bindings {
         self.doors.is_empty()
     }
 
+    /// Whether one of them is synced and written to.
+    #[must_use]
+    pub fn has_synced(&self) -> bool {
+        self.doors.iter().any(|door| door.handle.state().class == StateClass::Synced && !door.handle.read_only())
+    }
+
     /// What the guest is given.
     #[must_use]
     pub fn doors(&self) -> Vec<StateDoor> {
@@ -127,6 +133,14 @@ impl Bindings {
     /// The states that end with their task.
     pub fn of_the_task(&self) -> impl Iterator<Item = &State> {
         self.doors.iter().map(|door| door.handle.state()).filter(|state| state.class == StateClass::Task)
+    }
+
+    /// Seals synced states by size and age while their writer runs, until it is told to `stop`. It is not to be dropped in
+    /// the middle.
+    pub async fn seal_while_running(&self, vyr: &Vyr, stop: &CancellationToken) {
+        let written = self.doors.iter().map(|door| &door.handle);
+        let synced = written.filter(|h| h.state().class == StateClass::Synced && !h.read_only());
+        futures_util::future::join_all(synced.map(|handle| super::seal_while_running(vyr, handle, stop))).await;
     }
 
     /// What a receipt says of them.
@@ -147,11 +161,11 @@ impl Bindings {
     ///
     /// # Errors
     /// Something could not be forced to disk. All were let go of.
-    pub async fn close(self, vyr: &Vyr) -> Result<()> {
-        let Some(states) = self.states else { return Ok(()) };
+    pub async fn close(&self, vyr: &Vyr) -> Result<()> {
+        let Some(states) = &self.states else { return Ok(()) };
         let mut failed = None;
-        for door in self.doors {
-            if let Err(e) = close(vyr, &states, door.handle).await {
+        for door in &self.doors {
+            if let Err(e) = close(vyr, states, Arc::clone(&door.handle)).await {
                 tracing::error!(state = door.alias, error = %e, "a state could not be let go of cleanly");
                 failed = failed.or(Some(e));
             }
@@ -164,9 +178,12 @@ fn mode(read_only: bool) -> Mode {
     if read_only { Mode::ReadOnly } else { Mode::ReadWrite }
 }
 
-async fn close(_vyr: &Vyr, states: &States, handle: Arc<StateHandle>) -> Result<()> {
+async fn close(vyr: &Vyr, states: &States, handle: Arc<StateHandle>) -> Result<()> {
+    let sealed = super::seal_changes(vyr, &handle, 0).await;
     let (id, releasing) = (handle.state().id, Arc::clone(&handle));
     let held = crate::ops::blocking(move || Ok(releasing.release()?)).await?;
+    // What could not be sealed is found by the next who seals.
+    sealed?;
     if let Some(bytes) = held.filter(|bytes| *bytes != handle.state().used_bytes) {
         states.set_used(id, bytes).await?;
     }

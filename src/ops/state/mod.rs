@@ -1,14 +1,14 @@
 //! Owns the operations on states: created, bound, listed, removed; given to a run and taken back; sealed, pushed, pulled.
 
 mod bound;
+mod history;
+mod pull;
 mod read;
+mod remote;
+mod seal;
 mod shown;
+mod sync;
 mod view;
-
-pub use bound::{Bindings, Wish, artifact_names, check_wishes};
-pub use read::{Listed, export, files, open};
-pub use shown::{BindingView, ForkView, StateView, SyncView};
-pub use view::{class, kind, list, show};
 
 use std::time::Duration;
 
@@ -16,6 +16,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{parse_reference, repository_of};
 use crate::ops::Vyr;
 use crate::state::{Bound, DEFAULT_QUOTA_BYTES, NewState, State, StateClass, StateError, StateKind, check_alias};
+
+pub use bound::{Bindings, Wish, artifact_names, check_wishes};
+pub use history::ForkAt;
+pub use pull::{Lost, PullReport, PullRequest, PullTo, Pulled, pull};
+pub use read::{Listed, export, files, open};
+pub use seal::{seal, seal_changes, seal_while_running, writer_id};
+pub use shown::{BindingView, ForkView, StateView, SyncView};
+pub use sync::{SyncReport, drain, sync};
+pub use view::{class, kind, list, show};
 
 /// A state to be created, as it was asked for.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use vyr_proto::v0::{self, ArtifactBinding};
 
 use crate::error::Result;
 use crate::ops::Vyr;
-use crate::state::{Bound, State, StateClass, StateId, StateKind};
+use crate::state::{Bound, Chain, Pending, State, StateClass, StateId, StateKind};
 use crate::task::{micros, timestamp};
 
 /// A state with all that is known of it.
@@ -18,7 +18,12 @@ pub async fn show(vyr: &Vyr, state: &str) -> Result<v0::State> {
     let states = vyr.states().await?;
     let state = states.get(state).await?;
     let bindings = states.bindings(state.id).await?;
-    Ok(told(&state, bindings))
+    let synced = if state.class == StateClass::Synced {
+        Some((states.chain(state.id).await?, states.pending(state.id).await?))
+    } else {
+        None
+    };
+    Ok(told(&state, bindings, synced))
 }
 
 /// A page of states in the order of their names, after `after`, and where the next page begins.
@@ -38,11 +43,19 @@ pub async fn list(vyr: &Vyr, after: &str, most: u32) -> Result<(Vec<v0::State>, 
             bindings.entry(id).or_default().push(bound);
         }
     }
+    let mut chains = HashMap::new();
+    if page.iter().any(|state| state.class == StateClass::Synced) {
+        chains = states.chains_between(&first.name, &last.name).await?;
+    }
     let next = more.then(|| last.name.clone());
-    Ok((page.iter().map(|state| told(state, bindings.remove(&state.id).unwrap_or_default())).collect(), next))
+    let told =
+        page.iter().map(|state| told(state, bindings.remove(&state.id).unwrap_or_default(), chains.remove(&state.id)));
+    Ok((told.collect(), next))
 }
 
-fn told(state: &State, bindings: Vec<Bound>) -> v0::State {
+fn told(state: &State, bindings: Vec<Bound>, synced: Option<(Chain, Pending)>) -> v0::State {
+    let (chain, pending) = synced.unzip();
+    let pending = pending.unwrap_or_default();
     let time = |time: SystemTime| timestamp(micros(time));
     v0::State {
         id: state.id.to_string(),
@@ -58,7 +71,17 @@ fn told(state: &State, bindings: Vec<Bound>) -> v0::State {
             .into_iter()
             .map(|bound| ArtifactBinding { artifact: bound.artifact, alias: bound.alias, read_only: bound.read_only })
             .collect(),
-        ..v0::State::default()
+        segments_sealed: chain.as_ref().map_or(0, |chain| chain.sealed_seq),
+        segments_pending: pending.segments,
+        pending_bytes: pending.bytes,
+        synced_at: chain.as_ref().and_then(|chain| chain.synced).map(time),
+        sync_error: chain.as_ref().and_then(|chain| chain.error.clone()).unwrap_or_default(),
+        forks: chain
+            .map(|chain| chain.forks)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|fork| v0::Fork { writer: fork.writer.to_string(), after: fork.after })
+            .collect(),
     }
 }
 

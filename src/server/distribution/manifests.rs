@@ -137,7 +137,7 @@ impl Distribution {
         for tag in tags {
             batch.tag(&own_name(repository, tag), digest)?;
         }
-        batch.commit().await?;
+        batch.commit_soon().await?;
         Ok(checked.subject)
     }
 
