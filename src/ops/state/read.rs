@@ -129,6 +129,15 @@ async fn reader(vyr: &Vyr, state: &str) -> Result<(std::sync::Arc<StateHandle>, 
         )
         .hint("create one of class node to keep something"));
     }
+    if state.kind == StateKind::Kv {
+        // What a crash left in the journal becomes files by the next writer, which is this one if nobody writes. One that
+        // writes now brings its files up to date by itself, all the time.
+        match states.attach(&state, "reader", Mode::ReadWrite, OnBusy::Refuse).await {
+            Ok(handle) => drop(blocking(move || Ok(handle.release()?)).await?),
+            Err(StateError::Busy { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     let handle = states.attach(&state, "reader", Mode::ReadOnly, OnBusy::Refuse).await?;
     Ok((handle, state))
 }
