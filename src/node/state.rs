@@ -48,8 +48,10 @@ impl Node {
         if let Err(e) = &bindings {
             super::trace::failed(&span, e);
         }
-        let bindings = bindings?;
-        live.set_state_facts(bindings.facts());
+        let mut bindings = bindings?;
+        if self.inner.receipt_key.is_some() {
+            bindings.look().await?;
+        }
         let _ = live.own_states.set(bindings.of_the_task().map(|state| state.id).collect());
         Ok(bindings)
     }
@@ -71,8 +73,11 @@ impl Node {
         if bindings.is_empty() {
             return;
         }
-        if let Err(e) = bindings.close(&self.inner.vyr).await {
-            tracing::error!(task = %live.id, error = %e, "what a task wrote to its states may not be on disk");
+        match bindings.close(&self.inner.vyr).await {
+            Ok(facts) => live.set_state_facts(facts),
+            Err(e) => {
+                tracing::error!(task = %live.id, error = %e, "what a task wrote to its states may not be on disk")
+            }
         }
     }
 

@@ -105,29 +105,35 @@ impl Folder {
 
     /// How many bytes its files have and how many files and folders there are, and that it is about to change: what was
     /// noted at the last end of writing counts only once, and only while the machine has not started again.
-    pub(super) fn begin_writing(&self) -> Result<(u64, u64), StateError> {
+    pub(super) fn begin_writing(&self) -> Result<Noted, StateError> {
         let path = self.clean();
-        let noted = fs::read_to_string(&path).ok().and_then(|text| {
-            let mut words = text.split_ascii_whitespace();
-            let boot = words.next()?;
-            let numbers = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            (boot == boot_id()?).then_some(numbers)
-        });
+        let noted = self.noted();
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StateError::io("remove", &path)(e)),
             _ => {}
         }
         match noted {
-            Some(numbers) => Ok(numbers),
-            None => self.measure(),
+            Some(noted) => Ok(noted),
+            None => self.measure().map(|(bytes, entries)| Noted { bytes, entries, content: None }),
         }
     }
 
+    /// What was noted at the last end of writing; `None` while somebody may be writing.
+    pub(super) fn noted(&self) -> Option<Noted> {
+        let text = fs::read_to_string(self.clean()).ok()?;
+        let mut words = text.split_ascii_whitespace();
+        let boot = words.next()?;
+        let (bytes, entries) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        (boot == boot_id()?).then(|| Noted { bytes, entries, content: words.next().map(str::to_owned) })
+    }
+
     /// Notes how much it holds, at the end of writing.
-    pub(super) fn end_writing(&self, bytes: u64, entries: u64) -> Result<(), StateError> {
+    pub(super) fn end_writing(&self, noted: &Noted) -> Result<(), StateError> {
         let Some(boot) = boot_id() else { return Ok(()) };
         let path = self.clean();
-        fs::write(&path, format!("{boot} {bytes} {entries}\n")).map_err(StateError::io("write", &path))
+        let Noted { bytes, entries, content } = noted;
+        let content = content.as_deref().unwrap_or_default();
+        fs::write(&path, format!("{boot} {bytes} {entries} {content}\n")).map_err(StateError::io("write", &path))
     }
 
     /// Counts what guests see.
@@ -145,6 +151,15 @@ impl Folder {
         }
         Ok(sum)
     }
+}
+
+/// What a state holds while nobody writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Noted {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+    /// The digest of its content, where somebody wanted that.
+    pub(super) content: Option<String>,
 }
 
 fn measure(folder: &Path, sum: &mut (u64, u64)) -> Result<(), StateError> {

@@ -4,10 +4,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::folder::Flusher;
+use super::digest::content_digest;
+use super::folder::{Flusher, Noted};
 use super::kv::{self, KvStore};
 use super::lock::{self, Writer};
 use super::{Folder, State, StateClass, StateError, StateId, StateKind, States, Usage};
+
+/// What a state may hold so that the digest of its content is still made at the end of each writer.
+const MOST_CONTENT_BYTES: u64 = 64 << 20;
+const MOST_CONTENT_ENTRIES: u64 = 10_000;
 
 /// What may be done with a state that is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,9 @@ pub struct StateHandle {
     /// Of a synced state: which place what is sealed next has, and the last one sealed when it was bound.
     pub(super) places: super::outbox::Places,
     pub(super) sealed_seq: u64,
+    /// The digest of its content when it was bound, where that was known, and at the end, where that is wanted.
+    before: Option<String>,
+    after: Mutex<Option<String>>,
     /// Taken by the release.
     locks: Mutex<Option<Locks>>,
 }
@@ -83,6 +91,40 @@ impl StateHandle {
     #[must_use]
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
+    }
+
+    /// The digest of its content as it was bound; `None` where that isn't known: another one is writing, or there is too
+    /// much to look at. For a writer that hasn't begun. Blocks.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn content_before(&self) -> Result<Option<String>, StateError> {
+        match &self.before {
+            Some(known) => Ok(Some(known.clone())),
+            None if self.read_only() => Ok(None),
+            None => self.content(),
+        }
+    }
+
+    /// The digest of its content at the end of a writer, which the next one then knows from the beginning. Blocks.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn content_after(&self) -> Result<Option<String>, StateError> {
+        if self.read_only() {
+            return Ok(None);
+        }
+        self.settle()?;
+        let content = self.content()?;
+        self.after.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&content);
+        Ok(content)
+    }
+
+    fn content(&self) -> Result<Option<String>, StateError> {
+        if self.usage.bytes() > MOST_CONTENT_BYTES || self.usage.entries() > MOST_CONTENT_ENTRIES {
+            return Ok(None);
+        }
+        content_digest(&self.data).map(Some)
     }
 
     /// Forces to disk what was written.
@@ -154,7 +196,8 @@ impl StateHandle {
     fn end_writing(&self) -> Result<u64, StateError> {
         let (bytes, entries) = self.usage.pending();
         let left = (self.usage.bytes().saturating_sub(bytes), self.usage.entries().saturating_sub(entries));
-        self.folder.end_writing(left.0, left.1)?;
+        let content = self.after.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.folder.end_writing(&Noted { bytes: left.0, entries: left.1, content })?;
         Ok(self.usage.bytes())
     }
 }
@@ -213,7 +256,10 @@ impl States {
             if writes && state.kind == StateKind::Kv {
                 kv::recover(&folder, states.flusher()).map_err(StateError::io("recover the keys in", folder.root()))?;
             }
-            let (bytes, entries) = if writes { folder.begin_writing()? } else { (0, 0) };
+            let noted = if writes { Some(folder.begin_writing()?) } else { folder.noted() };
+            let (bytes, entries) =
+                noted.as_ref().filter(|_| writes).map_or((0, 0), |noted| (noted.bytes, noted.entries));
+            let before = noted.and_then(|noted| noted.content);
             let pending = if synced { folder.measure_pending()? } else { (0, 0) };
             let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries).with_pending(pending));
             if writes {
@@ -223,7 +269,20 @@ impl States {
             let keys = Mutex::default();
             let (data, flusher) = (folder.data(), states.flusher().clone());
             let places = super::outbox::Places::default();
-            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, keys, places, sealed_seq, locks }))
+            Ok(Arc::new(StateHandle {
+                state,
+                folder,
+                data,
+                mode,
+                usage,
+                flusher,
+                keys,
+                places,
+                sealed_seq,
+                before,
+                after: Mutex::default(),
+                locks,
+            }))
         };
         super::blocking(work).await
     }

@@ -12,6 +12,7 @@
 //! | `read:PATH`, `size:PATH`, `ls:PATH` | prints a text, how many bytes it read, a listing |
 //! | `rm:PATH`, `mkdir:PATH`, `rmdir:PATH`, `mv:FROM:TO`, `ln:FROM:TO` | |
 //! | `records:FOLDER:NAME:N` | N files `NAME-0` … closed one by one; prints each name once the close said yes |
+//! | `logged:FOLDER:NAME:N:LOG` | the same, with each name appended to the file LOG instead |
 //! | `sleep:MS`, `exit:CODE`, `trap` | |
 
 use std::fs::{self, File, OpenOptions};
@@ -46,6 +47,20 @@ fn records(folder: &str, name: &str, count: u64) -> Result<String> {
             return Err(Error::last_os_error());
         }
         println!("{name}-{n}");
+    }
+    Ok(String::new())
+}
+
+/// As [`records`]; the log is kept open, and each line is one write.
+fn logged(folder: &str, name: &str, count: u64, log: &str) -> Result<String> {
+    let mut log = OpenOptions::new().append(true).create(true).open(log)?;
+    for n in 0..count {
+        let mut file = File::create(format!("{folder}/{name}-{n}"))?;
+        file.write_all(format!("record {name}-{n}\n").as_bytes())?;
+        if unsafe { close(file.into_raw_fd()) } != 0 {
+            return Err(Error::last_os_error());
+        }
+        log.write_all(format!("{name}-{n}\n").as_bytes())?;
     }
     Ok(String::new())
 }
@@ -85,6 +100,7 @@ fn step(words: &[&str], held: &mut Vec<File>) -> Result<String> {
         "rmdir" => fs::remove_dir(path),
         "mv" => fs::rename(path, other),
         "ln" => fs::hard_link(path, other),
+        "logged" => return logged(path, other, number(words, 3)?, words.get(4).unwrap_or(&"")),
         "records" => return records(path, other, number(words, 3)?),
         "sleep" => {
             std::thread::sleep(std::time::Duration::from_millis(number(words, 1)?));

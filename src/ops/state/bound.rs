@@ -28,6 +28,8 @@ pub struct Wish {
 pub struct Bindings {
     doors: Vec<StateDoor>,
     states: Option<States>,
+    /// What a receipt says of them, where one is wanted.
+    facts: Option<Vec<StateFacts>>,
 }
 
 /// The names by which states may be bound to an artifact, the nearer ones last: its repository, the tag that it was asked
@@ -109,7 +111,30 @@ impl Bindings {
             let handle = states.attach(&state, task, mode, on_busy).await?;
             doors.push(StateDoor { alias, handle });
         }
-        Ok(Self { doors, states: Some(states.clone()) })
+        Ok(Self { doors, states: Some(states.clone()), facts: None })
+    }
+
+    /// Looks at what they hold now, before the guest starts, for its receipt.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub async fn look(&mut self) -> Result<()> {
+        let mut facts = Vec::with_capacity(self.doors.len());
+        for door in &self.doors {
+            let handle = Arc::clone(&door.handle);
+            let before = crate::ops::blocking(move || Ok(handle.content_before()?)).await?;
+            let state = door.handle.state();
+            facts.push(StateFacts {
+                alias: door.alias.clone(),
+                name: state.name.clone(),
+                id: state.id.to_string(),
+                read_only: door.handle.read_only(),
+                before,
+                after: None,
+            });
+        }
+        self.facts = Some(facts);
+        Ok(())
     }
 
     /// Whether there are none.
@@ -143,34 +168,29 @@ impl Bindings {
         futures_util::future::join_all(synced.map(|handle| super::seal_while_running(vyr, handle, stop))).await;
     }
 
-    /// What a receipt says of them.
-    #[must_use]
-    pub fn facts(&self) -> Vec<StateFacts> {
-        let facts = |door: &StateDoor| StateFacts {
-            alias: door.alias.clone(),
-            name: door.handle.state().name.clone(),
-            id: door.handle.state().id.to_string(),
-            read_only: door.handle.read_only(),
-            before: None,
-            after: None,
-        };
-        self.doors.iter().map(facts).collect()
-    }
-
-    /// Lets go of them: what was written is on disk when this returns, and others may write.
+    /// Lets go of them: what was written is on disk when this returns, and others may write. What is returned is for a
+    /// receipt, where [`Bindings::look`] was called.
     ///
     /// # Errors
     /// Something could not be forced to disk. All were let go of.
-    pub async fn close(&self, vyr: &Vyr) -> Result<()> {
-        let Some(states) = &self.states else { return Ok(()) };
+    pub async fn close(&self, vyr: &Vyr) -> Result<Vec<StateFacts>> {
+        let Some(states) = &self.states else { return Ok(Vec::new()) };
+        let mut facts = self.facts.clone().unwrap_or_default();
         let mut failed = None;
-        for door in &self.doors {
+        for (position, door) in self.doors.iter().enumerate() {
+            if let Some(facts) = facts.get_mut(position) {
+                let handle = Arc::clone(&door.handle);
+                facts.after = crate::ops::blocking(move || Ok(handle.content_after()?)).await.unwrap_or_else(|e| {
+                    tracing::warn!(state = door.alias, error = %e, "a state's content could not be read for the receipt");
+                    None
+                });
+            }
             if let Err(e) = close(vyr, states, Arc::clone(&door.handle)).await {
                 tracing::error!(state = door.alias, error = %e, "a state could not be let go of cleanly");
                 failed = failed.or(Some(e));
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(facts), Err)
     }
 }
 

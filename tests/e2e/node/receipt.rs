@@ -45,7 +45,11 @@ fn a_receipt_says_what_happened_and_cosign_takes_it() {
     assert_eq!(stdout["bytes"].as_u64(), Some(logs.len() as u64));
     assert_eq!(predicate["inputs"]["args"][1]["digest"].as_str(), Some(sha256(b"exit:3").as_str()));
     assert_eq!(predicate["inputs"]["env"]["TOKEN"]["digest"].as_str(), Some(sha256(b"hidden").as_str()));
-    assert_eq!(predicate["inputs"]["states"][0]["name"].as_str(), Some("s"));
+    let state = &predicate["inputs"]["states"][0];
+    assert_eq!((state["name"].as_str(), state["before"].as_str()), (Some("s"), Some(sha256(b"").as_str())));
+    // The line that sha256sum prints of the one file, hashed.
+    let line = format!("{}  x\n", sha256(b"1").strip_prefix("sha256:").unwrap());
+    assert_eq!(state["after"].as_str(), Some(sha256(line.as_bytes()).as_str()));
     assert!(predicate["verified"]["acceptance"].as_str().unwrap().contains("signed by this machine's key"));
     assert!(!receipt.to_string().contains("hidden"));
     // Values where they are asked for.

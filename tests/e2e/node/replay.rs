@@ -51,6 +51,19 @@ fn a_replay_matches_or_says_where_it_went_another_way() {
     let replayed = home.vyr(["replay", file.to_str().unwrap(), "--output", "json"]).expect(1).json();
     assert_eq!(replayed["differences"][0]["what"].as_str(), Some("stdout"), "from the receipt alone it is known that");
 
+    // States: as they were before, from copies that stay as they are.
+    home.vyr(["state", "create", "s"]).expect(0);
+    submit(&[&state, "--state", "s", "--", "text:/state/s/x:before"]);
+    home.vyr(["state", "export", "s", "copy"]).expect(0);
+    let words =
+        ["--deterministic", "--receipt-values", "--state", "s", "--", "read:/state/s/x", "text:/state/s/x:after"];
+    let task = submit(&[&[state.as_str()][..], &words].concat());
+    home.vyr(["replay", &task, "--node", url]).expect(127).says(&["the state s before", "--state"]);
+    home.vyr(["replay", &task, "--node", url, "--state", "s=copy"]).expect(0);
+    assert_eq!(fs::read_to_string(home.work().join("copy/x")).unwrap(), "before");
+    home.write("copy/x", "another");
+    home.vyr(["replay", &task, "--node", url, "--state", "s=copy"]).expect(126).says(&["copy of the state s"]);
+
     // What isn't in the receipt has to be given, and be what it was.
     let task = submit(&[&state, "--deterministic", "--env", "A=b", "--", "exit:0"]);
     let replay = |words: &[&str]| home.vyr([&["replay", &task, "--node", url][..], words].concat());

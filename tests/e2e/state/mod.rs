@@ -2,6 +2,7 @@
 //! the built `vyr` is made of.
 
 mod classes;
+mod collector;
 mod folder;
 mod keys;
 mod kills;

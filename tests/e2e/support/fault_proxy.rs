@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     CorruptUpload(usize),
     /// The request is done, and nobody hears of it.
     Lose,
+    /// The connection ends, and nothing of it goes on.
+    Refuse,
     /// The answer lacks this header, written in small letters.
     Strip(&'static str),
     /// The registry isn't asked: this status line with these headers, each ending in CRLF, and this body.
@@ -163,6 +165,9 @@ async fn exchange(mut client: TcpStream, upstream: &str, decide: impl FnOnce(&As
         client.shutdown().await?;
         let _ =
             tokio::time::timeout(Duration::from_secs(5), tokio::io::copy(&mut client, &mut tokio::io::sink())).await;
+        return Ok(());
+    }
+    if matches!(fault, Fault::Refuse) {
         return Ok(());
     }
     let mut server = TcpStream::connect(upstream).await?;
