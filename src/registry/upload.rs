@@ -138,8 +138,8 @@ fn uploads<'a>(reference: &'a Reference, digest: &Digest) -> Call<'a> {
 }
 
 /// Where an upload is gone on with. It has to be the registry itself: credentials go to nobody else.
-fn location(call: &Call<'_>, response: &Response) -> Result<String, Failure> {
-    let lie = |why: String| Failure::from(RegistryError::Lie { target: call.target.clone(), why });
+fn location(call: &Call<'_>, response: &Response) -> Result<String, RegistryError> {
+    let lie = |why: String| RegistryError::Lie { target: call.target.clone(), why };
     let text = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
     let text = text.ok_or_else(|| lie("the registry doesn't say where the upload goes on".to_owned()))?;
     let here: &Url = response.url();

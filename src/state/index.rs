@@ -359,6 +359,8 @@ mod tests {
         fs::write(f.data("two"), b"2").unwrap();
         std::os::unix::fs::symlink("a/b/one", f.data("link")).unwrap();
         assert_eq!(f.seal(), 5);
+        let look = |f: &Fixture| f.index.entries[Path::new("two")].look;
+        assert_eq!(look(&f), None, "it may change again and look the same");
         f.same();
         assert_eq!(f.seal(), 0, "it was racy, and its content is the same");
         // The same length within the same tick.

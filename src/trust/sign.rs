@@ -169,7 +169,7 @@ pub fn sign(
 /// # Errors
 /// [`SignError::Key`].
 pub fn sign_briefly(key: &SigningKey, subject: &SignedSubject) -> Result<SimpleForm, SignError> {
-    let payload = payload(None, &subject.digest.to_string())?;
+    let payload = payload(None, subject.digest.as_ref())?;
     let mut layer = payload.descriptor();
     layer["annotations"] = json!({ SIGNATURE_ANNOTATION: STANDARD.encode(key.sign(&payload.bytes)?) });
     let config = Blob::new(media::EMPTY, EMPTY_JSON.to_vec());

@@ -48,10 +48,11 @@ async fn cut_off_for_most_of_the_time_and_killed_five_times_nothing_is_lost_and_
         client.submit(wanted).await;
         let told = || home.vyr(["state", "get", "told", "log"]).stdout.lines().count();
         // Until there are enough of this round; in one of them the network is there for a moment.
-        let enough = made + 500;
+        let enough = made + 150;
         while told() < enough {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        tokio::time::sleep(Duration::from_millis(800)).await;
         if round % 3 == 1 {
             let up = Instant::now();
             down.store(false, Ordering::SeqCst);
@@ -62,7 +63,8 @@ async fn cut_off_for_most_of_the_time_and_killed_five_times_nothing_is_lost_and_
         node.kill();
         made = told();
     }
-    let cut_off = began.elapsed() - reachable;
+    let took = began.elapsed();
+    let cut_off = took - reachable;
     assert!(cut_off > reachable * 3, "{cut_off:?} without a network, {reachable:?} with one");
     down.store(false, Ordering::SeqCst);
     home.vyr(["state", "sync", "readings"]).expect(0);
@@ -96,7 +98,7 @@ async fn cut_off_for_most_of_the_time_and_killed_five_times_nothing_is_lost_and_
     eprintln!(
         "{KILLS} kills, {:.0} % of the time without a network: {} records acknowledged, {} read back, {more} taken whose \
          guest was killed before it could note them, 0 lost, 0 twice; {report}",
-        100.0 * cut_off.as_secs_f64() / began.elapsed().as_secs_f64(),
+        100.0 * cut_off.as_secs_f64() / took.as_secs_f64(),
         told.len(),
         back.len()
     );
