@@ -1,9 +1,12 @@
 //! Owns the question whether an artifact may run: the trust policy, keys, and signatures in cosign's two forms, made
-//! and verified offline over bytes. It is the only place that makes a [`Verified`].
+//! and verified offline over bytes. It is the only place that makes a [`Verified`] or a
+//! [`Native`].
 
+mod grants;
 mod keyless;
 mod keys;
 mod material;
+mod native;
 mod policy;
 mod policy_edit;
 mod refusal;
@@ -14,11 +17,13 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use grants::{Grant, Granted};
 pub use keys::{Algorithm, KeyError, MAX_KEY_BYTES, SigningKey, VerifyingKey};
 pub use material::{
     MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURES, SigLayer, SignatureMaterial, SimpleSignature, Unusable,
     bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag,
 };
+pub use native::{Native, verify_native};
 pub use policy::{Action, DefaultAction, PolicyError, TrustPolicy};
 pub use policy_edit::{IdentityEntry, RuleView};
 pub use refusal::Refusal;
