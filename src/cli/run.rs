@@ -49,6 +49,9 @@ pub(super) struct Run {
     /// Run it although the trust policy refuses; this is recorded in audit.jsonl
     #[arg(long)]
     allow_unsigned: bool,
+    /// Compile nothing here: run only code that is compiled already, or that a trusted signer compiled
+    #[arg(long)]
+    compiled_only: bool,
     /// Write what happened to this file, as JSON (with --output json it goes to stderr)
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -57,7 +60,12 @@ pub(super) struct Run {
 impl Run {
     pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
         let request = RunRequest {
-            wanted: Wanted { reference: self.reference, pull: self.pull, allow_unsigned: self.allow_unsigned },
+            wanted: Wanted {
+                reference: self.reference,
+                pull: self.pull,
+                allow_unsigned: self.allow_unsigned,
+                compiled_only: self.compiled_only,
+            },
             args: self.args,
             env: self.env,
             dirs: self

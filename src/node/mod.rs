@@ -25,6 +25,7 @@ use crate::ops::Vyr;
 use crate::state::States;
 use crate::task::{TaskId, micros, timestamp};
 
+mod arrival;
 mod attempt;
 mod executor;
 mod history;
@@ -47,6 +48,7 @@ pub use metrics::Metrics;
 pub use query::{Logs, Page, Watch};
 pub use submit::{Submit, Submitted, check};
 
+use arrival::Arrivals;
 use executor::Executor;
 use live::Live;
 use ready::ReadyGuests;
@@ -73,6 +75,14 @@ pub struct Options {
     pub allow_unsigned: bool,
     /// The threads that guests run on.
     pub threads: usize,
+    /// Whether what arrives is compiled before anybody runs it.
+    pub compile_on_arrival: bool,
+    /// How many of those are compiled at once, on as many threads of the lowest priority.
+    pub compile_at_once: usize,
+    /// The largest Wasm that is compiled on arrival, in bytes.
+    pub compile_largest: u64,
+    /// Compile nothing at all: run only what is compiled already, or comes so from a signer with the right to that.
+    pub compiled_only: bool,
 }
 
 impl Default for Options {
@@ -87,6 +97,10 @@ impl Default for Options {
             drain: Duration::from_secs(30),
             allow_unsigned: false,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            compile_on_arrival: true,
+            compile_at_once: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2)),
+            compile_largest: 64 << 20,
+            compiled_only: false,
         }
     }
 }
@@ -123,6 +137,8 @@ struct Inner {
     starting: AtomicUsize,
     /// A place or memory became free, or a task ended.
     freed: Notify,
+    /// What arrived and may be worth compiling.
+    arrivals: Option<Arrivals>,
     started_at: SystemTime,
     _lock: Lock,
 }
@@ -142,11 +158,12 @@ impl Node {
         vyr.store().await?;
         let states = vyr.states().await?.clone();
         let db = Db::open(&home.tasks_database()).await?;
+        let (arrivals, arriving) = arrival::queue(&options)?;
         let executor = Executor::start(options.threads.max(1), engine)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no threads for guests: {e}")))?;
         let node = Self {
             inner: Arc::new(Inner {
-                ready: ReadyGuests::new(options.code_bytes),
+                ready: ReadyGuests::new(options.code_bytes, options.compiled_only),
                 budget: Arc::new(Budget::new(options.memory_budget)),
                 sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
                 metrics: Metrics::new(),
@@ -156,6 +173,7 @@ impl Node {
                 stopped: AtomicBool::new(false),
                 starting: AtomicUsize::new(0),
                 freed: Notify::new(),
+                arrivals,
                 started_at: SystemTime::now(),
                 vyr,
                 options,
@@ -169,6 +187,9 @@ impl Node {
         node.recover().await?;
         node.sweep_states().await?;
         node.keep_house();
+        if let Some(arriving) = arriving {
+            node.take_arrivals(arriving);
+        }
         Ok(node)
     }
 

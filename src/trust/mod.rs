@@ -21,7 +21,7 @@ pub use grants::{Grant, Granted};
 pub use keys::{Algorithm, KeyError, MAX_KEY_BYTES, SigningKey, VerifyingKey};
 pub use material::{
     MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, MAX_SIGNATURES, SigLayer, SignatureMaterial, SimpleSignature, Unusable,
-    bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag,
+    bundle_descriptor, material_from_referrer, material_from_sig_manifest, sig_layers, sig_tag, signed_by_tag,
 };
 pub use native::{Native, verify_native};
 pub use policy::{Action, DefaultAction, PolicyError, TrustPolicy};

@@ -26,6 +26,11 @@ impl<T> Native<T> {
         &self.value
     }
 
+    /// The same proof for another view of the same content, such as the code that a manifest names by its digest.
+    pub(crate) fn map<U>(self, view: impl FnOnce(T) -> U) -> Native<U> {
+        Native { value: view(self.value), signer: self.signer }
+    }
+
     /// Whose word it is.
     #[must_use]
     pub fn signer(&self) -> &Signer {
