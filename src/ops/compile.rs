@@ -184,6 +184,15 @@ async fn send(vyr: &Vyr, reference: &Reference, made: &Made, key: &SigningKey) -
     keep(vyr, Some(reference), &forms).await
 }
 
+/// Whether the store has compiled code of `root` for machines like this one, whoever signed it.
+pub(super) async fn is_there(vyr: &Vyr, root: &Digest) -> Result<bool> {
+    let (subject, fingerprint) = (examine(vyr, root)?.selected, vyr.engine()?.fingerprint());
+    let found = vyr.store().await?.referrers(&subject, Some(media::VYR_COMPILED)).await?;
+    let said =
+        |d: &Descriptor| d.annotations().as_ref().and_then(|a| a.get(FINGERPRINT)).is_some_and(|f| f == fingerprint);
+    Ok(found.iter().any(said))
+}
+
 /// Whether a referrer is compiled code that this machine could use: its manifest, then.
 pub(super) fn is_for(manifest: &[u8], fingerprint: &str) -> Option<ImageManifest> {
     let Ok(Manifest::Image(manifest)) = Manifest::parse(manifest, None) else { return None };

@@ -61,7 +61,7 @@ impl Store {
             .map(|(digest, name)| Exported { digest: digest.clone(), name: name.clone(), repository: None })
             .collect();
         let (content, lease) = self.gather(&what, None).await?;
-        let (layout, to) = (self.layout().clone(), to.to_owned());
+        let (layout, to) = (self.layout().clone(), std::path::absolute(to).map_err(StoreError::io("find", to))?);
         disk::blocking(move || {
             if let Some(lease) = &lease {
                 lease.note(content.blobs.values())?;
@@ -94,7 +94,7 @@ impl Store {
             }
             content.loose.insert(digest.to_string(), one.manifest);
         }
-        let (layout, to) = (self.layout().clone(), to.to_owned());
+        let (layout, to) = (self.layout().clone(), std::path::absolute(to).map_err(StoreError::io("find", to))?);
         disk::blocking(move || {
             if let Some(lease) = &lease {
                 lease.note(content.blobs.values())?;

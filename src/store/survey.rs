@@ -9,7 +9,7 @@ use super::index::REPOSITORY;
 use super::manifest::{Parsed, signed_digest};
 use super::source::{LayoutSource, name_of};
 use super::{Result, StoreError, disk};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES, OWN_HOST};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_BYTES};
 
 /// An entry of the layout's index.
 #[derive(Debug, Clone)]
@@ -185,9 +185,7 @@ impl Store {
             batch.add(parsed, origin);
         }
         for one in taken {
-            // Names of the own registry are given by pushes to it alone.
-            let own = |name: &&str| name.strip_prefix(OWN_HOST).is_some_and(|rest| rest.starts_with('/'));
-            if let Some(name) = one.name.as_deref().filter(|n| is_tag(n)).filter(|n| !own(n)) {
+            if let Some(name) = one.name.as_deref().filter(|n| is_tag(n)) {
                 batch.tag(name, &one.digest)?;
             }
         }

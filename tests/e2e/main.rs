@@ -8,6 +8,7 @@
     reason = "test code: a panic is how it reports, and it reads its own environment"
 )]
 
+mod airgap;
 mod alter;
 mod crash;
 mod faults;

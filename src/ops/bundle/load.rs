@@ -8,10 +8,12 @@ use serde::Serialize;
 
 use crate::artifact::{Choice, Manifest, choose};
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{ArtifactRef, Digest, media, repository_of, sha256};
+use crate::oci::{ArtifactRef, Digest, OWN_HOST, media, repository_of, sha256};
 use crate::ops::pull::blocking;
+use crate::ops::sign::signature_name;
+use crate::ops::trust::save as save_policy;
 use crate::ops::verify::Policy;
-use crate::ops::{Vyr, audit, trust::save as save_policy};
+use crate::ops::{Vyr, audit};
 use crate::store::{LayoutSource, Listed, Survey, Taken};
 use crate::trust::{self, Acceptance, Grant, Granted, Override, Refusal, SignatureMaterial, TrustPolicy};
 
@@ -91,8 +93,10 @@ pub async fn load(vyr: &Vyr, request: LoadRequest) -> Result<Loaded> {
         let repository = repository(listed);
         let acceptance = accept(&survey, &sorted, &policy, listed, repository.as_deref())
             .or_else(|refusal| overrule(vyr, &request, listed, refusal))?;
-        artifacts.push(LoadedArtifact { digest: listed.digest.to_string(), name: listed.name.clone(), acceptance });
-        taken.push(Taken { digest: listed.digest.clone(), name: listed.name.clone(), repository });
+        // Names of the own registry are given by pushes to it alone.
+        let name = listed.name.clone().filter(|name| !is_own(name));
+        artifacts.push(LoadedArtifact { digest: listed.digest.to_string(), name: name.clone(), acceptance });
+        taken.push(Taken { digest: listed.digest.clone(), name, repository });
     }
     if artifacts.is_empty() && !(request.take_policy && !adds.is_empty()) {
         return Err(Error::new(ErrorKind::NotFound, "there is no artifact in it")
@@ -100,9 +104,9 @@ pub async fn load(vyr: &Vyr, request: LoadRequest) -> Result<Loaded> {
     }
     // What nobody was asked about gets no name but that by which it is found as a signature.
     taken.extend(sorted.referrers.iter().map(|listed| {
-        let stem = listed.subject.as_ref().map(|subject| trust::sig_tag(subject).trim_end_matches(".sig").to_owned());
-        let named = |name: &&String| stem.as_deref().is_some_and(|stem| last(name.as_str()).starts_with(stem));
-        Taken { digest: listed.digest.clone(), name: listed.name.as_ref().filter(named).cloned(), repository: None }
+        let tag = listed.name.as_deref().filter(|name| is_about(last(name), listed.subject.as_ref()));
+        let name = tag.map(|name| if is_own(name) { signature_name(last(name)) } else { name.to_owned() });
+        Taken { digest: listed.digest.clone(), name, repository: None }
     }));
     vyr.store().await?.take(&survey, &taken).await?;
     if request.take_policy && !adds.is_empty() {
@@ -178,6 +182,16 @@ impl<'a> Sorted<'a> {
         }
         Ok(material)
     }
+}
+
+fn is_own(name: &str) -> bool {
+    name.strip_prefix(OWN_HOST).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a tag is one of those by which cosign finds what is about `subject`.
+fn is_about(tag: &str, subject: Option<&Digest>) -> bool {
+    let stem = subject.map(|subject| trust::sig_tag(subject).trim_end_matches(".sig").to_owned());
+    stem.is_some_and(|stem| tag.strip_prefix(&stem).is_some_and(|rest| matches!(rest, ".sig" | ".att" | ".sbom")))
 }
 
 /// The tag in a name.

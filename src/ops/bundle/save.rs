@@ -23,7 +23,8 @@ pub struct SaveRequest {
     pub references: Vec<ArtifactRef>,
     /// The tar to write.
     pub to: PathBuf,
-    /// With compiled code: what the store has, and what is made now and signed with this key.
+    /// With compiled code: what the store has, and where that has none for this machine, what is made and signed with this
+    /// key.
     pub code: Option<SigningKey>,
     /// With the signers that this machine trusts.
     pub with_policy: bool,
@@ -58,7 +59,9 @@ pub async fn save(vyr: &Vyr, request: SaveRequest) -> Result<Saved> {
         if !request.this_platform {
             platforms(vyr, reference, &located).await?;
         }
-        if let Some(key) = &request.code {
+        if let Some(key) = &request.code
+            && !compile::is_there(vyr, &located.root).await?
+        {
             compiled.push(compile::make(vyr, located.clone_for_saving(), key).await?.digest.to_string());
         }
         let name = match reference {
