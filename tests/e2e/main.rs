@@ -10,6 +10,7 @@
 
 mod airgap;
 mod alter;
+mod compiled;
 mod crash;
 mod faults;
 mod forms;
