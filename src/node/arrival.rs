@@ -95,7 +95,7 @@ impl Node {
                         Ok(origin) => tracing::info!(%digest, ?origin, "ready before its first run"),
                         // Not signed yet, most often; or nothing that runs.
                         Err(e) if e.kind() != ErrorKind::Internal => {
-                            tracing::debug!(%digest, why = e.why(), "not compiled")
+                            tracing::debug!(%digest, why = e.why(), "not compiled");
                         }
                         Err(e) => tracing::warn!(%digest, error = %e, "what arrived could not be compiled"),
                     }

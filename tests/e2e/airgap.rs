@@ -285,7 +285,10 @@ fn each_bad_bundle_is_refused_in_words_of_its_own() {
     scene.refused(&stranger.work().join("bundle.tar"), 126, &["by no key that", "vyr trust add", "--allow-unsigned"]);
 
     let cut = scene.second.work().join("cut.tar");
-    for end in [whole.len() / 2, whole.len() - 1024 - 300, 700, 100] {
+    // In the middle, in the last blob's content, in its header, and near the beginning.
+    let last = Bundle::read(&scene.bundle).files.pop().unwrap().1.len();
+    let start = whole.len() - 1024 - last.next_multiple_of(512);
+    for end in [whole.len() / 2, start + last - 1, start - 200, 700, 100] {
         fs::write(&cut, &whole[..end]).unwrap();
         scene.refused(&cut, 125, &["tar"]);
     }

@@ -98,7 +98,7 @@ pub async fn load(vyr: &Vyr, request: LoadRequest) -> Result<Loaded> {
         artifacts.push(LoadedArtifact { digest: listed.digest.to_string(), name: name.clone(), acceptance });
         taken.push(Taken { digest: listed.digest.clone(), name, repository });
     }
-    if artifacts.is_empty() && !(request.take_policy && !adds.is_empty()) {
+    if artifacts.is_empty() && (!request.take_policy || adds.is_empty()) {
         return Err(Error::new(ErrorKind::NotFound, "there is no artifact in it")
             .hint("make one with `vyr save REF -o bundle.tar`"));
     }
