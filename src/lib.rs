@@ -22,6 +22,7 @@ pub mod error;
 pub mod node;
 pub mod oci;
 pub mod ops;
+pub mod receipt;
 pub mod registry;
 pub mod server;
 pub mod state;

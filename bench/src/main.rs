@@ -11,6 +11,7 @@ mod registry;
 mod report;
 mod samples;
 mod stage;
+mod state;
 mod store;
 
 use std::path::PathBuf;
@@ -63,6 +64,12 @@ enum Part {
         #[arg(long, default_value_t = 10)]
         minutes: u64,
     },
+    /// States: keys and values from inside a component
+    State {
+        /// One of its measurements alone
+        #[arg(long, value_enum)]
+        only: Option<state::Only>,
+    },
     /// The peer of `api`: answers and does nothing else
     #[command(hide = true)]
     EchoServer {
@@ -91,6 +98,7 @@ fn main() -> Result<()> {
         Part::Registry => registry::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
         Part::Soak { minutes } => api::soak(&stage, minutes),
+        Part::State { only } => state::measure(&stage, only),
         Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
         Part::All => {
@@ -100,6 +108,7 @@ fn main() -> Result<()> {
             store::measure(&stage)?;
             registry::measure(&stage)?;
             api::measure(&stage, None)?;
+            state::measure(&stage, None)?;
             report::write(&stage)
         }
     }

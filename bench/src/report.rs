@@ -125,6 +125,69 @@ const TARGETS: &[Target] = &[
         limit: 0.8,
         unit: "×",
     },
+    Target {
+        part: "state-folder",
+        what: "10,000 writes of a module in a state ÷ in a plain folder",
+        measured: |s| ratio(s, "state, module: 10,000 writes of 1 kB", "--dir, module: 10,000 writes of 1 kB"),
+        limit: 1.05,
+        unit: "×",
+    },
+    Target {
+        part: "state-folder",
+        what: "the same of a component",
+        measured: |s| ratio(s, "state, component: 10,000 writes of 1 kB", "--dir, component: 10,000 writes of 1 kB"),
+        limit: 1.05,
+        unit: "×",
+    },
+    Target {
+        part: "state-folder",
+        what: "10 MB read by a module in a state ÷ in a plain folder",
+        measured: |s| ratio(s, "state, module: read of 10 MB", "--dir, module: read of 10 MB"),
+        limit: 1.05,
+        unit: "×",
+    },
+    Target {
+        part: "state-folder",
+        what: "1,000 files made by a module in a state ÷ in a plain folder",
+        measured: |s| ratio(s, "state, module: 1,000 files made", "--dir, module: 1,000 files made"),
+        limit: 1.05,
+        unit: "×",
+    },
+    Target {
+        part: "state-list",
+        what: "a page of 100 of 10,000 states, P99",
+        measured: |s| us(s, "a page of 100", 0.99),
+        limit: 10_000.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-list",
+        what: "a page of 1000 of 10,000 states, P50",
+        measured: |s| us(s, "a page of 1000", 0.5),
+        limit: 10_000.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-kv",
+        what: "a set from a component, class `node`, new keys, P50 over series",
+        measured: |s| us(s, "set, new keys", 0.5),
+        limit: 100.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-kv",
+        what: "a set from a component, class `node`, 1000 keys, P50 over series",
+        measured: |s| us(s, "set, 1000 keys", 0.5),
+        limit: 100.0,
+        unit: "µs",
+    },
+    Target {
+        part: "state-kv",
+        what: "a get from a component, P50 over series",
+        measured: |s| us(s, "get", 0.5),
+        limit: 10.0,
+        unit: "µs",
+    },
 ];
 
 pub(crate) fn write(stage: &Stage) -> Result<()> {
@@ -136,7 +199,9 @@ pub(crate) fn write(stage: &Stage) -> Result<()> {
     let mut targets = comfy_table::Table::new();
     targets.load_style(comfy_table::presets::ASCII_MARKDOWN).set_header(["target", "at most", "measured", "met"]);
     let mut parts = Vec::new();
-    for part in ["run-process", "in-process", "pull", "store-size", "registry"] {
+    for part in
+        ["run-process", "in-process", "pull", "store-size", "registry", "state-folder", "state-list", "state-kv"]
+    {
         let path = stage.results.join(format!("{part}.jsonl"));
         if !path.exists() {
             println!("no {}", path.display());

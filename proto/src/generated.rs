@@ -536,6 +536,23 @@ pub struct TaskSpec {
     /// `traceparent` is taken. It is no part of what an idempotency key stands for.
     #[prost(string, tag = "13")]
     pub traceparent: ::prost::alloc::string::String,
+    /// The task's receipt has the values of arguments and variables, and not their hashes alone.
+    #[prost(bool, tag = "14")]
+    pub receipt_values: bool,
+    /// Time and chance are made from this, and the processor has no say: the output is the same each time and everywhere.
+    /// Not with `allow_net`. Absent: they are the machine's.
+    #[prost(message, optional, tag = "15")]
+    pub deterministic: ::core::option::Option<Deterministic>,
+}
+/// What a guest's time and chance are made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Deterministic {
+    /// Chance.
+    #[prost(uint64, tag = "1")]
+    pub seed: u64,
+    /// The wall clock at the guest's start. Absent: the beginning of the year 2000.
+    #[prost(message, optional, tag = "2")]
+    pub start: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A trap of a guest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -838,6 +855,20 @@ pub struct StreamLogsResponse {
     /// In the last message of a task that ended: what was dropped over the limit.
     #[prost(uint64, tag = "3")]
     pub dropped_bytes: u64,
+}
+/// What GetReceipt wants.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetReceiptRequest {
+    /// The task.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+}
+/// What GetReceipt answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetReceiptResponse {
+    /// A Sigstore bundle (JSON, v0.3): a DSSE envelope of an in-toto statement whose predicate docs/receipt.md describes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub bundle: ::prost::bytes::Bytes,
 }
 /// What GetTrace wants.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1610,6 +1641,31 @@ pub mod control_client {
                 .insert(GrpcMethod::new("vyr.control.v0.Control", "GetTrace"));
             self.inner.unary(req, path, codec).await
         }
+        /// The signed receipt of a task that ended.
+        pub async fn get_receipt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetReceiptRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetReceiptResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/vyr.control.v0.Control/GetReceipt",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("vyr.control.v0.Control", "GetReceipt"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes a state.
         pub async fn create_state(
             &mut self,
@@ -1882,6 +1938,14 @@ pub mod control_server {
             request: tonic::Request<super::GetTraceRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetTraceResponse>,
+            tonic::Status,
+        >;
+        /// The signed receipt of a task that ended.
+        async fn get_receipt(
+            &self,
+            request: tonic::Request<super::GetReceiptRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetReceiptResponse>,
             tonic::Status,
         >;
         /// Makes a state.
@@ -2448,6 +2512,51 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetTraceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/vyr.control.v0.Control/GetReceipt" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetReceiptSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::GetReceiptRequest>
+                    for GetReceiptSvc<T> {
+                        type Response = super::GetReceiptResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetReceiptRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::get_receipt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetReceiptSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

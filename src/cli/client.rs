@@ -16,8 +16,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::{
-    BindStateRequest, CancelTaskRequest, CreateStateRequest, DeleteStateRequest, GetStateRequest, GetTaskRequest,
-    GetTraceRequest, ListStatesRequest, ListStatesResponse, ListTasksRequest, ListTasksResponse, State,
+    BindStateRequest, CancelTaskRequest, CreateStateRequest, DeleteStateRequest, GetReceiptRequest, GetStateRequest,
+    GetTaskRequest, GetTraceRequest, ListStatesRequest, ListStatesResponse, ListTasksRequest, ListTasksResponse, State,
     StreamLogsRequest, StreamLogsResponse, SubmitTaskRequest, SubmitTaskResponse, Task, Trace, WatchTaskRequest,
     WatchTaskResponse,
 };
@@ -347,6 +347,12 @@ impl Node {
 
     pub(super) async fn tasks(&self, request: ListTasksRequest) -> Result<ListTasksResponse> {
         self.answer(None, self.client.clone().list_tasks(request)).await
+    }
+
+    /// A task's receipt, as a Sigstore bundle.
+    pub(super) async fn receipt(&self, id: TaskId) -> Result<Vec<u8>> {
+        let request = GetReceiptRequest { id: id.to_string() };
+        Ok(self.answer(None, self.client.clone().get_receipt(request)).await?.bundle.to_vec())
     }
 
     pub(super) async fn create_state(&self, request: CreateStateRequest) -> Result<State> {

@@ -7,6 +7,8 @@ mod client;
 mod print;
 mod progress;
 mod publish;
+mod receipt;
+mod replay;
 mod run;
 mod serve;
 mod state;
@@ -128,6 +130,11 @@ enum Command {
     Logs(task::Logs),
     /// Show what a task's time went to
     Trace(task::Trace),
+    /// Show, verify and push the signed receipt of a task
+    #[command(subcommand)]
+    Receipt(Box<receipt::Receipt>),
+    /// Run again what a receipt states, and say whether it went the same way
+    Replay(Box<replay::ReplayArgs>),
     /// End tasks; may be repeated
     Cancel(task::Cancel),
     /// Keep data for tasks: make, bind, show, remove states
@@ -242,6 +249,8 @@ impl Session {
             Command::Logs(verb) => verb.execute(self).await,
             Command::Trace(verb) => verb.execute(self).await,
             Command::Cancel(verb) => verb.execute(self).await,
+            Command::Replay(verb) => verb.execute(self).await,
+            Command::Receipt(verb) => verb.execute(self).await,
             Command::State(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::Session;
 use super::args::{Folder, Output as Format, duration, folder, pair, size, state};
-use crate::engine::{CancellationToken, DirSpec, Input, Limits, NetRule, Output};
+use crate::engine::{CancellationToken, Deterministic, DirSpec, Input, Limits, NetRule, Output};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::ArtifactRef;
 use crate::ops::prepare::Wanted;
@@ -52,6 +52,9 @@ pub(super) struct Run {
     /// Compile nothing here: run only code that is compiled already, or that a trusted signer compiled
     #[arg(long)]
     compiled_only: bool,
+    /// Make time and chance from a seed, so that the output is the same each time and everywhere; no network
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0", conflicts_with = "allow_net")]
+    deterministic: Option<u64>,
     /// Write what happened to this file, as JSON (with --output json it goes to stderr)
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -65,6 +68,7 @@ impl Run {
                 pull: self.pull,
                 allow_unsigned: self.allow_unsigned,
                 compiled_only: self.compiled_only,
+                deterministic: self.deterministic.is_some(),
             },
             args: self.args,
             env: self.env,
@@ -74,6 +78,7 @@ impl Run {
                 .map(|d| DirSpec { host: d.host, guest: d.guest, read_only: d.read_only })
                 .collect(),
             states: self.states,
+            deterministic: self.deterministic.map(|seed| Deterministic { seed, ..Deterministic::default() }),
             limits: Limits { memory_bytes: self.memory, wall: self.timeout, cpu: self.cpu, ..Limits::default() },
             allow_net: self.allow_net,
             stdin: Input::Inherit,

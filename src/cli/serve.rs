@@ -71,6 +71,9 @@ pub(super) struct Serve {
     /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
     #[arg(long)]
     allow_unsigned: bool,
+    /// Make no signed receipts of tasks
+    #[arg(long)]
+    no_receipts: bool,
     /// Write the address in use to this file when the node is ready
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
@@ -98,6 +101,7 @@ impl Serve {
             compile_at_once: file.compile_at_once.unwrap_or(defaults.compile_at_once).max(1),
             compile_largest: file.compile_largest_bytes.unwrap_or(defaults.compile_largest),
             compiled_only: self.compiled_only || file.compiled_only.unwrap_or(false),
+            receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults
         }
     }

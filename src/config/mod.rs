@@ -171,6 +171,8 @@ pub struct ServeFile {
     pub compile_largest_bytes: Option<u64>,
     /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: Option<bool>,
+    /// Whether each task gets a signed receipt.
+    pub receipts: Option<bool>,
 }
 
 /// The `[registry]` part of `config.toml`.

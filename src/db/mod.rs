@@ -118,6 +118,8 @@ pub struct Change {
     pub record: Bytes,
     /// Its output, if it is kept here.
     pub log: Option<Bytes>,
+    /// Its receipt, if it has one.
+    pub receipt: Option<Bytes>,
 }
 
 /// A task that was forgotten.

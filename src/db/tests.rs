@@ -31,7 +31,7 @@ async fn insert(db: &Db, task: NewTask) -> Inserted {
 }
 
 fn change(seq: i64, status: TaskStatus, ended_us: Option<i64>) -> Change {
-    Change { seq, status, ended_us, record: Bytes::from_static(b"record"), log: None }
+    Change { seq, status, ended_us, record: Bytes::from_static(b"record"), log: None, receipt: None }
 }
 
 async fn open(folder: &Path) -> Db {

@@ -49,10 +49,11 @@ fn text(inserts: usize, changes: usize) -> String {
     }
     if changes > 0 {
         parts.push(format!(
-            "WITH new(seq,status,ended_us,record,log) AS (VALUES {}) \
+            "WITH new(seq,status,ended_us,record,log,receipt) AS (VALUES {}) \
              UPDATE task SET status=new.status, ended_us=new.ended_us, record=new.record, \
-             log=coalesce(new.log, task.log) FROM new WHERE task.seq=new.seq",
-            rows("(?,?,?,?,?)", changes)
+             log=coalesce(new.log, task.log), receipt=coalesce(new.receipt, task.receipt) \
+             FROM new WHERE task.seq=new.seq",
+            rows("(?,?,?,?,?,?)", changes)
         ));
     }
     // One statement is a transaction by itself.
@@ -179,7 +180,8 @@ impl Writer {
                 .bind(i32::from(change.status))
                 .bind(change.ended_us)
                 .bind(&change.record[..])
-                .bind(change.log.as_deref());
+                .bind(change.log.as_deref())
+                .bind(change.receipt.as_deref());
         }
         let done = query.execute(&mut self.connection).await.map(drop);
         if done.is_err() && key.0 > 0 && key.1 > 0 {

@@ -210,6 +210,9 @@ fn provider(module: &str) -> &'static str {
             "WASI 0.3 is not stable in this runtime: rebuild it for WASI 0.2"
         }
         _ if module.starts_with("wasi:") && module.contains("@0.1") => "rebuild it for WASI 0.2",
+        _ if module.starts_with("wasi:keyvalue") => {
+            "wasi:keyvalue is provided as store, atomics and batch of 0.2.0-draft2: rebuild it for those"
+        }
         _ if module.starts_with("wasi:http") => {
             "commands get no wasi:http here: use wasi:sockets, or run it where HTTP is served"
         }

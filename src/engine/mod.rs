@@ -1,13 +1,13 @@
 //! Owns the execution of Wasm: compile, the cache of compiled code, instantiate, run within limits.
 //!
-//! It knows bytes, files and digests, and nothing of stores or registries. Of signatures it knows the proof alone: a
-//! [`crate::trust::Native`] for code that others compiled.
+//! It knows bytes, files, digests and states that are bound, and nothing of stores or registries. Of signatures it knows the
+//! proof alone: a [`crate::trust::Native`] for code that others compiled.
 //!
 //! ```text
 //! bytes → CodeCache::get_or_compile → Compiled → Engine::prepare → Prepared → Engine::run → Execution
 //! ```
 //!
-//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2. WASI 0.3 isn't offered: this
+//! Modules get WASI preview 1, components `wasi:cli/command` of WASI 0.2 and `wasi:keyvalue`. WASI 0.3 isn't offered: this
 //! Wasmtime calls its implementation "experimental, unstable and incomplete".
 
 use std::sync::{Arc, OnceLock};
@@ -17,9 +17,11 @@ use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConf
 
 mod cache;
 mod code;
+mod deterministic;
 mod doors;
 mod error;
 mod inspect;
+mod keyvalue;
 mod limiter;
 mod net;
 mod prepare;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use cache::{Cached, CodeCache, Entry, Precompiled, Pruned, Tier};
 pub use code::Compiled;
+pub use deterministic::Deterministic;
 pub use error::StartError;
 pub use inspect::{Kind, WasmInfo, inspect};
 pub use limiter::Budget;
@@ -60,11 +63,13 @@ pub struct EngineOptions {
     pub pooling: bool,
     /// With `pooling`: how many guests may run at once.
     pub max_instances: u32,
+    /// Whether results that Wasm leaves to the processor are settled: of NaNs, and of the relaxed vector instructions.
+    pub deterministic: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { pooling: false, max_instances: 1000 }
+        Self { pooling: false, max_instances: 1000, deterministic: false }
     }
 }
 
@@ -103,6 +108,9 @@ fn config(options: &EngineOptions) -> Config {
         // Set, so that the process's environment has no say. File and line are in a trap's backtrace where the
         // Wasm carries DWARF, and cost nothing where it doesn't.
         .wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    if options.deterministic {
+        config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
+    }
     if options.pooling {
         let count = options.max_instances.max(1);
         let mut pool = PoolingAllocationConfig::default();
@@ -235,6 +243,7 @@ impl Engine {
                 })
                 .map_err(|error| format!("{error:#}"))?;
             doors::p1::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            deterministic::add_to_module_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)
@@ -246,6 +255,8 @@ impl Engine {
             wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|error| format!("{error:#}"))?;
             linker.allow_shadowing(true);
             doors::p2::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            deterministic::add_to_component_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            keyvalue::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });
         linker.as_ref().map_err(StartError::engine)

@@ -7,11 +7,11 @@ use wasmtime::component::Component;
 use wasmtime::{ExternType, InstancePre, Module, ModuleExport, UnknownImportError};
 use wasmtime_wasi::p2::bindings::CommandPre;
 
-use super::Engine;
 use super::code::{Code, Compiled};
 use super::error::{StartError, shown};
 use super::inspect::Kind;
 use super::run::State;
+use super::{Engine, keyvalue};
 
 /// A guest that is ready to be instantiated, any number of times and from any thread. Cheap to clone.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Prepared {
 }
 
 impl Engine {
-    /// Links `compiled` with WASI: preview 1 for a module, 0.2 (`wasi:cli/command`) for a component.
+    /// Links `compiled` with WASI: preview 1 for a module, 0.2 (`wasi:cli/command`) and `wasi:keyvalue` for a component.
     ///
     /// # Errors
     /// [`StartError::UnknownImport`] and [`StartError::IncompatibleImport`] with the import's name,
@@ -121,6 +121,9 @@ impl Engine {
     fn provides(&self, interface: &str) -> bool {
         let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
         let package = name.split_once('/').map_or(name, |(package, _)| package);
+        if package == "wasi:keyvalue" {
+            return version == keyvalue::VERSION;
+        }
         version.starts_with("0.2.")
             && matches!(
                 package,

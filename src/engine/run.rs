@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,13 +13,14 @@ use wasmtime::{Store, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::deterministic::MadeTime;
 use super::doors::{self, Doors};
 use super::error::{StartError, shown};
 use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
 use super::spec::{Input, Output, RunSpec};
 use super::stdio::Inherited;
-use super::{Engine, net};
+use super::{Engine, keyvalue, net};
 
 /// How a guest that started has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +104,10 @@ pub(super) struct State {
     pub(super) limiter: Limiter,
     /// The states that it may write to; `None` when there are none.
     pub(super) doors: Option<Box<Doors>>,
+    /// Its own time, where that is made.
+    pub(super) clock: Option<Arc<MadeTime>>,
+    /// The states whose keys it may use.
+    pub(super) keys: keyvalue::Keys,
     /// Whether the guest has called the host: until then it can't have had an effect.
     pub(super) called: bool,
 }
@@ -207,9 +212,13 @@ impl Engine {
         };
         let budget = spec.budget.clone();
         let doors = doors(&spec);
+        let keys = keyvalue::Keys::of(&spec.states);
+        let (wasi, clock) = context(spec, allowed)?;
         let state = State {
-            wasi: context(spec, allowed)?,
+            wasi,
             doors,
+            clock,
+            keys,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };
@@ -290,7 +299,7 @@ fn ended_itself(ended: &Ended<wasmtime::Result<i32>>) -> bool {
     }
 }
 
-fn context(spec: RunSpec, allowed: net::Allowed) -> Result<WasiP1Ctx, StartError> {
+fn context(spec: RunSpec, allowed: net::Allowed) -> Result<(WasiP1Ctx, Option<Arc<MadeTime>>), StartError> {
     let mut builder = WasiCtxBuilder::new();
     builder.arg(&spec.argv0).args(&spec.args).envs(&spec.env);
     match spec.stdin {
@@ -324,7 +333,8 @@ fn context(spec: RunSpec, allowed: net::Allowed) -> Result<WasiP1Ctx, StartError
         }
     }
     allowed.apply(&mut builder);
-    Ok(builder.build_p1())
+    let clock = spec.deterministic.map(|made| made.apply(&mut builder));
+    Ok((builder.build_p1(), clock))
 }
 
 /// What an error of the runtime means: an end of the guest if it had started, else a failed start.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use wasmtime_wasi::cli::{AsyncStdinStream, AsyncStdoutStream, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
 
+use super::deterministic::Deterministic;
 use super::limiter::Budget;
 use super::net::NetRule;
 use crate::state::StateHandle;
@@ -36,6 +37,8 @@ pub struct RunSpec {
     pub limits: Limits,
     /// Whom it may reach over the network; nobody by default.
     pub allow_net: Vec<NetRule>,
+    /// Time and chance are made from this; `None`: they are the machine's.
+    pub deterministic: Option<Deterministic>,
     /// What it shares with other guests; none for a guest that is alone.
     pub budget: Option<Arc<Budget>>,
 }

@@ -15,12 +15,12 @@ use super::live::Live;
 use super::log::Capture;
 use super::trace::failed;
 use crate::db::{Change, DbError};
-use crate::engine::{self, Clock, Input, Limits, NetRule, Outcome, Output};
+use crate::engine::{self, Clock, Deterministic, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
 use crate::ops::prepare::Runnable;
 use crate::ops::run::{Guest, TRACEPARENT, execute};
 use crate::ops::state::Bindings;
-use crate::task::{micros, retry_after, timestamp, to_duration};
+use crate::task::{instant, micros, retry_after, timestamp, to_duration};
 
 /// How long a write that failed waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -168,6 +168,7 @@ impl Node {
             env,
             dirs: Vec::new(),
             states: bindings.doors(),
+            deterministic: live.spec.deterministic.map(made),
             limits: Limits {
                 memory_bytes: if limits.memory_bytes == 0 { defaults.memory_bytes } else { limits.memory_bytes },
                 wall: limits.timeout.map(to_duration),
@@ -253,7 +254,8 @@ impl Node {
                 let finish = move || {
                     let log = live.log.seal();
                     record.logs = Some(live.log.summary());
-                    node.record_end(live, record, ended_us, log);
+                    let receipt = node.receipt_of(&live, &record);
+                    node.record_end(live, record, ended_us, log, receipt);
                 };
                 if in_file {
                     // It is synced, which takes its time.
@@ -266,8 +268,16 @@ impl Node {
     }
 
     /// Writes a task's end and tells of it; keeps trying for as long as it can't be written.
-    fn record_end(&self, live: Arc<Live>, record: Task, ended_us: i64, log: Option<bytes::Bytes>) {
+    fn record_end(
+        &self,
+        live: Arc<Live>,
+        record: Task,
+        ended_us: i64,
+        log: Option<bytes::Bytes>,
+        receipt: Option<bytes::Bytes>,
+    ) {
         let change = change(&live, record.status(), Some(ended_us), &record, log.clone());
+        let change = Change { receipt: receipt.clone(), ..change };
         let node = self.clone();
         self.inner.db.change(change, move |done| match done {
             Ok(()) => {
@@ -276,8 +286,8 @@ impl Node {
                 live.told.send_replace(Arc::new(record));
                 live.clear_running();
                 live.log.close();
-                node.end_own_states(&live);
                 node.live().remove(&live.id);
+                node.end_own_states(&live);
                 node.inner.freed.notify_waiters();
             }
             Err(DbError::Closed) => {}
@@ -285,7 +295,7 @@ impl Node {
                 tracing::error!(task = %live.id, error = %e, "a task's end could not be written; it is tried again");
                 tokio::spawn(async move {
                     tokio::time::sleep(WRITE_AGAIN).await;
-                    node.record_end(live, record, ended_us, log);
+                    node.record_end(live, record, ended_us, log, receipt);
                 });
             }
         });
@@ -314,6 +324,12 @@ impl Node {
     }
 }
 
+/// What a guest's time and chance are made from.
+pub(super) fn made(made: vyr_proto::v0::Deterministic) -> Deterministic {
+    let default = Deterministic::default();
+    Deterministic { seed: made.seed, start: made.start.map_or(default.start, instant) }
+}
+
 /// What is known of an execution when it begins.
 pub(super) fn about(runnable: &Runnable) -> Execution {
     Execution {
@@ -330,7 +346,7 @@ pub(super) fn about(runnable: &Runnable) -> Execution {
 }
 
 fn change(live: &Live, status: TaskStatus, ended_us: Option<i64>, record: &Task, log: Option<bytes::Bytes>) -> Change {
-    Change { seq: live.seq(), status, ended_us, record: record.encode_to_vec().into(), log }
+    Change { seq: live.seq(), status, ended_us, record: record.encode_to_vec().into(), log, receipt: None }
 }
 
 /// How a guest that was started has ended.

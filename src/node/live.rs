@@ -13,6 +13,7 @@ use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
 use crate::ops::prepare::Runnable;
+use crate::receipt::StateFacts;
 use crate::state::StateId;
 use crate::task::{StatusExt as _, TaskId, timestamp};
 
@@ -40,6 +41,8 @@ pub(super) struct Live {
     pub(super) cancelled: OnceLock<(EndReason, Instant)>,
     /// The states that end with it.
     pub(super) own_states: OnceLock<Vec<StateId>>,
+    /// What its receipt says of its states.
+    states: Mutex<Vec<StateFacts>>,
     attempt: AtomicU32,
     /// What runs, while it does: so that it can be told before its end, at no cost to its start.
     running: Mutex<Option<(Arc<Runnable>, StartTier)>>,
@@ -75,6 +78,7 @@ impl Live {
             cancel: CancellationToken::new(),
             cancelled: OnceLock::new(),
             own_states: OnceLock::new(),
+            states: Mutex::default(),
             running: Mutex::default(),
         }
     }
@@ -106,6 +110,21 @@ impl Live {
 
     pub(super) fn set_running(&self, runnable: &Arc<Runnable>, tier: StartTier) {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::clone(runnable), tier));
+    }
+
+    /// What its receipt says of its states.
+    pub(super) fn state_facts(&self) -> Vec<StateFacts> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_state_facts(&self, facts: Vec<StateFacts>) {
+        *self.states.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+    }
+
+    /// What runs, or ran last.
+    pub(super) fn runnable(&self) -> Option<Arc<Runnable>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(|(runnable, _)| Arc::clone(runnable))
     }
 
     /// Lets go of what ran: who reads on would hold it against collection.
@@ -165,6 +184,8 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
         states: spec.states.clone(),
         labels: spec.labels.clone(),
         traceparent: spec.traceparent.clone(),
+        receipt_values: spec.receipt_values,
+        deterministic: spec.deterministic,
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 use vyr_proto::v0::{LogEntry, LogStream, LogSummary};
 
 use crate::engine::StdoutStream;
+use crate::oci::Hasher;
+use crate::receipt::{OutputFacts, StreamFacts};
 use crate::task::{micros, timestamp};
 
 /// What is kept in memory before it goes to the file, in bytes.
@@ -57,6 +59,25 @@ struct Inner {
     sealed: bool,
     ended: bool,
     failed: bool,
+    /// Of all that this attempt wrote, where a receipt is wanted.
+    sums: Option<[Sum; 2]>,
+}
+
+/// What one stream had.
+#[derive(Debug, Clone)]
+struct Sum {
+    hasher: Hasher,
+    bytes: u64,
+}
+
+impl Sum {
+    fn pair() -> [Self; 2] {
+        [Self { hasher: Hasher::sha256(), bytes: 0 }, Self { hasher: Hasher::sha256(), bytes: 0 }]
+    }
+
+    fn facts(self) -> StreamFacts {
+        StreamFacts { digest: self.hasher.finish().to_string(), bytes: self.bytes }
+    }
 }
 
 /// Some of an output.
@@ -112,6 +133,17 @@ impl TaskLog {
         Ok(log)
     }
 
+    /// Sums up what is written from now on, for a receipt.
+    pub(super) fn sum_up(&self) {
+        self.lock().sums = Some(Sum::pair());
+    }
+
+    /// What the last attempt wrote; `None` where it isn't summed up.
+    pub(super) fn sums(&self) -> Option<OutputFacts> {
+        let [stdout, stderr] = self.lock().sums.clone()?;
+        Some(OutputFacts { stdout: stdout.facts(), stderr: stderr.facts() })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +152,7 @@ impl TaskLog {
     pub(super) fn attempt(&self, attempt: u32) {
         let mut inner = self.lock();
         inner.attempt = u8::try_from(attempt).unwrap_or(u8::MAX);
+        inner.sums = inner.sums.as_ref().map(|_| Sum::pair());
         inner.last = None;
     }
 
@@ -129,6 +162,11 @@ impl TaskLog {
         }
         let now = micros(SystemTime::now());
         let mut inner = self.lock();
+        if let Some([stdout, stderr]) = &mut inner.sums {
+            let sum = if stream == 1 { stdout } else { stderr };
+            sum.hasher.update(bytes);
+            sum.bytes += bytes.len() as u64;
+        }
         let room = usize::try_from(self.limit.saturating_sub(inner.kept())).unwrap_or(usize::MAX);
         if bytes.len() > room || inner.failed {
             let kept = if inner.failed { 0 } else { room };

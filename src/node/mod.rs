@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
 use crate::state::States;
 use crate::task::{TaskId, micros, timestamp};
+use crate::trust::SigningKey;
 
 mod arrival;
 mod attempt;
@@ -35,6 +36,7 @@ mod log;
 mod metrics;
 mod query;
 mod ready;
+mod receipt;
 mod recover;
 mod sched;
 mod state;
@@ -83,6 +85,8 @@ pub struct Options {
     pub compile_largest: u64,
     /// Compile nothing at all: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: bool,
+    /// Whether each task gets a signed receipt.
+    pub receipts: bool,
 }
 
 impl Default for Options {
@@ -96,6 +100,7 @@ impl Default for Options {
             keep_for: Duration::from_secs(30 * 24 * 3600),
             drain: Duration::from_secs(30),
             allow_unsigned: false,
+            receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             compile_on_arrival: true,
             compile_at_once: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2)),
@@ -123,6 +128,8 @@ struct Inner {
     options: Options,
     db: Db,
     states: States,
+    /// What receipts are signed with; `None` where there are none.
+    receipt_key: Option<SigningKey>,
     executor: Executor,
     sched: Mutex<Sched>,
     live: Mutex<HashMap<TaskId, Arc<Live>>>,
@@ -153,10 +160,11 @@ impl Node {
         let home = vyr.config().home.clone();
         // A pool's slots are address space, not memory: some more than can run leave room for what is just ending.
         let slots = options.max_running.saturating_add(64);
-        let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots });
+        let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots, deterministic: false });
         let engine = vyr.engine()?.clone();
         vyr.store().await?;
         let states = vyr.states().await?.clone();
+        let receipt_key = options.receipts.then(|| crate::ops::sign::machine_key(&home)).transpose()?;
         let db = Db::open(&home.tasks_database()).await?;
         let (arrivals, arriving) = arrival::queue(&options)?;
         let executor = Executor::start(options.threads.max(1), engine)
@@ -179,6 +187,7 @@ impl Node {
                 options,
                 db,
                 states,
+                receipt_key,
                 executor,
                 _lock: lock,
             }),

@@ -85,7 +85,7 @@ impl ReadyGuests {
         if spec.pull() == PullPolicy::Always || spec.allow_unsigned {
             return None;
         }
-        self.under_policy(vyr, &spec.reference)
+        self.under_policy(vyr, &key(&spec.reference, spec.deterministic.is_some()))
     }
 
     fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
@@ -107,9 +107,11 @@ impl ReadyGuests {
             PullPolicy::Missing | PullPolicy::Unspecified => PullMode::Missing,
         };
         let compiled_only = self.compiled_only;
+        let deterministic = spec.deterministic.is_some();
         if spec.allow_unsigned {
             // Each such run is on record by itself, and proves nothing for another.
-            let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: true, compiled_only }).await?;
+            let runnable =
+                prepare(vyr, &Wanted { reference, pull, allow_unsigned: true, compiled_only, deterministic }).await?;
             let tier = tier(&runnable);
             return Ok((Arc::new(runnable), tier));
         }
@@ -124,6 +126,7 @@ impl ReadyGuests {
             reference = ArtifactRef::Registry(parse_reference(&name)?);
             pull = PullMode::Missing;
         }
+        let name = key(&name, deterministic);
         if let Some(runnable) = self.under_policy(vyr, &name) {
             return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
         }
@@ -133,7 +136,9 @@ impl ReadyGuests {
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: false, compiled_only }).await?;
+                let runnable =
+                    prepare(vyr, &Wanted { reference, pull, allow_unsigned: false, compiled_only, deterministic })
+                        .await?;
                 own = Some(tier(&runnable));
                 Ok::<_, Error>(Arc::new(runnable))
             })
@@ -145,6 +150,11 @@ impl ReadyGuests {
         };
         Ok((guest, tier))
     }
+}
+
+/// Guests that give the same output everywhere are compiled apart.
+fn key(reference: &str, deterministic: bool) -> String {
+    if deterministic { format!("{reference}#deterministic") } else { reference.to_owned() }
 }
 
 fn tier(runnable: &Runnable) -> StartTier {

@@ -40,6 +40,9 @@ impl Node {
             tracing::warn!(path = %path.display(), error = %e, "a task's earlier output can't be read");
             TaskLog::new(path, log_limit(&spec))
         });
+        if self.inner.receipt_key.is_some() {
+            log.sum_up();
+        }
         let again = spec.on_interrupt() == OnInterrupt::RunAgain;
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
         let submitter: Arc<str> = row.submitter.into();

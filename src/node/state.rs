@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use tracing::Instrument as _;
-use vyr_proto::v0::{OnBusy, TaskSpec};
+use vyr_proto::v0::{OnBusy, TaskSpec, TaskStatus};
 
 use super::Node;
 use super::live::Live;
@@ -45,6 +45,7 @@ impl Node {
             super::trace::failed(&span, e);
         }
         let bindings = bindings?;
+        live.set_state_facts(bindings.facts());
         let _ = live.own_states.set(bindings.of_the_task().map(|state| state.id).collect());
         Ok(bindings)
     }
@@ -61,7 +62,19 @@ impl Node {
 
     /// A task has ended for good: what it had for itself goes.
     pub(super) fn end_own_states(&self, live: &Live) {
-        let own = live.own_states.get().cloned().unwrap_or_default();
+        let Some(own) = live.own_states.get().cloned() else {
+            // It was bound, if at all, by a node that died: what that left is looked for.
+            let bound = !live.spec.states.is_empty() || self.inner.states.may_bind();
+            if bound && (live.attempt() > 1 || live.status() == TaskStatus::Lost) {
+                let node = self.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = node.sweep_states().await {
+                        tracing::warn!(error = %e, "what tasks left behind could not be removed");
+                    }
+                });
+            }
+            return;
+        };
         if own.is_empty() {
             return;
         }

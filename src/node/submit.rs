@@ -148,6 +148,9 @@ impl Node {
         let task =
             NewTask { id, status, submitted_us, submitter: submitter.to_string(), key: key_hash, spec: encoded.into() };
         let log = TaskLog::new(self.log_path(id), log_limit(&spec));
+        if self.inner.receipt_key.is_some() {
+            log.sum_up();
+        }
         let record = Task { status: status.into(), attempt: 1, ..Task::default() };
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
         let live = Arc::new(Live::new(id, tag, spec, submitter, share, key, submitted_us, record, log));

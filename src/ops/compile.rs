@@ -208,20 +208,17 @@ pub(super) fn is_for(manifest: &[u8], fingerprint: &str) -> Option<ImageManifest
 /// The store's own. `Ok(Err(…))` are the reasons against each that was found.
 pub(super) async fn adopt(
     vyr: &Vyr,
+    engine: &Engine,
     policy: &Policy,
     repository: Option<&str>,
     subject: &Digest,
     wasm: &Digest,
 ) -> Result<Result<Compiled, Vec<String>>> {
-    let engine = vyr.engine()?.clone();
     let cache = vyr.code_cache()?;
-    if let Some(compiled) = cache.adopted(&engine, wasm, policy.hash()) {
-        return Ok(Ok(compiled));
-    }
     let mut reasons = Vec::new();
     for referrer in vyr.store().await?.referrers(subject, Some(media::VYR_COMPILED)).await? {
         let digest = referrer.digest();
-        match one(vyr, policy, repository, digest, wasm).await {
+        match one(vyr, engine, policy, repository, digest, wasm).await {
             Ok(native) => {
                 let (cache, engine, wasm, hash) =
                     (cache.clone(), engine.clone(), wasm.clone(), policy.hash().to_owned());
@@ -240,6 +237,7 @@ pub(super) async fn adopt(
 /// One candidate: whom it is from is asked before its code is read.
 async fn one(
     vyr: &Vyr,
+    engine: &Engine,
     policy: &Policy,
     repository: Option<&str>,
     digest: &Digest,
@@ -252,7 +250,7 @@ async fn one(
     let config = layout.read_verified(manifest.config().digest(), MAX_CONFIG_BYTES)?;
     let config: CompiledConfig =
         serde_json::from_slice(&config).map_err(|e| refused(format!("has a config that can't be read: {e}")))?;
-    let fingerprint = vyr.engine()?.fingerprint();
+    let fingerprint = engine.fingerprint();
     if config.fingerprint != fingerprint {
         return Err(refused(format!(
             "is for Wasmtime {:.20} on {:.60} with the fingerprint {:.12}…; this is Wasmtime {WASMTIME} on {} with {:.12}…",

@@ -13,6 +13,8 @@ pub mod pull;
 pub mod push;
 pub mod put;
 mod ready;
+pub mod receipt;
+pub mod replay;
 pub mod resolve;
 pub mod run;
 pub mod sign;
@@ -72,6 +74,7 @@ pub struct Vyr {
     flights: mirror::Flights,
     engine_options: EngineOptions,
     engine: OnceLock<Engine>,
+    deterministic_engine: OnceLock<Engine>,
 }
 
 impl Vyr {
@@ -90,6 +93,7 @@ impl Vyr {
             flights: mirror::Flights::default(),
             engine_options: EngineOptions::default(),
             engine: OnceLock::new(),
+            deterministic_engine: OnceLock::new(),
         }
     }
 
@@ -110,6 +114,22 @@ impl Vyr {
         }
         let engine = Engine::new(&self.engine_options)?;
         Ok(self.engine.get_or_init(|| engine))
+    }
+
+    /// The Wasm runtime for guests whose output is to be the same everywhere, or else the usual one. Code that is compiled
+    /// by one is not the other's.
+    ///
+    /// # Errors
+    /// As [`Vyr::engine`].
+    pub fn engine_for(&self, deterministic: bool) -> Result<&Engine> {
+        if !deterministic {
+            return self.engine();
+        }
+        if let Some(engine) = self.deterministic_engine.get() {
+            return Ok(engine);
+        }
+        let engine = Engine::new(&EngineOptions { deterministic: true, ..EngineOptions::default() })?;
+        Ok(self.deterministic_engine.get_or_init(|| engine))
     }
 
     /// The settings.

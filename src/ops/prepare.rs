@@ -14,7 +14,7 @@ use crate::artifact::{
     ArtifactForm, Choice, Code, ImageConfig, Manifest, Recognised, WASM_MAGIC, choose, extract_entrypoint, looks_like,
     recognise,
 };
-use crate::engine::{Compiled, Engine, Prepared, Tier};
+use crate::engine::{CodeCache, Compiled, Engine, Prepared, Tier};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{
     ArtifactRef, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, digest_mismatch, parse_digest, repository_of,
@@ -37,6 +37,8 @@ pub struct Wanted {
     pub allow_unsigned: bool,
     /// Compile nothing here: only code that is there, or that comes with the artifact, will do.
     pub compiled_only: bool,
+    /// For a run that is to give the same output everywhere.
+    pub deterministic: bool,
 }
 
 /// Where machine code is from.
@@ -136,11 +138,10 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
         return Ok(None);
     }
-    let engine = vyr.engine()?.clone();
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let code = parse_digest(&ready.code)?;
     let cache = vyr.code_cache()?;
-    let compiled = if ready.adopted { cache.adopted(&engine, &code, policy.hash()) } else { cache.get(&engine, &code) };
-    let Some(compiled) = compiled else { return Ok(None) };
+    let Some((compiled, origin)) = kept(&cache, &engine, &code, policy) else { return Ok(None) };
     let prepared = engine.prepare(&compiled)?;
     Ready::touch(vyr, &conditions);
     Ok(Some(Runnable {
@@ -154,13 +155,19 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
         code,
         component: ready.component,
         tier: Tier::S2.as_str(),
-        origin: if ready.adopted { Origin::Adopted } else { Origin::Cached },
+        origin,
         policy: policy.hash().to_owned(),
     }))
 }
 
 /// Where the long work of making something ready is done.
 pub(super) type Pool = std::sync::Arc<rayon::ThreadPool>;
+
+/// The code that is kept for this engine: this machine's own, else what the policy in force let in.
+fn kept(cache: &CodeCache, engine: &Engine, code: &Digest, policy: &Policy) -> Option<(Compiled, Origin)> {
+    let own = cache.get(engine, code).map(|compiled| (compiled, Origin::Cached));
+    own.or_else(|| Some((cache.adopted(engine, code, policy.hash())?, Origin::Adopted)))
+}
 
 /// The long way: read, hash, ask the policy, find compiled code or compile. With a `pool`, that is done on its threads.
 pub(super) async fn prove(
@@ -178,21 +185,21 @@ pub(super) async fn prove(
         verify(vyr, policy, located, &found.selected).await?
     };
     let verified = accepted.map(|()| found);
-    let engine = vyr.engine()?.clone();
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
-    let (work_engine, work_cache, work_pool) = (engine.clone(), cache.clone(), pool.clone());
+    let work_pool = pool.clone();
     // Reading, hashing and compiling take long: not on the runtime's own thread.
     let span = tracing::Span::current();
-    let (verified, loaded, cached) = blocking(move || {
+    let (verified, loaded) = blocking(move || {
         let _entered = span.entered();
         let loaded = on(work_pool.as_ref(), || verified.load(&layout))?;
-        let cached = work_cache.get(&work_engine, &loaded.code);
-        Ok((verified, loaded, cached))
+        Ok((verified, loaded))
     })
     .await?;
+    let cached = kept(&cache, &engine, &loaded.code, policy);
     let (code, component_code, origin, loaded) = match cached {
-        Some(compiled) => (loaded.code.clone(), compiled, Origin::Cached, loaded),
+        Some((compiled, origin)) => (loaded.code.clone(), compiled, origin, loaded),
         None => compiled(vyr, policy, wanted, located, &verified.selected, loaded, pool).await?,
     };
     let prepared = engine.prepare(&component_code)?;
@@ -215,7 +222,6 @@ pub(super) async fn prove(
         loaded.seals,
         verified.acceptance().clone(),
         verified.digest(),
-        origin == Origin::Adopted,
     );
     if let Err(e) = ready.save(vyr, &conditions) {
         tracing::warn!(error = %e, "what was proven can't be kept; the next run proves it again");
@@ -248,7 +254,8 @@ async fn compiled(
     pool: Option<Pool>,
 ) -> Result<(Digest, Compiled, Origin, Loaded)> {
     let code = loaded.code.clone();
-    let reasons = match compile::adopt(vyr, policy, located.repository.as_deref(), subject, &code).await? {
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
+    let reasons = match compile::adopt(vyr, &engine, policy, located.repository.as_deref(), subject, &code).await? {
         Ok(compiled) => return Ok((code, compiled, Origin::Adopted, loaded)),
         Err(reasons) => reasons,
     };
@@ -266,7 +273,7 @@ async fn compiled(
     for reason in reasons {
         vyr.reporter().note(&format!("{reason}; compiling here"));
     }
-    let (engine, cache) = (vyr.engine()?.clone(), vyr.code_cache()?);
+    let cache = vyr.code_cache()?;
     let span = tracing::Span::current();
     blocking(move || {
         let _entered = span.entered();

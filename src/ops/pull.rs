@@ -304,13 +304,15 @@ impl Mover<'_> {
             Err(e) => return Err(e),
         }
         let referrers = self.client.referrers(self.reference, digest, Some(media::SIGSTORE_BUNDLE)).await?;
+        let is_signature = |r: &&Descriptor| !trust::states_something_else(r.annotations().as_ref());
+        let referrers: Vec<_> = referrers.iter().filter(is_signature).collect();
         if referrers.len() > MAX_REFERRERS {
             self.vyr.reporter().warning(&format!(
                 "{digest} has {} referrers; the first {MAX_REFERRERS} are looked at",
                 referrers.len()
             ));
         }
-        for referrer in referrers.iter().take(MAX_REFERRERS) {
+        for referrer in referrers.into_iter().take(MAX_REFERRERS) {
             let fetched =
                 match self.client.manifest(&self.reference.clone_with_digest(referrer.digest().to_string())).await {
                     Ok(fetched) => fetched,

@@ -92,9 +92,6 @@ pub(super) struct Ready {
     pub(super) acceptance: Acceptance,
     /// The digest whose signature counts: the root's or the selected manifest's.
     pub(super) signed: String,
-    /// Whether the compiled code came with the artifact: then only under this policy.
-    #[serde(default)]
-    pub(super) adopted: bool,
     policy: String,
     repository: Option<String>,
 }
@@ -144,7 +141,6 @@ impl Ready {
         blobs: Vec<SealedBlob>,
         acceptance: Acceptance,
         signed: &Digest,
-        adopted: bool,
     ) -> Self {
         Self {
             root: conditions.root.to_string(),
@@ -156,7 +152,6 @@ impl Ready {
             blobs,
             acceptance,
             signed: signed.to_string(),
-            adopted,
             policy: conditions.policy.to_owned(),
             repository: conditions.repository.map(str::to_owned),
         }

@@ -10,7 +10,8 @@ use super::prepare::{Origin, Runnable, Wanted, prepare};
 use super::state::{Bindings, Wish, artifact_names, check_wishes};
 use crate::artifact::ArtifactForm;
 use crate::engine::{
-    Budget, CancellationToken, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec, StateDoor,
+    Budget, CancellationToken, Deterministic, DirSpec, Execution, Input, Limits, NetRule, Outcome, Output, RunSpec,
+    StateDoor,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::States;
@@ -30,6 +31,8 @@ pub struct RunRequest {
     pub dirs: Vec<DirSpec>,
     /// The states that it asks for.
     pub states: Vec<Wish>,
+    /// Time and chance are made from this.
+    pub deterministic: Option<Deterministic>,
     /// What it may use.
     pub limits: Limits,
     /// Whom it may reach.
@@ -63,6 +66,8 @@ pub struct Guest {
     pub stderr: Output,
     /// The states that are bound to it.
     pub states: Vec<StateDoor>,
+    /// Time and chance are made from this.
+    pub deterministic: Option<Deterministic>,
     /// What it shares with other guests.
     pub budget: Option<Arc<Budget>>,
 }
@@ -92,6 +97,7 @@ pub async fn execute(ready: &Runnable, guest: Guest, cancel: &CancellationToken)
         stderr: guest.stderr,
         limits: guest.limits,
         allow_net: guest.allow_net,
+        deterministic: guest.deterministic,
         budget: guest.budget,
     };
     Ok(ready.engine.run(&ready.guest, spec, cancel).await?)
@@ -179,6 +185,7 @@ pub async fn run(vyr: &Vyr, request: RunRequest, cancel: &CancellationToken) -> 
         stdout: request.stdout,
         stderr: request.stderr,
         states: bound.as_ref().map(|(bindings, _)| bindings.doors()).unwrap_or_default(),
+        deterministic: request.deterministic,
         budget: None,
     };
     let execution = execute(&ready, guest, cancel).await;

@@ -54,15 +54,15 @@ impl Policy {
         &self.hash
     }
 
+    /// This machine's public key.
+    pub(super) fn machine_key(&self) -> Option<&VerifyingKey> {
+        self.machine_key.as_ref()
+    }
+
     /// The rules.
     #[must_use]
     pub fn rules(&self) -> &TrustPolicy {
         &self.policy
-    }
-
-    /// This machine's own key.
-    pub(super) fn machine_key(&self) -> Option<&VerifyingKey> {
-        self.machine_key.as_ref()
     }
 
     /// The same with other rules, which nothing remembers yet.

@@ -28,7 +28,13 @@ pub struct Warmed {
 /// # Errors
 /// As a run's, up to its start.
 pub async fn warm(vyr: &Vyr, reference: &ArtifactRef, pull: PullMode) -> Result<Warmed> {
-    let wanted = Wanted { reference: reference.clone(), pull, allow_unsigned: false, compiled_only: false };
+    let wanted = Wanted {
+        reference: reference.clone(),
+        pull,
+        allow_unsigned: false,
+        compiled_only: false,
+        deterministic: false,
+    };
     let ready = prepare(vyr, &wanted).await?;
     Ok(Warmed { reference: reference.to_string(), digest: ready.root.to_string(), code_origin: ready.origin })
 }
@@ -97,6 +103,7 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         pull: PullMode::Never,
         allow_unsigned: false,
         compiled_only: how.compiled_only,
+        deterministic: false,
     };
     let policy = Policy::load(vyr)?;
     if let Some(ready) = proven(vyr, &policy, &wanted, &root)? {

@@ -188,6 +188,11 @@ impl Control for Api {
         Ok(Response::new(GetTraceResponse { trace: Some(trace) }))
     }
 
+    async fn get_receipt(&self, request: Request<GetReceiptRequest>) -> Answer<GetReceiptResponse> {
+        let bundle = self.node.receipt(task_id(&request.into_inner().id)?).await.map_err(failed)?;
+        Ok(Response::new(GetReceiptResponse { bundle: bundle.into() }))
+    }
+
     async fn create_state(&self, request: Request<CreateStateRequest>) -> Answer<CreateStateResponse> {
         caller(&request)?;
         let state = states::create(self.node.vyr(), request.into_inner()).await?;

@@ -33,6 +33,18 @@ pub enum StateError {
         /// The name.
         name: String,
     },
+    /// It is asked for keys and has files.
+    #[error("the state `{name}` doesn't hold keys")]
+    NotKeys {
+        /// The name.
+        name: String,
+    },
+    /// Its binding has ended.
+    #[error("the state `{name}` is no longer bound")]
+    Ended {
+        /// The name.
+        name: String,
+    },
     /// The file system refused.
     #[error("could not {what} {}: {source}", path.display())]
     Io {
@@ -77,6 +89,9 @@ impl From<StateError> for Error {
             StateError::InUse { .. } => {
                 Self::new(ErrorKind::Conflict, why).hint("wait until the tasks that have it bound have ended")
             }
+            StateError::NotKeys { .. } => Self::new(ErrorKind::Usage, why)
+                .hint("only a state that was created with `--kind kv` has keys; read this one as files"),
+            StateError::Ended { .. } => Self::new(ErrorKind::Conflict, why),
             StateError::Io { ref source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
             }

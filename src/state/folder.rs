@@ -129,7 +129,7 @@ fn measure(folder: &Path, sum: &mut (u64, u64)) -> Result<(), StateError> {
 }
 
 /// Which start of the machine this is: what was not forced to disk before another may be gone.
-fn boot_id() -> Option<String> {
+pub(super) fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }
@@ -158,6 +158,11 @@ struct Turns {
 impl Flusher {
     pub(super) fn new(folder: &Path) -> Self {
         Self(Arc::new(Shared { folder: folder.to_owned(), turns: Mutex::default(), turned: Condvar::new() }))
+    }
+
+    /// Whether it is the same one, or a clone of it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Returns when everything that was written before the call is on disk. Blocks.

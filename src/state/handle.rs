@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::folder::Flusher;
+use super::kv::{self, KvStore};
 use super::lock::{self, Writer};
-use super::{Folder, State, StateClass, StateError, StateId, States, Usage};
+use super::{Folder, State, StateClass, StateError, StateId, StateKind, States, Usage};
 
 /// What may be done with a state that is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct StateHandle {
     mode: Mode,
     usage: Arc<Usage>,
     flusher: Flusher,
+    /// Opened by who first asks for it.
+    keys: Mutex<Option<Arc<KvStore>>>,
     /// Taken by the release.
     locks: Mutex<Option<Locks>>,
 }
@@ -79,14 +82,6 @@ impl StateHandle {
         &self.usage
     }
 
-    /// Brings the files of a state with keys up to date, so that somebody can look at them.
-    ///
-    /// # Errors
-    /// The file system's.
-    pub fn settle(&self) -> Result<(), StateError> {
-        Ok(())
-    }
-
     /// Takes the file `name` from the outbox of a synced state: when this returns, it is the next record of the state.
     ///
     /// # Errors
@@ -102,24 +97,79 @@ impl StateHandle {
         &self.flusher
     }
 
+    /// Its keys and values. Opened once, at the first call.
+    ///
+    /// # Errors
+    /// [`StateError::NotKeys`] for a state of another kind, [`StateError::Ended`] after the release; the file system's.
+    pub fn kv(&self) -> Result<Arc<KvStore>, StateError> {
+        if self.state.kind != StateKind::Kv {
+            return Err(StateError::NotKeys { name: self.state.name.clone() });
+        }
+        // In this order, as the release has it: what is opened after that would outlive the right to write.
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.is_none() {
+            return Err(StateError::Ended { name: self.state.name.clone() });
+        }
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*keys {
+            return Ok(Arc::clone(open));
+        }
+        let opened = match self.mode {
+            Mode::ReadOnly => KvStore::read(&self.folder),
+            Mode::ReadWrite => KvStore::write(&self.folder, Arc::clone(&self.usage), self.flusher.clone()),
+        };
+        let opened = Arc::new(opened.map_err(StateError::io("open the keys in", &self.data))?);
+        Ok(Arc::clone(keys.insert(opened)))
+    }
+
+    /// Makes the files what was set by key. To be called before anybody looks into the folder, or changes something there,
+    /// while keys may be set. Blocks for as long as that takes; without keys that were set lately it costs nothing.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn settle(&self) -> Result<(), StateError> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.map_or(Ok(()), |keys| keys.settle()).map_err(StateError::io("write the keys of", &self.data))
+    }
+
     /// Ends the binding: what was written is on disk when this returns, and another may write. Returns how many bytes the
     /// state holds, if this was its writer. Blocks.
     ///
     /// # Errors
     /// It could not be forced to disk; the binding has ended all the same.
     pub fn release(&self) -> Result<Option<u64>, StateError> {
-        let Some(locks) = self.locks.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let mut held = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(locks) = held.take() else { return Ok(None) };
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).take();
         // What a task's own folder holds goes with the task.
         let lasting = self.state.class != StateClass::Task;
-        let done = if self.read_only() || !lasting { Ok(None) } else { self.end_writing().map(Some) };
+        let done = match keys {
+            // That forces to disk what is in the folder, too.
+            Some(keys) => keys.close(lasting).map_err(StateError::io("end the writing in", &self.data)),
+            None if lasting && !self.read_only() => {
+                self.flusher.flush().map_err(StateError::io("force to disk", &self.data))
+            }
+            None => Ok(()),
+        };
+        let done =
+            done.and_then(|()| if lasting && !self.read_only() { self.end_writing().map(Some) } else { Ok(None) });
         drop(locks);
         done
     }
 
     fn end_writing(&self) -> Result<u64, StateError> {
-        self.flusher.flush().map_err(StateError::io("force to disk", &self.data))?;
-        self.folder.end_writing(self.usage.bytes(), self.usage.entries())?;
-        Ok(self.usage.bytes())
+        let bytes = self.usage.bytes();
+        self.folder.end_writing(bytes, self.usage.entries())?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for StateHandle {
+    fn drop(&mut self) {
+        // Before the locks go: whoever gets them next must have the folder for himself.
+        if let Some(keys) = self.keys.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            keys.abandon();
+        }
     }
 }
 
@@ -162,14 +212,18 @@ impl States {
             folder.make()?;
             // Says that the task's own folder is in use, too.
             let task = if folder == root { None } else { Some(lock::user(&folder.users_lock())?) };
+            if writes && state.kind == StateKind::Kv {
+                kv::recover(&folder, states.flusher()).map_err(StateError::io("recover the keys in", folder.root()))?;
+            }
             let (bytes, entries) = if writes { folder.begin_writing()? } else { (0, 0) };
             let usage = Arc::new(Usage::new(state.quota_bytes, bytes, entries));
             if writes {
                 states.now_written(state.id, &usage);
             }
             let locks = Mutex::new(Some(Locks { _writer: writer, _user: user, _task: task }));
+            let keys = Mutex::default();
             let (data, flusher) = (folder.data(), states.flusher().clone());
-            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, locks }))
+            Ok(Arc::new(StateHandle { state, folder, data, mode, usage, flusher, keys, locks }))
         };
         super::blocking(work).await
     }

@@ -7,6 +7,7 @@
 //!     data/                  what guests see as /state/<alias>
 //!     tasks/<task>/          the same for class `task`: a folder for each task
 //!     journal                for kind `kv`: what was set and may not be in data/ yet
+//!     journal.old            the same, from before, while it is forced to disk in data/
 //!     sealing/               for class `synced`: what guests closed in outbox/, before it is sealed
 //!     clean                  how much data/ holds; there only while nobody may be writing
 //!     writer.lock            locked by who may write
@@ -22,9 +23,11 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result};
 
 mod db;
+mod digest;
 mod error;
 mod folder;
 mod handle;
+mod kv;
 mod lock;
 mod usage;
 
@@ -32,9 +35,11 @@ mod usage;
 mod tests;
 
 pub use db::{Bound, NewState, States};
+pub use digest::content_digest;
 pub use error::StateError;
 pub use folder::{Flusher, Folder};
 pub use handle::{Mode, OnBusy, StateHandle};
+pub use kv::{KvStore, MAX_VALUE_BYTES, Seen};
 pub use usage::{Full, Usage};
 
 /// What a state may hold where its creation doesn't say, in bytes.

@@ -89,6 +89,12 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
     if spec.allow_net.len() > MAX_ALLOW_NET {
         say("spec.allow_net", format!("{} rules; at most {MAX_ALLOW_NET} are taken", spec.allow_net.len()));
     }
+    if spec.deterministic.is_some() && !spec.allow_net.is_empty() {
+        say(
+            "spec.deterministic",
+            "what comes over the network is not the same each time; leave allow_net empty".into(),
+        );
+    }
     if spec.states.len() > MAX_STATES {
         say("spec.states", format!("{} states; at most {MAX_STATES} are taken", spec.states.len()));
     }

@@ -225,6 +225,12 @@ pub fn time(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
     at.and_then(|at| at.try_into().ok())
 }
 
+/// A stable word for why a task ended: `exited`, `wall_clock_limit`, …
+#[must_use]
+pub fn reason_word(reason: EndReason) -> String {
+    word(reason.as_str_name(), EndReason::Unspecified.as_str_name())
+}
+
 /// A time as text: `2026-01-01T00:00:01.500000Z`.
 #[must_use]
 pub fn rfc3339(at: SystemTime) -> String {

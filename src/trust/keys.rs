@@ -328,6 +328,11 @@ impl VerifyingKey {
         &self.id
     }
 
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        crate::oci::sha256_bytes(self.spki.as_bytes())
+    }
+
     /// What cosign writes as a bundle's `publicKey.hint`: base64 of SHA-256 of the SubjectPublicKeyInfo.
     #[must_use]
     pub fn hint(&self) -> String {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::sign::PREDICATE_TYPE;
 use crate::oci::{self, Descriptor, Digest, ImageManifest, MAX_DESCRIPTORS, MAX_MANIFEST_BYTES, media};
 
 /// The largest simple-signing payload that is read, in bytes; a usual one has under 300.
@@ -20,6 +21,8 @@ const MAX_ANNOTATION_BYTES: usize = 64 << 10;
 pub(super) const SIMPLE_TYPE: &str = "cosign container image signature";
 /// The annotation that holds the simple form's signature.
 pub(super) const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// The annotation by which a bundle's referrer says what its statement is.
+pub(super) const PREDICATE_ANNOTATION: &str = "dev.sigstore.bundle.predicateType";
 const CERTIFICATE_ANNOTATION: &str = "dev.sigstore.cosign/certificate";
 const CHAIN_ANNOTATION: &str = "dev.sigstore.cosign/chain";
 const REKOR_ANNOTATION: &str = "dev.sigstore.cosign/bundle";
@@ -184,10 +187,20 @@ pub fn bundle_descriptor(manifest: &[u8]) -> Result<Option<Descriptor>, Unusable
     let Some(layer) = manifest.layers().iter().find(|layer| is_bundle(layer.media_type().as_ref())) else {
         return Ok(None);
     };
+    if states_something_else(manifest.annotations().as_ref()) {
+        return Ok(None);
+    }
     match too_large("bundle", layer.size(), MAX_BUNDLE_BYTES) {
         Some(too_large) => Err(too_large),
         None => Ok(Some(layer.clone())),
     }
+}
+
+/// Whether a referrer, or its entry in a listing, says of itself that it is a statement about the artifact other than its
+/// signature, as a receipt is. There may be any number of these, and none counts as a signature whatever is in it.
+#[must_use]
+pub fn states_something_else(annotations: Option<&HashMap<String, String>>) -> bool {
+    annotations.and_then(|a| a.get(PREDICATE_ANNOTATION)).is_some_and(|predicate| predicate != PREDICATE_TYPE)
 }
 
 /// The signature in a referrer, given its manifest and the bytes of the layer that [`bundle_descriptor`] names;

@@ -12,8 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::keys::{KeyError, SigningKey};
-use super::material::{MAX_BUNDLE_BYTES, Unusable};
-use super::material::{SIGNATURE_ANNOTATION, SIMPLE_TYPE, sig_tag};
+use super::material::{MAX_BUNDLE_BYTES, PREDICATE_ANNOTATION, SIGNATURE_ANNOTATION, SIMPLE_TYPE, Unusable, sig_tag};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{self, Digest, EMPTY_JSON, MAX_DESCRIPTORS, MAX_MANIFEST_BYTES, media};
 
@@ -281,16 +280,21 @@ fn bundle(key: &SigningKey, subject: &SignedSubject) -> Result<BundleForm, SignE
         predicate: Empty {},
     })?;
     let signature = key.sign(&sigstore_types::pae(IN_TOTO, &statement))?;
-    let bundle = serde_json::to_vec(&json!({
+    let bundle = bundle_json(&key.verifying_key().hint(), &statement, &signature)?;
+    referrer(bundle, subject, PREDICATE_TYPE).map_err(SignError::from)
+}
+
+/// A Sigstore bundle v0.3 over a DSSE envelope of an in-toto statement, signed by the key that `hint` tells of.
+pub(super) fn bundle_json(hint: &str, statement: &[u8], signature: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(&json!({
         "mediaType": media::SIGSTORE_BUNDLE,
-        "verificationMaterial": { "publicKey": { "hint": key.verifying_key().hint() } },
+        "verificationMaterial": { "publicKey": { "hint": hint } },
         "dsseEnvelope": {
-            "payload": STANDARD.encode(&statement),
+            "payload": STANDARD.encode(statement),
             "payloadType": IN_TOTO,
             "signatures": [{ "sig": STANDARD.encode(signature) }],
         },
-    }))?;
-    referrer(bundle, subject).map_err(SignError::from)
+    }))
 }
 
 /// Puts a Sigstore bundle, made by whomever, into the referrer manifest under which a registry keeps it. Only its
@@ -305,16 +309,18 @@ pub fn wrap_bundle(bundle: &[u8], subject: &SignedSubject) -> Result<BundleForm,
     }
     let text = std::str::from_utf8(bundle).map_err(|_| Unusable::Bundle("it is not UTF-8 text".to_owned()))?;
     sigstore_types::Bundle::from_json(text).map_err(|e| Unusable::Bundle(e.to_string()))?;
-    referrer(bundle.to_vec(), subject).map_err(|e| Unusable::Bundle(e.to_string()))
+    referrer(bundle.to_vec(), subject, PREDICATE_TYPE).map_err(|e| Unusable::Bundle(e.to_string()))
 }
 
-fn referrer(bundle: Vec<u8>, subject: &SignedSubject) -> Result<BundleForm, serde_json::Error> {
+pub(super) fn referrer(
+    bundle: Vec<u8>,
+    subject: &SignedSubject,
+    predicate_type: &'static str,
+) -> Result<BundleForm, serde_json::Error> {
     let bundle = Blob::new(media::SIGSTORE_BUNDLE, bundle);
     let config = Blob::new(media::EMPTY, EMPTY_JSON.to_vec());
-    let annotations = BTreeMap::from([
-        ("dev.sigstore.bundle.content", "dsse-envelope"),
-        ("dev.sigstore.bundle.predicateType", PREDICATE_TYPE),
-    ]);
+    let annotations =
+        BTreeMap::from([("dev.sigstore.bundle.content", "dsse-envelope"), (PREDICATE_ANNOTATION, predicate_type)]);
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": media::MANIFEST,

@@ -95,7 +95,8 @@ pub(super) fn decide_under(
     }
     let mut failures = Vec::new();
     if !material.is_empty() {
-        let case = Case { rule, repository, digest, keys: trusted_keys(rule, machine_key, digest, &mut failures) };
+        let keys = trusted_keys(rule, machine_key, digest, &mut failures);
+        let case = Case { rule, repository, digest, keys, predicate: PREDICATE_TYPE };
         for one in material.iter().take(MAX_SIGNATURES) {
             match case.check(one) {
                 Ok((signer, form)) => return Ok(Acceptance::Signed { signer, form, rule: rule.name.clone() }),
@@ -172,6 +173,51 @@ pub(super) struct Case<'a> {
     repository: Option<&'a str>,
     pub(super) digest: &'a Digest,
     keys: Vec<TrustedKey>,
+    /// What a statement has to be of.
+    predicate: &'static str,
+}
+
+/// Decides whether `bundle` is a statement of type `predicate` about `digest` by somebody whose signatures count for
+/// artifacts of `repository`.
+///
+/// # Errors
+/// A [`Refusal`]. That a rule takes the unsigned makes no statement good.
+pub fn verify_statement(
+    policy: &TrustPolicy,
+    machine_key: Option<&VerifyingKey>,
+    repository: Option<&str>,
+    digest: &Digest,
+    bundle: &[u8],
+    predicate: &'static str,
+) -> Result<Signer, Refusal> {
+    let rule = policy.rule_for(repository);
+    if rule.action == Action::Reject {
+        return Err(Refusal::RejectedByRule { digest: digest.to_string(), rule: rule.name.clone() });
+    }
+    let mut failures = Vec::new();
+    let keys = trusted_keys(rule, machine_key, digest, &mut failures);
+    let case = Case { rule, repository, digest, keys, predicate };
+    case.bundle(bundle).map_err(|failure| {
+        failures.push(failure);
+        nearest(failures).unwrap_or_else(|| Refusal::Unsigned { digest: digest.to_string() })
+    })
+}
+
+/// As [`verify_statement`], by one key alone; `listed` is what it is called.
+///
+/// # Errors
+/// A [`Refusal`].
+pub fn verify_statement_by(
+    key: &VerifyingKey,
+    listed: &str,
+    digest: &Digest,
+    bundle: &[u8],
+    predicate: &'static str,
+) -> Result<Signer, Refusal> {
+    let policy = TrustPolicy::default();
+    let signer = Signer::Key { id: key.id().to_owned(), listed: listed.to_owned() };
+    let keys = vec![TrustedKey { key: key.clone(), signer }];
+    Case { rule: policy.rule_for(None), repository: None, digest, keys, predicate }.bundle(bundle)
 }
 
 impl Case<'_> {
@@ -312,10 +358,10 @@ impl Case<'_> {
             return Err(self
                 .malformed_bundle(format!("its statement's type is `{:.100}`, not `{STATEMENT_V1}`", statement.kind)));
         }
-        if statement.predicate_type != PREDICATE_TYPE {
+        if statement.predicate_type != self.predicate {
             return Err(self.malformed_bundle(format!(
-                "it is a statement of type `{:.100}` about the artifact, not a signature of it (`{PREDICATE_TYPE}`)",
-                statement.predicate_type
+                "it is a statement of type `{:.100}` about the artifact, not one of type `{}`",
+                statement.predicate_type, self.predicate
             )));
         }
         let wanted = self.digest.to_string();

@@ -17,6 +17,7 @@ const RANKS: &[(&str, u8)] = &[
     ("trust", 3),
     ("state", 3),
     ("db", 3),
+    ("receipt", 4),
     ("engine", 4),
     ("ops", 5),
     ("node", 6),

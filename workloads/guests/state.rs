@@ -9,7 +9,7 @@
 //! | `at:PATH:OFFSET:N` | writes N bytes at an offset |
 //! | `len:PATH:N` | sets the length |
 //! | `hold:PATH:N` | as `write`, and keeps the file open to the end |
-//! | `read:PATH`, `ls:PATH` | prints a text, a listing |
+//! | `read:PATH`, `size:PATH`, `ls:PATH` | prints a text, how many bytes it read, a listing |
 //! | `rm:PATH`, `mkdir:PATH`, `rmdir:PATH`, `mv:FROM:TO`, `ln:FROM:TO` | |
 //! | `records:FOLDER:NAME:N` | N files `NAME-0` … closed one by one; prints each name once the close said yes |
 //! | `sleep:MS`, `exit:CODE`, `trap` | |
@@ -78,6 +78,7 @@ fn step(words: &[&str], held: &mut Vec<File>) -> Result<String> {
             done
         }
         "read" => return Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned()),
+        "size" => return Ok(fs::read(path)?.len().to_string()),
         "ls" => return listing(path),
         "rm" => fs::remove_file(path),
         "mkdir" => fs::create_dir(path),

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tonic::transport::{Channel, Endpoint};
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::{
-    CancelTaskRequest, GetNodeRequest, Node, StreamLogsRequest, SubmitTaskRequest, Task, TaskSpec, TaskStatus,
-    WatchTaskRequest,
+    CancelTaskRequest, GetNodeRequest, GetReceiptRequest, Node, StreamLogsRequest, SubmitTaskRequest, Task, TaskSpec,
+    TaskStatus, WatchTaskRequest,
 };
 
 /// How long an answer is waited for.
@@ -66,6 +66,15 @@ impl Client {
     /// Submits and waits for the end, which must be a good one.
     pub(crate) async fn run(&mut self, reference: &str) -> Result<Task> {
         succeeded(self.send(request(reference, Some(WAIT))).await?)
+    }
+
+    /// The length of the statement in a task's receipt, in bytes.
+    pub(crate) async fn statement_bytes(&mut self, id: &str) -> Result<usize> {
+        let answer = self.0.get_receipt(GetReceiptRequest { id: id.to_owned() }).await?.into_inner();
+        let bundle: serde_json::Value = serde_json::from_slice(&answer.bundle)?;
+        let payload = bundle["dsseEnvelope"]["payload"].as_str().context("no payload in the bundle")?;
+        let padding = payload.bytes().rev().take_while(|b| *b == b'=').count();
+        Ok(payload.len() / 4 * 3 - padding)
     }
 
     /// Ends a task and waits for that.

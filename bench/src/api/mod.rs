@@ -11,6 +11,7 @@ mod latency;
 mod measured;
 mod memory;
 mod plot;
+mod receipts;
 mod report;
 mod server;
 mod soak;
@@ -40,6 +41,8 @@ pub(crate) enum Only {
     Cancel,
     /// Durable cycles a second with telemetry, and without
     Telemetry,
+    /// Latency, cycles a second and disk with receipts, and without
+    Receipts,
 }
 
 pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
@@ -60,6 +63,9 @@ pub(crate) fn measure(stage: &Stage, only: Option<Only>) -> Result<()> {
     }
     if wanted(Only::Telemetry) {
         Builder::new_multi_thread().enable_all().build()?.block_on(telemetry::measure(stage))?;
+    }
+    if wanted(Only::Receipts) {
+        Builder::new_multi_thread().enable_all().build()?.block_on(receipts::measure(stage))?;
     }
     Ok(())
 }

@@ -7,11 +7,13 @@ use anyhow::Result;
 use comfy_table::Table;
 
 use super::measured::{Measured, values};
+use super::receipts;
 use super::telemetry::share;
 use crate::report::time;
 use crate::samples::{Facts, quantile, read};
 
-const PARTS: [&str; 6] = ["api-latency", "api-throughput", "api-memory", "api-cancel", "api-telemetry", "api-soak"];
+const PARTS: [&str; 7] =
+    ["api-latency", "api-throughput", "api-memory", "api-cancel", "api-telemetry", "api-receipts", "api-soak"];
 
 /// What a target demands.
 #[derive(Clone, Copy)]
@@ -84,6 +86,21 @@ const TARGETS: &[Target] = &[
         Bound::AtLeast(0.9),
         "×",
         share,
+    ),
+    target(
+        "api-receipts",
+        "what a receipt adds to a task's latency, P50",
+        Bound::Below(200.0),
+        "us",
+        receipts::latency,
+    ),
+    target("api-receipts", "cycles with receipts ÷ without", Bound::AtLeast(0.0), "×", receipts::share),
+    target(
+        "api-receipts",
+        "what 10,000 receipts take on disk beside their statements, each",
+        Bound::Below(1024.0),
+        "B",
+        receipts::beside,
     ),
     target("api-memory", "idle node, RSS, most of all rounds", Bound::Below(60.0 * 1024.0), "KiB", |s| {
         at(s, "node: idle, RSS", 1.0)

@@ -15,9 +15,8 @@ use super::args::{duration, size};
 use super::client::{NodeArgs, proto_duration};
 use super::print::{gone_or_failed, human};
 use crate::error::Result;
-use crate::ops::state::{self, CreateRequest};
+use crate::ops::state::{self, CreateRequest, StateView};
 use crate::state::{Bound, StateClass, StateKind};
-use view::StateView;
 
 /// How many states are asked for at once.
 const PAGE: u32 = 1000;
@@ -249,7 +248,7 @@ impl Ls {
                 None => break,
             }
         }
-        session.printer.list(&all, &["name", "class", "kind", "used", "quota", "expires", "pending"], StateView::cells)
+        session.printer.list(&all, &["name", "class", "kind", "used", "quota", "expires", "pending"], view::cells)
     }
 }
 
@@ -262,8 +261,8 @@ impl Show {
             let own = shown.class() != v0::StateClass::Task;
             (shown, if own { Some(state::files(&session.vyr, &self.state).await?) } else { None })
         };
-        let view = StateView::new(&shown).with_files(files);
-        session.printer.result(&view, || view.page())
+        let shown = StateView { files, ..StateView::new(&shown) };
+        session.printer.result(&shown, || view::page(&shown))
     }
 }
 

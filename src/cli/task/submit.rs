@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tracing::Instrument as _;
 use vyr_proto::v0::{
-    Limits, OnBusy, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StateBinding, StreamLogsRequest, SubmitTaskRequest,
-    TaskSpec,
+    Deterministic, Limits, OnBusy, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StateBinding, StreamLogsRequest,
+    SubmitTaskRequest, TaskSpec,
 };
 
 use super::view::TaskView;
@@ -108,6 +108,12 @@ pub(in crate::cli) struct Submit {
     /// How long to wait before the second attempt; doubled for each further one [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "retries")]
     retry_backoff: Option<Duration>,
+    /// Make time and chance from a seed, so that the output is the same each time and everywhere; no network
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0", conflicts_with = "allow_net")]
+    deterministic: Option<u64>,
+    /// Put the values of arguments and variables into its receipt, not their hashes alone
+    #[arg(long)]
+    receipt_values: bool,
     /// Wait for its end and exit as it did; Ctrl-C cancels it
     #[arg(long)]
     wait: bool,
@@ -213,6 +219,8 @@ impl Submit {
             labels: self.labels.iter().cloned().collect(),
             // The call's own context says it.
             traceparent: String::new(),
+            receipt_values: self.receipt_values,
+            deterministic: self.deterministic.map(|seed| Deterministic { seed, start: None }),
         };
         Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
     }

@@ -7,6 +7,7 @@ use crate::engine::StateDoor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, Reference, parse_reference, repository_of};
 use crate::ops::Vyr;
+use crate::receipt::StateFacts;
 use crate::state::{Mode, OnBusy, State, StateClass, StateHandle, States, check_alias};
 
 /// A state that a run asks for.
@@ -126,6 +127,20 @@ impl Bindings {
     /// The states that end with their task.
     pub fn of_the_task(&self) -> impl Iterator<Item = &State> {
         self.doors.iter().map(|door| door.handle.state()).filter(|state| state.class == StateClass::Task)
+    }
+
+    /// What a receipt says of them.
+    #[must_use]
+    pub fn facts(&self) -> Vec<StateFacts> {
+        let facts = |door: &StateDoor| StateFacts {
+            alias: door.alias.clone(),
+            name: door.handle.state().name.clone(),
+            id: door.handle.state().id.to_string(),
+            read_only: door.handle.read_only(),
+            before: None,
+            after: None,
+        };
+        self.doors.iter().map(facts).collect()
     }
 
     /// Lets go of them: what was written is on disk when this returns, and others may write.

@@ -2,10 +2,12 @@
 
 mod bound;
 mod read;
+mod shown;
 mod view;
 
 pub use bound::{Bindings, Wish, artifact_names, check_wishes};
 pub use read::{Listed, export, files, open};
+pub use shown::{BindingView, ForkView, StateView, SyncView};
 pub use view::{class, kind, list, show};
 
 use std::time::Duration;

@@ -8,12 +8,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ops::{Vyr, blocking};
 use crate::state::{Mode, OnBusy, State, StateClass, StateError, StateHandle, StateKind};
 
-/// A file of a state, for reading.
+/// A file of a state, or the value of a key in one of kind `kv`, for reading.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a state or a file that isn't there; [`ErrorKind::Usage`] for a path that leads out.
-pub async fn open(vyr: &Vyr, state: &str, path: &str) -> Result<fs::File> {
+/// [`ErrorKind::NotFound`] for a state, file or key that isn't there; [`ErrorKind::Usage`] for a path that leads out.
+pub async fn open(vyr: &Vyr, state: &str, path: &str) -> Result<Box<dyn io::Read + Send>> {
     let (handle, state) = reader(vyr, state).await?;
+    if state.kind == StateKind::Kv {
+        let key = path.to_owned();
+        return blocking(move || {
+            let value = handle.kv()?.get(&key).map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidInput => Error::new(ErrorKind::Usage, e),
+                _ => StateError::io("read a key in", handle.data())(e).into(),
+            })?;
+            let missing = || {
+                Error::new(ErrorKind::NotFound, format!("the state `{}` has no key `{key}`", state.name))
+                    .hint(format_args!("`vyr state show {}` lists its keys", state.name))
+            };
+            Ok(Box::new(io::Cursor::new(value.ok_or_else(missing)?)) as Box<dyn io::Read + Send>)
+        })
+        .await;
+    }
     let inside = Path::new(path);
     if inside.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(Error::new(ErrorKind::Usage, format!("`{path}` is not a path within a state"))
@@ -37,7 +52,7 @@ pub async fn open(vyr: &Vyr, state: &str, path: &str) -> Result<fs::File> {
                 format!("`{name}` is not a file of the state `{}`", state.name),
             ));
         }
-        fs::File::open(&place).map_err(missing)
+        Ok(Box::new(fs::File::open(&place).map_err(missing)?) as Box<dyn io::Read + Send>)
     })
     .await
 }
@@ -115,10 +130,6 @@ async fn reader(vyr: &Vyr, state: &str) -> Result<(std::sync::Arc<StateHandle>, 
         .hint("create one of class node to keep something"));
     }
     let handle = states.attach(&state, "reader", Mode::ReadOnly, OnBusy::Refuse).await?;
-    if state.kind == StateKind::Kv {
-        let settling = std::sync::Arc::clone(&handle);
-        blocking(move || Ok(settling.settle()?)).await?;
-    }
     Ok((handle, state))
 }
 

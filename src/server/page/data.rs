@@ -12,6 +12,7 @@ use super::{Page, Refusal, events, json, not_found};
 use crate::error::Result;
 use crate::node::Node;
 use crate::oci::{ArtifactRef, parse_digest};
+use crate::ops::state::{self, StateView};
 use crate::ops::transfer;
 use crate::server::put;
 use crate::task::{LogView, TaskId};
@@ -48,6 +49,14 @@ struct Artifacts {
     next: Option<String>,
 }
 
+/// Some states, in the order of their names.
+#[derive(Debug, Serialize)]
+struct States {
+    states: Vec<StateView>,
+    /// `after` for more; null where there are none.
+    next: Option<String>,
+}
+
 /// What the trust policy says of one artifact.
 #[derive(Debug, Serialize)]
 struct TrustView {
@@ -75,6 +84,11 @@ impl Page {
                 let (artifact, _) = put::get(node.vyr(), &ArtifactRef::Stored(parse_digest(digest)?)).await?;
                 let trust = artifact.trust.unwrap_or_default();
                 json(&TrustView { digest: artifact.digest, accepted: trust.accepted, reason: trust.reason })
+            }
+            ["states"] => {
+                let after = query.get("after").unwrap_or_default();
+                let (states, next) = state::list(node.vyr(), after, query.listing()?.rows).await?;
+                json(&States { states: states.iter().map(StateView::new).collect(), next })
             }
             ["events"] => events::answer(self, &query, caller)?,
             _ => return Err(not_found("there is nothing here")),

@@ -53,8 +53,16 @@ async fn each_mistake_is_named() {
     assert_eq!(fields(&client.0.submit_task(negative).await.unwrap_err()), ["wait"]);
     let token = ListTasksRequest { page_token: "x".into(), ..ListTasksRequest::default() };
     assert_eq!(fields(&client.0.list_tasks(token).await.unwrap_err()), ["page_token"]);
-    let state = client.0.list_states(ListStatesRequest::default()).await.unwrap_err();
-    assert_eq!(state.code(), Code::Unimplemented);
+    let state = CreateStateRequest { name: "Not a name".into(), class: 9, kind: 9, ..CreateStateRequest::default() };
+    assert_eq!(fields(&client.0.create_state(state).await.unwrap_err()), ["name", "class", "kind"]);
+    let state =
+        CreateStateRequest { name: "a".into(), class: StateClass::Synced.into(), ..CreateStateRequest::default() };
+    assert_eq!(fields(&client.0.create_state(state).await.unwrap_err()), ["sync_target"]);
+    let unknown = GetStateRequest { state: "nobody".into() };
+    assert_eq!(client.0.get_state(unknown).await.unwrap_err().code(), Code::NotFound);
+    let twice = StateBinding { state: "a".into(), alias: "same".into(), ..StateBinding::default() };
+    let twice = TaskSpec { states: vec![twice.clone(), twice], ..spec(&hello, &[]) };
+    assert_eq!(fields(&client.try_submit(twice).await.unwrap_err()), ["spec.states"]);
 
     assert_eq!(client.run(spec(&hello, &[])).await.status(), TaskStatus::Succeeded, "it is none the worse");
 }

@@ -55,7 +55,7 @@ def an_empty_node(page):
     page.get_by_role("link", name="Artifacts").click()
     expect(page.locator("main")).to_contain_text("The store is empty")
     page.get_by_role("link", name="Node", exact=True).click()
-    expect(page.locator("main")).to_contain_text("has no state")
+    expect(page.locator("main")).to_contain_text("No states yet")
 
 
 def the_list(page):

@@ -2,4 +2,5 @@
 
 mod classes;
 mod folder;
+mod keys;
 mod power;

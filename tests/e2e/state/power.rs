@@ -98,6 +98,21 @@ async fn what_a_task_wrote_survives_a_power_cut_once_its_end_is_told() {
 }
 
 #[test]
+fn keys_survive_a_power_cut_once_the_end_is_told() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "keyvalue");
+    let disk = Disk::new();
+    let vyr = |arguments: &[&str]| on_disk(&home, &disk.mounted(), arguments);
+    let key = home.machine_key();
+    vyr(&["trust", "add", "--key", key.public.to_str().unwrap()]).expect(0);
+    vyr(&["state", "create", "kept", "--kind", "kv"]).expect(0);
+    vyr(&["run", "--state", "data=kept", &guest, "--", "data", "set", "k", "first"]).expect(0);
+    vyr(&["run", "--state", "data=kept", &guest, "--", "data", "set", "k", "second"]).expect(0);
+    disk.cut();
+    assert_eq!(vyr(&["state", "get", "kept", "k"]).expect(0).stdout, "second");
+}
+
+#[test]
 fn what_a_run_wrote_before_its_end_survives_a_power_cut() {
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state");

@@ -129,17 +129,42 @@ fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
     let (target, keep_names) = match recipe {
         Recipe::RustModule { keep_names } => ("wasm32-wasip1", keep_names),
         Recipe::RustComponent { keep_names } => ("wasm32-wasip2", keep_names),
+        Recipe::RustPackage => {
+            return vec!["build", "--quiet", "--release", "--locked", "--target", PACKAGE_TARGET];
+        }
         Recipe::Wat | Recipe::C | Recipe::Python => return Vec::new(),
     };
     let strip = if keep_names { "strip=none" } else { "strip=symbols" };
     vec!["-O", "--edition", "2024", "-C", strip, "-C", "debuginfo=0", "--target", target]
 }
 
+/// What packages are built for.
+const PACKAGE_TARGET: &str = "wasm32-wasip2";
+
+/// The files that a guest is built from.
+fn inputs(guest: &Guest) -> Vec<PathBuf> {
+    let source = sources().join(guest.source);
+    match guest.recipe {
+        Recipe::RustPackage => ["Cargo.toml", "Cargo.lock", "src/main.rs", "../../../wit/keyvalue.wit"]
+            .map(|file| source.join(file))
+            .into(),
+        _ => vec![source],
+    }
+}
+
+fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
+    let mut all = Vec::new();
+    for path in paths {
+        all.extend(fs::read(path).map_err(io_at(path))?);
+    }
+    Ok(all)
+}
+
 /// The hash of everything that goes into a guest.
 fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
     let mut hash = Sha256::new();
     let compiler = match guest.recipe {
-        Recipe::RustModule { .. } | Recipe::RustComponent { .. } => rustc_version()?.to_owned(),
+        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage => rustc_version()?.to_owned(),
         Recipe::Wat => String::new(),
         Recipe::C | Recipe::Python => python::REQUIREMENTS.to_owned(),
     };
@@ -152,7 +177,7 @@ fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
 
 pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
     let source = sources().join(guest.source);
-    let text = fs::read(&source).map_err(io_at(&source))?;
+    let text = read_all(&inputs(guest))?;
     let folder = folder();
     let path = folder.join(format!("{}-{}.wasm", guest.name, key(guest, &text)?));
     if path.is_file() {
@@ -180,6 +205,18 @@ fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path
                 need_target(target, folder)?;
             }
             run(Command::new("rustc").args(&arguments).arg("-o").arg(made).arg(source), INSTALL_RUST)?;
+        }
+        Recipe::RustPackage => {
+            need_target(PACKAGE_TARGET, folder)?;
+            // Kept, so that another build of it doesn't build its crates again.
+            let target = folder.join(format!(".{}-target", guest.name));
+            let mut cargo = Command::new("cargo");
+            cargo.args(rust_arguments(guest.recipe)).arg("--manifest-path").arg(source.join("Cargo.toml"));
+            // What the caller's own build sets is for another target.
+            cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+            run(&mut cargo, INSTALL_RUST)?;
+            let built = target.join(PACKAGE_TARGET).join("release").join(guest.name).with_extension("wasm");
+            fs::copy(&built, made).map_err(io_at(&built))?;
         }
         Recipe::Wat => {
             let bytes = wat::parse_bytes(text).map_err(|error| GuestError::Failed {

@@ -18,6 +18,8 @@ enum Recipe {
     RustModule { keep_names: bool },
     /// Rust, `wasm32-wasip2`: a component.
     RustComponent { keep_names: bool },
+    /// Rust with crates from crates.io, which its own lock names: a component. The source is a package's folder.
+    RustPackage,
     /// The text format.
     Wat,
     /// C, by `zig cc`: a core module for WASI p1.
@@ -59,11 +61,14 @@ const GUESTS: &[Guest] = &[
     module("memory-p1", "memory.rs"),
     component("files", "files.rs"),
     module("files-p1", "files.rs"),
+    component("chance", "chance.rs"),
+    module("chance-p1", "chance.rs"),
     component("state", "state.rs"),
     module("state-p1", "state.rs"),
     component("net", "net.rs"),
     component("noisy", "noisy.rs"),
     module("noisy-p1", "noisy.rs"),
+    Guest { name: "keyvalue", source: "keyvalue", recipe: Recipe::RustPackage },
     Guest { name: "wants", source: "wants.wat", recipe: Recipe::Wat },
     Guest { name: "c-hello", source: "c-hello.c", recipe: Recipe::C },
     Guest { name: "py-hello", source: "py-hello/app.py", recipe: Recipe::Python },
