@@ -91,10 +91,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let at_once = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2));
         Self {
             max_running: 2048,
             max_queued: 100_000,
-            memory_budget: machine_memory() / 4 * 3,
+            memory_budget: machine_memory().max(1 << 30) / 4 * 3,
             code_bytes: 1 << 30,
             keep_tasks: 2_000_000,
             keep_for: Duration::from_secs(30 * 24 * 3600),
@@ -103,17 +104,20 @@ impl Default for Options {
             receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             compile_on_arrival: true,
-            compile_at_once: std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2)),
-            compile_largest: 64 << 20,
+            compile_at_once: at_once,
+            compile_largest: (machine_memory() / MEMORY_PER_WASM / at_once as u64).min(64 << 20),
             compiled_only: false,
         }
     }
 }
 
-/// This machine's memory, in bytes; 1 GiB where it can't be told.
+/// To compile takes some twenty times the Wasm's size; what nobody waits for gets a third of the machine's memory.
+const MEMORY_PER_WASM: u64 = 64;
+
+/// This machine's memory, in bytes.
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit)).max(1 << 30)
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// The tasks of one data folder. Cheap to clone.
