@@ -44,6 +44,16 @@ pub mod media {
     pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
     /// A Sigstore bundle, as a referrer's artifactType and layer.
     pub const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    /// Compiled code of an artifact, as a referrer's artifactType.
+    pub const VYR_COMPILED: &str = "application/vnd.vyr.compiled.v0";
+    /// What compiled code was made from and for, as its manifest's config.
+    pub const VYR_COMPILED_CONFIG: &str = "application/vnd.vyr.compiled.config.v0+json";
+    /// The code itself, as its manifest's layer.
+    pub const VYR_COMPILED_CODE: &str = "application/vnd.vyr.compiled.code.v0";
+    /// The signers that a trust policy trusts, as an artifactType of a bundle.
+    pub const VYR_POLICY: &str = "application/vnd.vyr.trust-policy.v0";
+    /// The same, as its layer.
+    pub const VYR_POLICY_GRANTS: &str = "application/vnd.vyr.trust-policy.grants.v0+json";
 }
 
 /// The host under which a node's own repositories stand in its store, whatever its address is: `.localhost` is nobody

@@ -2,6 +2,7 @@
 //! errors to exit codes.
 
 mod args;
+mod bundle;
 mod client;
 mod print;
 mod progress;
@@ -89,6 +90,14 @@ enum Command {
     Export(store::Export),
     /// Take artifacts from an OCI layout folder or tar into the store
     Import(store::Import),
+    /// Write artifacts to a tar with all that is needed to run them elsewhere
+    Save(bundle::Save),
+    /// Take such a tar into the store, once all of it is verified
+    Load(bundle::Load),
+    /// Verify and compile an artifact before anybody runs it
+    Warm(bundle::Warm),
+    /// Compile an artifact for machines like this one, as a signed artifact beside it
+    Compile(bundle::Compile),
     /// Sign an artifact in both forms that cosign reads
     Sign(publish::Sign),
     /// Say whether the trust policy accepts an artifact, and why
@@ -220,6 +229,10 @@ impl Session {
             Command::Put(verb) => verb.execute(self).await,
             Command::Export(verb) => verb.execute(self).await,
             Command::Import(verb) => verb.execute(self).await,
+            Command::Save(verb) => verb.execute(self).await,
+            Command::Load(verb) => verb.execute(self).await,
+            Command::Warm(verb) => verb.execute(self).await,
+            Command::Compile(verb) => verb.execute(self).await,
             Command::Sign(verb) => verb.execute(self).await,
             Command::Verify(verb) => verb.execute(self).await,
             Command::Keygen(verb) => verb.execute(self),

@@ -67,7 +67,7 @@ impl Sign {
     }
 }
 
-fn key(session: &Session, path: Option<&PathBuf>) -> Result<SigningKey> {
+pub(super) fn key(session: &Session, path: Option<&PathBuf>) -> Result<SigningKey> {
     let Some(path) = path else { return machine_key(&session.vyr.config().home) };
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;

@@ -49,6 +49,9 @@ pub(super) struct Run {
     /// Run it although the trust policy refuses; this is recorded in audit.jsonl
     #[arg(long)]
     allow_unsigned: bool,
+    /// Compile nothing here: run only code that is compiled already, or that a trusted signer compiled
+    #[arg(long)]
+    compiled_only: bool,
     /// Make time and chance from a seed, so that the output is the same each time and everywhere; no network
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0", conflicts_with = "allow_net")]
     deterministic: Option<u64>,
@@ -64,6 +67,7 @@ impl Run {
                 reference: self.reference,
                 pull: self.pull,
                 allow_unsigned: self.allow_unsigned,
+                compiled_only: self.compiled_only,
                 deterministic: self.deterministic.is_some(),
             },
             args: self.args,

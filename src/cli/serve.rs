@@ -62,6 +62,12 @@ pub(super) struct Serve {
     /// How long running tasks may go on after SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     drain: Option<Duration>,
+    /// Whether what is pushed or mirrored is compiled when it comes, before anybody runs it [default: true]
+    #[arg(long, value_name = "BOOL")]
+    compile_on_arrival: Option<bool>,
+    /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that
+    #[arg(long)]
+    compiled_only: bool,
     /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
     #[arg(long)]
     allow_unsigned: bool,
@@ -88,6 +94,13 @@ impl Serve {
                 .unwrap_or(defaults.keep_for),
             drain: self.drain.or(file.drain_seconds.map(Duration::from_secs)).unwrap_or(defaults.drain),
             allow_unsigned: self.allow_unsigned,
+            compile_on_arrival: self
+                .compile_on_arrival
+                .or(file.compile_on_arrival)
+                .unwrap_or(defaults.compile_on_arrival),
+            compile_at_once: file.compile_at_once.unwrap_or(defaults.compile_at_once).max(1),
+            compile_largest: file.compile_largest_bytes.unwrap_or(defaults.compile_largest),
+            compiled_only: self.compiled_only || file.compiled_only.unwrap_or(false),
             receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults
         }

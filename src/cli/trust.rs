@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::oci::ArtifactRef;
 use crate::ops::pull::Purpose;
 use crate::ops::resolve::{PullMode, locate};
-use crate::ops::trust::{Trusted, add, list, remove};
+use crate::ops::trust::{Trusted, add, list, remove, remove_compiled};
 use crate::ops::verify::{Policy, verify};
 use crate::trust::Acceptance;
 
@@ -31,6 +31,9 @@ pub(super) struct Add {
     /// A public key in PEM
     #[arg(long, value_name = "FILE", required_unless_present_any = ["identity", "identity_regexp"], conflicts_with_all = ["identity", "identity_regexp"])]
     key: Option<PathBuf>,
+    /// Trust the key with compiled code, which runs outside of any sandbox, and with nothing else
+    #[arg(long, requires = "key")]
+    compiled: bool,
     /// A certificate's identity
     #[arg(long, value_name = "TEXT", requires_all = ["issuer", "trusted_root"], conflicts_with = "identity_regexp")]
     identity: Option<String>,
@@ -53,6 +56,9 @@ pub(super) struct Rm {
     /// The rule's repository
     #[arg(long, value_name = "PREFIX", default_value = "")]
     repository: String,
+    /// Take the right to compiled code away, and no other
+    #[arg(long)]
+    compiled: bool,
     /// One signer: its key id, key file or identity as `vyr trust ls` shows it; without it the whole rule goes
     signer: Option<String>,
 }
@@ -77,6 +83,7 @@ impl Trust {
         match self {
             Self::Add(words) => {
                 let what = match (words.key, words.identity, words.identity_regexp) {
+                    (Some(key), _, _) if words.compiled => Trusted::CompiledKey(key),
                     (Some(key), _, _) => Trusted::Key(key),
                     (None, exact, pattern) => Trusted::Identity {
                         regexp: exact.is_none(),
@@ -86,6 +93,9 @@ impl Trust {
                     },
                 };
                 add(&session.vyr, &words.repository, &what)?;
+            }
+            Self::Rm(words) if words.compiled => {
+                remove_compiled(&session.vyr, &words.repository, words.signer.as_deref())?;
             }
             Self::Rm(words) => remove(&session.vyr, &words.repository, words.signer.as_deref())?,
             Self::Ls => {

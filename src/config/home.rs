@@ -18,6 +18,7 @@ use crate::oci::Digest;
 /// | `cache/code-v1/` | compiled code | `engine` |
 /// | `cache/ready/` | what was verified, for which policy | `ops` |
 /// | `keys/` | this machine's signing key, and the secret its caches are sealed with | `config` |
+/// | `keys/roots/` | trusted roots that came with a bundle's policy | `ops` |
 /// | `trust.toml` | the trust policy | `vyr trust` |
 /// | `config.toml` | settings | the user |
 /// | `audit.jsonl` | runs that went round the trust policy | `ops` |

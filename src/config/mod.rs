@@ -200,6 +200,14 @@ pub struct ServeFile {
     pub keep_hours: Option<u64>,
     /// How long running tasks may go on when the node is told to stop.
     pub drain_seconds: Option<u64>,
+    /// Whether what is pushed or mirrored is compiled when it comes.
+    pub compile_on_arrival: Option<bool>,
+    /// How many of those are compiled at once.
+    pub compile_at_once: Option<usize>,
+    /// The largest Wasm that is compiled on arrival, in bytes.
+    pub compile_largest_bytes: Option<u64>,
+    /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that.
+    pub compiled_only: Option<bool>,
     /// Whether each task gets a signed receipt.
     pub receipts: Option<bool>,
 }

@@ -2,7 +2,9 @@
 //!
 //! Compiled code is run as it is: whoever can put a file here that is loaded, runs machine code as this user.
 //! So an entry is loaded only if this node's key says that this node compiled it ([`super::seal`]), for this
-//! Wasm and this engine; anything else is as if it weren't there, and is compiled anew.
+//! Wasm and this engine; anything else is as if it weren't there, and is compiled anew. Code that was compiled elsewhere
+//! comes in by [`CodeCache::adopt`] alone, with the proof that its signer has that right, and is found again only under
+//! the trust policy that said so.
 //!
 //! ```text
 //! code-v1/<first 16 hex digits of the fingerprint>/<sha256 of Wasm digest and fingerprint>.cwasm and .seal
@@ -33,6 +35,7 @@ use super::inspect::Kind;
 use super::seal::{self, Identity, Seal};
 use super::{Engine, StartError};
 use crate::oci::Digest;
+use crate::trust::Native;
 
 /// The folder's name changes with the format of what is in it.
 const BUCKET: &str = "code-v1";
@@ -108,11 +111,27 @@ pub struct Pruned {
 /// An entry and the path of its seal.
 type Listed = (Entry, PathBuf);
 
+/// Compiled code that was made elsewhere.
+#[derive(Debug)]
+pub struct Precompiled {
+    /// Module or component.
+    pub kind: Kind,
+    /// The fingerprint of the engine that it was made for.
+    pub fingerprint: String,
+    /// The digest of the Wasm that it was made from.
+    pub wasm: Digest,
+    /// The code.
+    pub code: Vec<u8>,
+}
+
 struct Paths {
     folder: PathBuf,
     code: PathBuf,
     seal: PathBuf,
+    /// What the seal is about: the Wasm, and for code from elsewhere also under which policy it was let in.
     subject: String,
+    /// What spans call it.
+    label: String,
 }
 
 impl CodeCache {
@@ -126,8 +145,53 @@ impl CodeCache {
     #[must_use]
     #[tracing::instrument(name = "load", skip_all, fields(%digest))]
     pub fn get(&self, engine: &Engine, digest: &Digest) -> Option<Compiled> {
-        let paths = self.paths(engine, digest);
-        match self.load(engine, &paths) {
+        self.find(engine, &self.paths(engine, digest))
+    }
+
+    /// The same of what [`CodeCache::adopt`] took under the trust policy with the hash `policy`: under another one, it is
+    /// not here.
+    #[must_use]
+    #[tracing::instrument(name = "load", skip_all, fields(%digest))]
+    pub fn adopted(&self, engine: &Engine, digest: &Digest, policy: &str) -> Option<Compiled> {
+        self.find(engine, &self.adopted_paths(engine, digest, policy))
+    }
+
+    /// Takes code that was compiled elsewhere, for the Wasm with `digest` and this engine. That it may be loaded is what
+    /// `code` is the proof of: there is no other way for bytes that this node didn't compile to become code.
+    ///
+    /// # Errors
+    /// [`StartError::Foreign`] for code of another Wasm or another engine, and for what isn't code.
+    #[tracing::instrument(skip_all, fields(%digest))]
+    pub fn adopt(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        policy: &str,
+        code: &Native<Precompiled>,
+    ) -> Result<Compiled, StartError> {
+        let code = code.value();
+        let foreign = |why: String| StartError::Foreign { why };
+        if code.fingerprint != engine.fingerprint() {
+            return Err(foreign("it was compiled for another version, CPU or configuration".into()));
+        }
+        if code.wasm != *digest {
+            return Err(foreign(format!("it was compiled from {}, not from {digest}", code.wasm)));
+        }
+        let paths = self.adopted_paths(engine, digest, policy);
+        // Before it gets a seal: what the runtime itself refuses isn't kept.
+        let in_memory =
+            from_memory(engine, code.kind, &code.code, &paths.label).map_err(|e| foreign(format!("{e:#}")))?;
+        Ok(match self.keep(engine, &paths, code.kind, &code.code) {
+            Ok(file) => map(engine, code.kind, &file, &paths.label).unwrap_or(in_memory),
+            Err(error) => {
+                tracing::warn!(folder = %paths.folder.display(), %error, "compiled code can't be kept; it will be read again next time");
+                in_memory
+            }
+        })
+    }
+
+    fn find(&self, engine: &Engine, paths: &Paths) -> Option<Compiled> {
+        match self.load(engine, paths) {
             Ok(found) => found,
             Err(why) => {
                 tracing::warn!(entry = %paths.code.display(), why, "cached code is not used and will be made anew");
@@ -160,7 +224,7 @@ impl CodeCache {
         drop(bytes);
         let paths = self.paths(engine, digest);
         let compiled = match self.keep(engine, &paths, kind, &code) {
-            Ok(file) => map(engine, kind, &file, &paths.subject).ok(),
+            Ok(file) => map(engine, kind, &file, &paths.label).ok(),
             Err(error) => {
                 tracing::warn!(folder = %paths.folder.display(), %error, "compiled code can't be kept; it will be compiled again next time");
                 None
@@ -168,17 +232,30 @@ impl CodeCache {
         };
         let compiled = match compiled {
             Some(compiled) => compiled,
-            None => from_memory(engine, kind, &code, &paths.subject).map_err(StartError::engine)?,
+            None => from_memory(engine, kind, &code, &paths.label).map_err(StartError::engine)?,
         };
         Ok(Cached { compiled, tier: Tier::S1, load, compile: began.elapsed() })
     }
 
     fn paths(&self, engine: &Engine, digest: &Digest) -> Paths {
-        let subject = digest.to_string();
+        self.paths_of(engine, digest.to_string(), digest.to_string())
+    }
+
+    fn adopted_paths(&self, engine: &Engine, digest: &Digest, policy: &str) -> Paths {
+        self.paths_of(engine, format!("{digest} adopted under {policy}"), digest.to_string())
+    }
+
+    fn paths_of(&self, engine: &Engine, subject: String, label: String) -> Paths {
         let fingerprint = engine.fingerprint();
         let name = hex::encode(seal::sha256(format!("vyr-code-entry\0{subject}\0{fingerprint}").as_bytes()));
         let folder = self.root.join(&fingerprint[..16]);
-        Paths { code: folder.join(format!("{name}.cwasm")), seal: folder.join(format!("{name}.seal")), folder, subject }
+        Paths {
+            code: folder.join(format!("{name}.cwasm")),
+            seal: folder.join(format!("{name}.seal")),
+            folder,
+            subject,
+            label,
+        }
     }
 
     fn load(&self, engine: &Engine, paths: &Paths) -> Result<Option<Compiled>, String> {
@@ -210,7 +287,7 @@ impl CodeCache {
                 }
             }
         }
-        match map(engine, seal.kind, &file, &paths.subject) {
+        match map(engine, seal.kind, &file, &paths.label) {
             Ok(compiled) => Ok(Some(compiled)),
             // A file system without execution (noexec), or no /proc: then from memory, all of it checked.
             Err(error) => {
@@ -220,7 +297,7 @@ impl CodeCache {
                 if seal::sha256(&code) != seal.content {
                     return Err("its content is not what was sealed".into());
                 }
-                from_memory(engine, seal.kind, &code, &paths.subject).map(Some).map_err(|e| format!("{e:#}"))
+                from_memory(engine, seal.kind, &code, &paths.label).map(Some).map_err(|e| format!("{e:#}"))
             }
         }
     }
@@ -367,8 +444,8 @@ fn map(engine: &Engine, kind: Kind, file: &File, label: &str) -> wasmtime::Resul
     let code = match kind {
         Kind::Module => {
             let file = file.try_clone()?;
-            // SAFETY: the file was written by this node with the output of `precompile_module`, which the
-            // seal proves, and is private to this user and never written again (entries are replaced by
+            // SAFETY: the file was written by this node with the output of `precompile_module`, its own or that of
+            // somebody whom the trust policy trusts with it (a `Native`), which the seal proves, and is private to this user and never written again (entries are replaced by
             // renaming), so that it stays as it is while mapped. What remains is in this file's opening.
             Code::Module(unsafe { Module::deserialize_open_file(engine, file) }?)
         }
@@ -383,13 +460,13 @@ fn map(engine: &Engine, kind: Kind, file: &File, label: &str) -> wasmtime::Resul
     Ok(Compiled { code, label: Arc::from(label) })
 }
 
-/// Loads compiled code from memory. Only for what was just compiled, or whose seal and content were checked.
+/// Loads compiled code from memory. Only for what was just compiled, for a `Native`, or where seal and content were checked.
 #[expect(unsafe_code, reason = "the one place where bytes become code")]
 fn from_memory(engine: &Engine, kind: Kind, code: &[u8], label: &str) -> wasmtime::Result<Compiled> {
     let engine = engine.wasmtime();
     let code = match kind {
         // SAFETY: the bytes are the output of `precompile_module` by this process, or by this node and proven
-        // so; they are copied.
+        // so, or by somebody whom the trust policy trusts with it; they are copied.
         Kind::Module => Code::Module(unsafe { Module::deserialize(engine, code) }?),
         // SAFETY: as above, with `precompile_component`.
         Kind::Component => Code::Component(unsafe { Component::deserialize(engine, code) }?),

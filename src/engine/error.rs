@@ -60,6 +60,12 @@ pub enum StartError {
         /// The compiler's words.
         why: String,
     },
+    /// Code that was compiled elsewhere and doesn't do here.
+    #[error("the compiled code can't be used: {why}")]
+    Foreign {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The guest needs more at its start than the limit allows.
     #[error("the guest needs {needed} {what} to start, the limit is {limit}")]
     Limit {
@@ -120,6 +126,7 @@ impl StartError {
             Self::IncompatibleImport { .. } => "incompatible_import",
             Self::NoEntry { .. } => "no_entry",
             Self::Compile { .. } => "compile",
+            Self::Foreign { .. } => "foreign_code",
             Self::Limit { .. } => "limit",
             Self::Busy { .. } => "busy",
             Self::DirUnavailable { .. } => "dir_unavailable",
@@ -140,6 +147,7 @@ impl StartError {
             Self::IncompatibleImport { .. } => "rebuild it against the released version of that interface",
             Self::NoEntry { .. } => "build it as a program, not as a library",
             Self::Compile { .. } => "rebuild it with a current toolchain, and report this if it stays",
+            Self::Foreign { .. } => "compile it with this very version, on such a machine: `vyr compile REF --push`",
             Self::Limit { .. } => "raise the limit, or rebuild the guest to need less at its start",
             Self::Busy { .. } => "wait for a running guest to end, or raise the number of instances",
             Self::DirUnavailable { .. } => "give a folder that exists and that you may open",

@@ -1,6 +1,7 @@
 //! Owns the execution of Wasm: compile, the cache of compiled code, instantiate, run within limits.
 //!
-//! It knows bytes, files, digests and states that are bound, and nothing of stores, registries or signatures.
+//! It knows bytes, files, digests and states that are bound, and nothing of stores or registries. Of signatures it knows the
+//! proof alone: a [`crate::trust::Native`] for code that others compiled.
 //!
 //! ```text
 //! bytes → CodeCache::get_or_compile → Compiled → Engine::prepare → Prepared → Engine::run → Execution
@@ -33,7 +34,7 @@ mod ticker;
 #[cfg(test)]
 mod tests;
 
-pub use cache::{Cached, CodeCache, Entry, Pruned, Tier};
+pub use cache::{Cached, CodeCache, Entry, Precompiled, Pruned, Tier};
 pub use code::Compiled;
 pub use deterministic::Deterministic;
 pub use error::StartError;
@@ -168,6 +169,19 @@ impl Engine {
             self.inner.engine.precompile_compatibility_hash().hash(&mut hasher);
             hex::encode(hasher.0.finish())
         })
+    }
+
+    /// The machine that this engine compiles for, for people; the fingerprint says it exactly.
+    #[must_use]
+    pub fn target() -> String {
+        let libc = if cfg!(target_env = "musl") {
+            "-musl"
+        } else if cfg!(target_env = "gnu") {
+            "-gnu"
+        } else {
+            ""
+        };
+        format!("{}-{}{libc}", std::env::consts::ARCH, std::env::consts::OS)
     }
 
     /// Compiles `bytes` to what [`CodeCache`] keeps. Takes long (a megabyte of Wasm some seconds of all CPUs),

@@ -26,6 +26,7 @@ use crate::state::States;
 use crate::task::{TaskId, micros, timestamp};
 use crate::trust::SigningKey;
 
+mod arrival;
 mod attempt;
 mod executor;
 mod history;
@@ -50,6 +51,7 @@ pub use metrics::Metrics;
 pub use query::{Logs, Page, Watch};
 pub use submit::{Submit, Submitted, check};
 
+use arrival::Arrivals;
 use executor::Executor;
 use live::Live;
 use ready::ReadyGuests;
@@ -76,16 +78,25 @@ pub struct Options {
     pub allow_unsigned: bool,
     /// The threads that guests run on.
     pub threads: usize,
+    /// Whether what arrives is compiled before anybody runs it.
+    pub compile_on_arrival: bool,
+    /// How many of those are compiled at once, on as many threads of the lowest priority.
+    pub compile_at_once: usize,
+    /// The largest Wasm that is compiled on arrival, in bytes.
+    pub compile_largest: u64,
+    /// Compile nothing at all: run only what is compiled already, or comes so from a signer with the right to that.
+    pub compiled_only: bool,
     /// Whether each task gets a signed receipt.
     pub receipts: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
+        let at_once = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().div_ceil(2));
         Self {
             max_running: 2048,
             max_queued: 100_000,
-            memory_budget: machine_memory() / 4 * 3,
+            memory_budget: machine_memory().max(1 << 30) / 4 * 3,
             code_bytes: 1 << 30,
             keep_tasks: 2_000_000,
             keep_for: Duration::from_secs(30 * 24 * 3600),
@@ -93,14 +104,21 @@ impl Default for Options {
             allow_unsigned: false,
             receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            compile_on_arrival: true,
+            compile_at_once: at_once,
+            compile_largest: (machine_memory() / MEMORY_PER_WASM / at_once as u64).min(64 << 20),
+            compiled_only: false,
         }
     }
 }
 
-/// This machine's memory, in bytes; 1 GiB where it can't be told.
+/// To compile takes some twenty times the Wasm's size; what nobody waits for gets a third of the machine's memory.
+const MEMORY_PER_WASM: u64 = 64;
+
+/// This machine's memory, in bytes.
 fn machine_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(u64::from(info.mem_unit)).max(1 << 30)
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 /// The tasks of one data folder. Cheap to clone.
@@ -132,6 +150,8 @@ struct Inner {
     starting: AtomicUsize,
     /// A place or memory became free, or a task ended.
     freed: Notify,
+    /// What arrived and may be worth compiling.
+    arrivals: Option<Arrivals>,
     started_at: SystemTime,
     _lock: Lock,
 }
@@ -152,11 +172,12 @@ impl Node {
         let states = vyr.states().await?.clone();
         let receipt_key = options.receipts.then(|| crate::ops::sign::machine_key(&home)).transpose()?;
         let db = Db::open(&home.tasks_database()).await?;
+        let (arrivals, arriving) = arrival::queue(&options)?;
         let executor = Executor::start(options.threads.max(1), engine)
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no threads for guests: {e}")))?;
         let node = Self {
             inner: Arc::new(Inner {
-                ready: ReadyGuests::new(options.code_bytes),
+                ready: ReadyGuests::new(options.code_bytes, options.compiled_only),
                 budget: Arc::new(Budget::new(options.memory_budget)),
                 sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
                 waiting: Arc::default(),
@@ -167,6 +188,7 @@ impl Node {
                 stopped: AtomicBool::new(false),
                 starting: AtomicUsize::new(0),
                 freed: Notify::new(),
+                arrivals,
                 started_at: SystemTime::now(),
                 vyr,
                 options,
@@ -182,6 +204,9 @@ impl Node {
         node.sweep_states().await?;
         node.keep_house();
         node.keep_synced();
+        if let Some(arriving) = arriving {
+            node.take_arrivals(arriving);
+        }
         Ok(node)
     }
 

@@ -31,6 +31,7 @@ const RELOAD: Duration = Duration::from_secs(2);
 pub(super) struct ReadyGuests {
     guests: Cache<String, Arc<Runnable>, ByCode>,
     policy: Mutex<PolicyInForce>,
+    compiled_only: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -58,8 +59,8 @@ fn look(path: &Path) -> Look {
 }
 
 impl ReadyGuests {
-    pub(super) fn new(code_bytes: u64) -> Self {
-        Self { guests: Cache::with_weighter(GUESTS, code_bytes, ByCode), policy: Mutex::default() }
+    pub(super) fn new(code_bytes: u64, compiled_only: bool) -> Self {
+        Self { guests: Cache::with_weighter(GUESTS, code_bytes, ByCode), policy: Mutex::default(), compiled_only }
     }
 
     /// What the guests take, in bytes.
@@ -105,10 +106,12 @@ impl ReadyGuests {
             PullPolicy::Never => PullMode::Never,
             PullPolicy::Missing | PullPolicy::Unspecified => PullMode::Missing,
         };
+        let compiled_only = self.compiled_only;
         let deterministic = spec.deterministic.is_some();
         if spec.allow_unsigned {
             // Each such run is on record by itself, and proves nothing for another.
-            let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: true, deterministic }).await?;
+            let runnable =
+                prepare(vyr, &Wanted { reference, pull, allow_unsigned: true, compiled_only, deterministic }).await?;
             let tier = tier(&runnable);
             return Ok((Arc::new(runnable), tier));
         }
@@ -133,7 +136,9 @@ impl ReadyGuests {
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable = prepare(vyr, &Wanted { reference, pull, allow_unsigned: false, deterministic }).await?;
+                let runnable =
+                    prepare(vyr, &Wanted { reference, pull, allow_unsigned: false, compiled_only, deterministic })
+                        .await?;
                 own = Some(tier(&runnable));
                 Ok::<_, Error>(Arc::new(runnable))
             })

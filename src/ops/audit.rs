@@ -45,6 +45,10 @@ pub(super) fn unsigned(vyr: &Vyr, verb: &str, reference: &str, digest: &Digest, 
     };
     let mut text = serde_json::to_string(&line).map_err(|e| failed(e.into()))?;
     text.push('\n');
+    if let Some(folder) = path.parent() {
+        // The first thing that a new data folder is used for may be this.
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
     // One write of one line in append mode: lines of several processes don't mix.
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(failed)

@@ -122,38 +122,38 @@ impl std::fmt::Display for Upstream {
     }
 }
 
-/// Has the mirrored `repository` show what `tag` names upstream now.
+/// Has the mirrored `repository` show what `tag` names upstream now; what had to be pulled for that.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when upstream has no such tag, `Unavailable` when it can't be asked: what was
 /// mirrored before is then still there.
-pub async fn tag(vyr: &Vyr, repository: &str, upstream: &Upstream, tag: &str) -> Result<()> {
+pub async fn tag(vyr: &Vyr, repository: &str, upstream: &Upstream, tag: &str) -> Result<Option<Digest>> {
     let reference = upstream.tagged(tag);
     let _flight = vyr.flights().enter(format!("{repository}:{tag}")).await;
     if let Some(shown) = vyr.store().await?.shown_tag(repository, tag).await? {
         let question = vyr.client(&reference)?.resolve(&reference);
         if vyr.flights().ask(&upstream.registry, question).await?.digest == shown.digest {
-            return Ok(());
+            return Ok(None);
         }
     }
-    pull::pull_into(vyr, &reference, pull::Purpose::Keep, Some(repository)).await?;
-    Ok(())
+    Ok(Some(pull::pull_into(vyr, &reference, pull::Purpose::Keep, Some(repository)).await?.root))
 }
 
-/// Has the mirrored `repository` show the manifest `digest`. Nothing is asked of upstream when it does already.
+/// Has the mirrored `repository` show the manifest `digest`; it, if it had to be pulled. Nothing is asked of upstream when it
+/// is shown already.
 ///
 /// # Errors
 /// As [`tag`].
-pub async fn digest(vyr: &Vyr, repository: &str, upstream: &Upstream, digest: &Digest) -> Result<()> {
+pub async fn digest(vyr: &Vyr, repository: &str, upstream: &Upstream, digest: &Digest) -> Result<Option<Digest>> {
     let store = vyr.store().await?;
     if store.shown_manifest(repository, digest).await?.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let _flight = vyr.flights().enter(format!("{repository}@{digest}")).await;
-    if store.shown_manifest(repository, digest).await?.is_none() {
-        pull::pull_into(vyr, &upstream.digested(digest), pull::Purpose::Keep, Some(repository)).await?;
+    if store.shown_manifest(repository, digest).await?.is_some() {
+        return Ok(None);
     }
-    Ok(())
+    Ok(Some(pull::pull_into(vyr, &upstream.digested(digest), pull::Purpose::Keep, Some(repository)).await?.root))
 }
 
 /// What upstream lists as being about `subject`.

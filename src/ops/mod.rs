@@ -2,6 +2,8 @@
 //! disagree. An operation knows no terminal: what it has to say while it works goes to a [`Reporter`].
 
 mod audit;
+pub mod bundle;
+pub mod compile;
 pub mod doctor;
 pub mod inspect;
 pub mod mirror;
@@ -20,6 +22,7 @@ pub mod state;
 pub mod transfer;
 pub mod trust;
 pub mod verify;
+pub mod warm;
 
 pub(crate) use pull::blocking;
 

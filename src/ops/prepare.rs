@@ -3,16 +3,18 @@
 
 use std::io::Read;
 
-use super::Vyr;
+use serde::Serialize;
+
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
 use super::resolve::{Located, PullMode, locate};
 use super::verify::{Policy, verify, verify_or_overrule};
+use super::{Vyr, compile};
 use crate::artifact::{
     ArtifactForm, Choice, Code, ImageConfig, Manifest, Recognised, WASM_MAGIC, choose, extract_entrypoint, looks_like,
     recognise,
 };
-use crate::engine::{Engine, Prepared, Tier};
+use crate::engine::{CodeCache, Compiled, Engine, Prepared, Tier};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{
     ArtifactRef, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, digest_mismatch, parse_digest, repository_of,
@@ -33,8 +35,22 @@ pub struct Wanted {
     pub pull: PullMode,
     /// Go on where the policy refuses, on record.
     pub allow_unsigned: bool,
+    /// Compile nothing here: only code that is there, or that comes with the artifact, will do.
+    pub compiled_only: bool,
     /// For a run that is to give the same output everywhere.
     pub deterministic: bool,
+}
+
+/// Where machine code is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// It was compiled for this run.
+    Compiled,
+    /// This machine compiled it before.
+    Cached,
+    /// It came with the artifact, signed by somebody with the right to that.
+    Adopted,
 }
 
 /// A verified guest, ready to be started. It holds the artifact against collection while it lives.
@@ -56,6 +72,8 @@ pub struct Runnable {
     pub component: bool,
     /// `S0` when something was fetched, `S1` when it was compiled, `S2` when compiled code was there.
     pub tier: &'static str,
+    /// Where the machine code is from.
+    pub origin: Origin,
     /// The hash of the trust policy that lets it run.
     pub policy: String,
 }
@@ -99,7 +117,7 @@ pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
     {
         return Ok(runnable);
     }
-    prove(vyr, &policy, wanted, &mut located).await
+    prove(vyr, &policy, wanted, &mut located, None).await
 }
 
 /// What the artifact's policy repository is, as far as the REF alone tells.
@@ -111,7 +129,7 @@ fn repository(reference: &ArtifactRef) -> Option<String> {
 }
 
 /// The short way: everything about this digest was proven before, and nothing changed since.
-fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
     let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
     let repository = repository(&wanted.reference);
     let conditions = Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref() };
@@ -122,7 +140,8 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
     }
     let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let code = parse_digest(&ready.code)?;
-    let Some(compiled) = vyr.code_cache()?.get(&engine, &code) else { return Ok(None) };
+    let cache = vyr.code_cache()?;
+    let Some((compiled, origin)) = kept(&cache, &engine, &code, policy) else { return Ok(None) };
     let prepared = engine.prepare(&compiled)?;
     Ready::touch(vyr, &conditions);
     Ok(Some(Runnable {
@@ -136,12 +155,28 @@ fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Resul
         code,
         component: ready.component,
         tier: Tier::S2.as_str(),
+        origin,
         policy: policy.hash().to_owned(),
     }))
 }
 
-/// The long way: read, hash, ask the policy, compile.
-async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Located) -> Result<Runnable> {
+/// Where the long work of making something ready is done.
+pub(super) type Pool = std::sync::Arc<rayon::ThreadPool>;
+
+/// The code that is kept for this engine: this machine's own, else what the policy in force let in.
+fn kept(cache: &CodeCache, engine: &Engine, code: &Digest, policy: &Policy) -> Option<(Compiled, Origin)> {
+    let own = cache.get(engine, code).map(|compiled| (compiled, Origin::Cached));
+    own.or_else(|| Some((cache.adopted(engine, code, policy.hash())?, Origin::Adopted)))
+}
+
+/// The long way: read, hash, ask the policy, find compiled code or compile. With a `pool`, that is done on its threads.
+pub(super) async fn prove(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    located: &mut Located,
+    pool: Option<Pool>,
+) -> Result<Runnable> {
     let pin = vyr.layout().pin(&located.root)?;
     let found = examine(vyr, &located.root)?;
     let accepted = if wanted.allow_unsigned {
@@ -153,20 +188,27 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
     let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
-    let work_engine = engine.clone();
+    let work_pool = pool.clone();
     // Reading, hashing and compiling take long: not on the runtime's own thread.
     let span = tracing::Span::current();
-    let (verified, loaded, cached) = blocking(move || {
+    let (verified, loaded) = blocking(move || {
         let _entered = span.entered();
-        let loaded = verified.load(&layout)?;
-        let bytes = &loaded.bytes;
-        let cached = cache.get_or_compile(&work_engine, &loaded.code, || Ok::<_, Error>(bytes.as_slice()))?;
-        Ok((verified, loaded, cached))
+        let loaded = on(work_pool.as_ref(), || verified.load(&layout))?;
+        Ok((verified, loaded))
     })
     .await?;
-    let prepared = engine.prepare(&cached.compiled)?;
-    let component = cached.compiled.kind() == crate::engine::Kind::Component;
-    let tier = if located.pulled { "S0" } else { cached.tier.as_str() };
+    let cached = kept(&cache, &engine, &loaded.code, policy);
+    let (code, component_code, origin, loaded) = match cached {
+        Some((compiled, origin)) => (loaded.code.clone(), compiled, origin, loaded),
+        None => compiled(vyr, policy, wanted, located, &verified.selected, loaded, pool).await?,
+    };
+    let prepared = engine.prepare(&component_code)?;
+    let component = component_code.kind() == crate::engine::Kind::Component;
+    let tier = match origin {
+        _ if located.pulled => "S0",
+        Origin::Compiled => Tier::S1.as_str(),
+        Origin::Cached | Origin::Adopted => Tier::S2.as_str(),
+    };
     let repository = repository(&wanted.reference);
     let conditions = Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref() };
     let command = Command { argv0: argv0(&verified, located), ..loaded.command };
@@ -174,7 +216,7 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         &conditions,
         &verified.selected,
         verified.form,
-        &loaded.code,
+        &code,
         component,
         command.clone(),
         loaded.seals,
@@ -193,11 +235,65 @@ async fn prove(vyr: &Vyr, policy: &Policy, wanted: &Wanted, located: &mut Locate
         root: located.root.clone(),
         selected,
         form,
-        code: loaded.code,
+        code,
         component,
         tier,
+        origin,
         policy: policy.hash().to_owned(),
     })
+}
+
+/// Code that came with the artifact, where its signer has the right to that; else compiled here.
+async fn compiled(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    located: &Located,
+    subject: &Digest,
+    loaded: Loaded,
+    pool: Option<Pool>,
+) -> Result<(Digest, Compiled, Origin, Loaded)> {
+    let code = loaded.code.clone();
+    let engine = vyr.engine_for(wanted.deterministic)?.clone();
+    let reasons = match compile::adopt(vyr, &engine, policy, located.repository.as_deref(), subject, &code).await? {
+        Ok(compiled) => return Ok((code, compiled, Origin::Adopted, loaded)),
+        Err(reasons) => reasons,
+    };
+    if wanted.compiled_only {
+        let why = if reasons.is_empty() { "none comes with it".to_owned() } else { reasons.join("; ") };
+        return Err(Error::new(
+            ErrorKind::Refused,
+            format!("nothing is compiled here (--compiled-only), and no compiled code can be used: {why}"),
+        )
+        .hint(
+            "make it on a machine like this one with `vyr compile REF --push --key KEY`, and trust that key here with \
+             `vyr trust add --key FILE --compiled`",
+        ));
+    }
+    for reason in reasons {
+        vyr.reporter().note(&format!("{reason}; compiling here"));
+    }
+    let cache = vyr.code_cache()?;
+    let span = tracing::Span::current();
+    blocking(move || {
+        let _entered = span.entered();
+        let bytes = loaded.bytes.as_slice();
+        let cached = on(pool.as_ref(), || cache.get_or_compile(&engine, &loaded.code, || Ok::<_, Error>(bytes)))?;
+        let origin = if cached.tier == Tier::S1 { Origin::Compiled } else { Origin::Cached };
+        Ok((code, cached.compiled, origin, loaded))
+    })
+    .await
+}
+
+/// Does `work` on the pool, where there is one: what the compiler splits among threads stays there too.
+fn on<T: Send>(pool: Option<&Pool>, work: impl FnOnce() -> T + Send) -> T {
+    match pool {
+        Some(pool) => {
+            let span = tracing::Span::current();
+            pool.install(|| span.in_scope(work))
+        }
+        None => work(),
+    }
 }
 
 /// What the program is called inside: the layer's title, else the repository's last part.

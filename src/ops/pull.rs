@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::Vyr;
 use super::resolve::stored_name;
+use super::verify::Policy;
+use super::{Vyr, compile};
 use crate::artifact::{ArtifactForm, Choice, ImageConfig, Manifest, Recognised, choose, recognise};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Descriptor, Digest, ImageManifest, Reference, media, parse_digest, repository_of};
@@ -91,6 +92,11 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
     let mut unusable = Vec::new();
     for digest in &signed {
         unusable.extend(mover.signatures(&mut batch, digest).await?);
+    }
+    for digest in &signed {
+        if let Err(e) = mover.compiled(&mut batch, digest).await {
+            vyr.reporter().note(&format!("compiled code of {digest} could not be looked for: {}", e.why()));
+        }
     }
     if let Some(repository) = repository {
         batch.show_in(repository)?;
@@ -245,6 +251,29 @@ impl Mover<'_> {
         debug_assert_eq!(sink.position(), descriptor.size());
         crate::oci::check_digest(descriptor.digest(), &sink.0)?;
         Ok(sink.0)
+    }
+
+    /// Compiled code of `digest` for machines like this one, with its signatures, where anybody has the right to it.
+    async fn compiled(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
+        if !Policy::load(self.vyr)?.rules().trusts_compiled(Some(&self.origin)) {
+            return Ok(());
+        }
+        let fingerprint = self.vyr.engine()?.fingerprint();
+        let found = self.client.referrers(self.reference, digest, Some(media::VYR_COMPILED)).await?;
+        for referrer in found.iter().take(MAX_REFERRERS) {
+            let said = referrer.annotations().as_ref().and_then(|a| a.get(compile::FINGERPRINT));
+            if said.is_some_and(|said| said != fingerprint) {
+                continue;
+            }
+            let named = self.reference.clone_with_digest(referrer.digest().to_string());
+            let fetched = self.client.manifest(&named).await?;
+            let Some(manifest) = compile::is_for(&fetched.bytes, fingerprint) else { continue };
+            self.image(&manifest, Purpose::Keep).await?;
+            self.keep(batch, &fetched).await?;
+            // What can't be stored of them doesn't count: that is asked where the code is wanted.
+            self.signatures(batch, &fetched.digest).await?;
+        }
+        Ok(())
     }
 
     /// The signatures of `digest` in both forms, put into the store; those that can't be are returned.

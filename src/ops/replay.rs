@@ -114,6 +114,7 @@ pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &Cancellation
         reference,
         pull: PullMode::Missing,
         allow_unsigned: request.allow_unsigned,
+        compiled_only: false,
         deterministic: predicate.engine.deterministic.is_some(),
     };
     let ready = prepare(vyr, &wanted).await?;

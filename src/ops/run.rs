@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 use super::Vyr;
-use super::prepare::{Runnable, Wanted, prepare};
+use super::prepare::{Origin, Runnable, Wanted, prepare};
 use super::state::{Bindings, Wish, artifact_names, check_wishes};
 use crate::artifact::ArtifactForm;
 use crate::engine::{
@@ -124,6 +124,8 @@ pub struct RunReport {
     pub acceptance: Acceptance,
     /// S0, S1 or S2.
     pub start_tier: &'static str,
+    /// Where the machine code is from: `compiled` now, `cached`, or `adopted` from a signer with the right to that.
+    pub code_origin: Origin,
     /// When instantiation began, RFC 3339.
     pub started_at: String,
     /// From the request to a guest ready to be instantiated, in microseconds.
@@ -244,6 +246,7 @@ fn report(reference: String, ready: &Runnable, prepared_in: Duration, execution:
         signed_digest: ready.signed().to_string(),
         acceptance: ready.acceptance().clone(),
         start_tier: ready.tier,
+        code_origin: ready.origin,
         started_at: rfc3339(execution.started_at),
         prepare_us: micros(prepared_in),
         instantiate_us: micros(execution.instantiate),

@@ -142,6 +142,11 @@ pub(super) async fn sign_in_registry(
     Ok(forms)
 }
 
+/// The name in the store of a signature's tag that no registry has.
+pub(super) fn signature_name(tag: &str) -> String {
+    format!("local.invalid/signatures:{tag}")
+}
+
 /// Puts both forms into the store.
 pub(super) async fn keep(vyr: &Vyr, reference: Option<&Reference>, forms: &SignedForms) -> Result<()> {
     let store = vyr.store().await?;
@@ -176,7 +181,7 @@ pub(super) async fn keep(vyr: &Vyr, reference: Option<&Reference>, forms: &Signe
                 reference.repository().to_owned(),
                 forms.simple.tag.clone(),
             )),
-            None => Some(format!("local.invalid/signatures:{}", forms.simple.tag)),
+            None => Some(signature_name(&forms.simple.tag)),
         };
         if let Some(name) = name {
             batch.tag(&name, &forms.simple.digest)?;

@@ -11,6 +11,8 @@ use crate::trust::{IdentityEntry, RuleView, TrustPolicy, VerifyingKey};
 pub enum Trusted {
     /// Whoever holds the private half of this key file.
     Key(PathBuf),
+    /// The same, with compiled code and nothing else.
+    CompiledKey(PathBuf),
     /// A certificate's identity.
     Identity {
         /// The subject alternative name, exact or (with `regexp`) a pattern for the whole of it.
@@ -35,13 +37,16 @@ fn load(vyr: &Vyr) -> Result<TrustPolicy> {
 pub fn add(vyr: &Vyr, repository: &str, what: &Trusted) -> Result<()> {
     let mut policy = load(vyr)?;
     match what {
-        Trusted::Key(path) => {
+        Trusted::Key(path) | Trusted::CompiledKey(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;
             // The key itself goes into the policy: the file may be moved or changed, and trust must not follow it.
             let key = VerifyingKey::from_pem(&text)
                 .map_err(|e| Error::from(e).attempted(format_args!("trust {}", path.display())))?;
-            policy.add_key(repository, &key.to_pem())?;
+            match what {
+                Trusted::CompiledKey(_) => policy.add_compiled_key(repository, &key.to_pem())?,
+                _ => policy.add_key(repository, &key.to_pem())?,
+            }
         }
         Trusted::Identity { identity, regexp, issuer, trusted_root } => {
             let root = std::path::absolute(trusted_root)
@@ -72,6 +77,16 @@ pub fn remove(vyr: &Vyr, repository: &str, what: Option<&str>) -> Result<()> {
     save(&vyr.config().trust_policy, policy.to_toml())
 }
 
+/// Takes the right to compiled code from one key, or for a repository from all.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_compiled(vyr: &Vyr, repository: &str, key: Option<&str>) -> Result<()> {
+    let mut policy = load(vyr)?;
+    policy.remove_compiled(repository, key)?;
+    save(&vyr.config().trust_policy, policy.to_toml())
+}
+
 /// The rules, as they apply.
 ///
 /// # Errors
@@ -80,7 +95,7 @@ pub fn list(vyr: &Vyr) -> Result<Vec<RuleView>> {
     Ok(load(vyr)?.rules())
 }
 
-fn save(path: &Path, text: &str) -> Result<()> {
+pub(super) fn save(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Storage, format!("the trust policy {} can't be written: {e}", path.display()))

@@ -78,6 +78,34 @@ impl Policy {
     pub fn rules(&self) -> &TrustPolicy {
         &self.policy
     }
+
+    /// The same with other rules, which nothing remembers yet.
+    pub(super) fn with_rules(self, policy: TrustPolicy) -> Self {
+        Self { hash: policy.hash(self.machine_key.as_ref()).to_string(), policy, machine_key: self.machine_key }
+    }
+
+    /// What it says about `digests`, of which one has to be vouched for, each with the signatures that were found.
+    pub(super) fn judge(
+        &self,
+        repository: Option<&str>,
+        digests: &[(Digest, Vec<SignatureMaterial>)],
+        overrule: Override,
+    ) -> Result<Verified<()>, Refusal> {
+        let mut first: Option<Refusal> = None;
+        for (digest, material) in digests {
+            let machine = self.machine_key.as_ref();
+            match trust::verify_value((), &self.policy, machine, repository, digest, material, overrule) {
+                Ok(verified) => return Ok(verified),
+                // "Has no signature" says least: another digest's refusal says more.
+                Err(refusal) if first.as_ref().is_none_or(|f| matches!(f, Refusal::Unsigned { .. })) => {
+                    first = Some(refusal);
+                }
+                Err(_) => {}
+            }
+        }
+        let unsigned = || digests.first().map_or_else(String::new, |(digest, _)| digest.to_string());
+        Err(first.unwrap_or_else(|| Refusal::Unsigned { digest: unsigned() }))
+    }
 }
 
 /// Asks the policy about `located` and the manifest `selected` that runs (the same, or one that the index lists; the
@@ -144,21 +172,13 @@ async fn ask(
     digests: &[Digest],
     overrule: Override,
 ) -> Result<Result<Verified<()>, Refusal>> {
-    let mut first: Option<Refusal> = None;
+    let mut found = Vec::new();
     for digest in digests {
         let mut material = stored(vyr, digest).await?;
         material.extend(located.unusable.iter().cloned());
-        let (machine, repository) = (policy.machine_key.as_ref(), located.repository.as_deref());
-        match trust::verify_value((), &policy.policy, machine, repository, digest, &material, overrule) {
-            Ok(verified) => return Ok(Ok(verified)),
-            // "Has no signature" says least: another digest's refusal says more.
-            Err(refusal) if first.as_ref().is_none_or(|f| matches!(f, Refusal::Unsigned { .. })) => {
-                first = Some(refusal);
-            }
-            Err(_) => {}
-        }
+        found.push((digest.clone(), material));
     }
-    Ok(Err(first.unwrap_or_else(|| Refusal::Unsigned { digest: located.root.to_string() })))
+    Ok(policy.judge(located.repository.as_deref(), &found, overrule))
 }
 
 /// The signatures of `digest` that the store holds, re-hashed as they are read.

@@ -71,6 +71,9 @@ impl Control for Api {
     async fn put_artifact(&self, request: Request<Streaming<PutArtifactRequest>>) -> Answer<PutArtifactResponse> {
         caller(&request)?;
         let artifact = put::put(self.node.vyr(), request.into_inner()).await?;
+        if let Ok(digest) = parse_digest(&artifact.digest) {
+            self.node.arrived(&digest, None);
+        }
         Ok(Response::new(PutArtifactResponse { artifact: Some(artifact) }))
     }
 

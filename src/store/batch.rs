@@ -55,8 +55,8 @@ impl Batch {
     }
 
     /// Adds what [`put`] made elsewhere.
-    pub(super) fn add(&mut self, parsed: Parsed) {
-        self.manifests.push(NewManifest { parsed, origin: None, at: SystemTime::now() });
+    pub(super) fn add(&mut self, parsed: Parsed, origin: Option<String>) {
+        self.manifests.push(NewManifest { parsed, origin, at: SystemTime::now() });
     }
 
     /// Names a manifest of this batch or of the store.

@@ -6,12 +6,33 @@ use std::path::Path;
 
 use super::db::Store;
 use super::disk::{self, Replacement};
-use super::index::{IndexEntry, IndexWriter, REF_NAME};
+use super::index::{IndexEntry, IndexWriter, REF_NAME, REPOSITORY};
 use super::layout::{Layout, MARKER, copy_hashed};
+use super::lease::Lease;
 use super::manifest::{Parsed, check_name};
 use super::source::{name_of, read_index_file};
 use super::{Result, StoreError};
-use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::oci::{Digest, MAX_MANIFEST_BYTES, sha256};
+
+/// An artifact to copy, and what is known of it that isn't in its bytes.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// Its digest.
+    pub digest: Digest,
+    /// The name that the index gives it.
+    pub name: Option<String>,
+    /// The repository (`host[:port]/repository`) that it came from.
+    pub repository: Option<String>,
+}
+
+/// An artifact that isn't in the store: its manifest, and the blobs that it names.
+#[derive(Debug, Clone)]
+pub struct Loose {
+    /// The manifest's bytes.
+    pub manifest: Vec<u8>,
+    /// Its blobs, each under its sha256.
+    pub blobs: Vec<Vec<u8>>,
+}
 
 /// What an export holds.
 #[derive(Debug, Default)]
@@ -20,6 +41,9 @@ struct Content {
     entries: BTreeSet<(Option<String>, String)>,
     manifests: BTreeMap<String, Parsed>,
     blobs: BTreeMap<String, Digest>,
+    repositories: BTreeMap<String, String>,
+    /// Blobs in memory, by digest.
+    loose: BTreeMap<String, Vec<u8>>,
 }
 
 impl Store {
@@ -32,14 +56,67 @@ impl Store {
     /// disk's own. A tar is there whole or not at all.
     #[tracing::instrument(skip_all, fields(to = %to.display()))]
     pub async fn export(&self, what: &[(Digest, Option<String>)], to: &Path) -> Result<()> {
+        let what: Vec<Exported> = what
+            .iter()
+            .map(|(digest, name)| Exported { digest: digest.clone(), name: name.clone(), repository: None })
+            .collect();
+        let (content, lease) = self.gather(&what, None).await?;
+        let (layout, to) = (self.layout().clone(), std::path::absolute(to).map_err(StoreError::io("find", to))?);
+        disk::blocking(move || {
+            if let Some(lease) = &lease {
+                lease.note(content.blobs.values())?;
+            }
+            if to.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) && !to.is_dir() {
+                write_tar(&layout, &content, &to)
+            } else {
+                write_folder(&layout, &content, &to)
+            }
+        })
+        .await
+    }
+
+    /// Copies artifacts to a tar as [`Store::export`] does, and `loose` with them; referrers of the type `without` stay
+    /// here, with all that is about them.
+    ///
+    /// # Errors
+    /// As [`Store::export`].
+    #[tracing::instrument(skip_all, fields(to = %to.display()))]
+    pub async fn bundle(&self, what: &[Exported], without: Option<&str>, loose: Vec<Loose>, to: &Path) -> Result<()> {
+        let (mut content, lease) = self.gather(what, without).await?;
+        for one in loose {
+            let digest = sha256(&one.manifest);
+            content.manifests.insert(digest.to_string(), Parsed::read(&digest, &one.manifest, None)?);
+            content.entries.insert((None, digest.to_string()));
+            for blob in one.blobs {
+                let digest = sha256(&blob);
+                content.blobs.insert(digest.to_string(), digest.clone());
+                content.loose.insert(digest.to_string(), blob);
+            }
+            content.loose.insert(digest.to_string(), one.manifest);
+        }
+        let (layout, to) = (self.layout().clone(), std::path::absolute(to).map_err(StoreError::io("find", to))?);
+        disk::blocking(move || {
+            if let Some(lease) = &lease {
+                lease.note(content.blobs.values())?;
+            }
+            write_tar(&layout, &content, &to)
+        })
+        .await
+    }
+
+    /// Everything that goes with `what`, held against a collection by the lease.
+    async fn gather(&self, what: &[Exported], without: Option<&str>) -> Result<(Content, Option<Lease>)> {
         // A collection in between must not take what is about to be copied.
         let lease = if self.is_read_only() { None } else { Some(self.lease()?) };
         let mut content = Content::default();
-        for (digest, name) in what {
+        for Exported { digest, name, repository } in what {
             if let Some(name) = name {
                 check_name(name)?;
             }
             content.entries.insert((name.clone(), digest.to_string()));
+            if let Some(repository) = repository {
+                content.repositories.insert(digest.to_string(), repository.clone());
+            }
             let mut queue = vec![(digest.clone(), true)];
             while let Some((digest, needed)) = queue.pop() {
                 if content.manifests.contains_key(digest.as_ref()) {
@@ -67,6 +144,10 @@ impl Store {
                 }
                 content.manifests.insert(digest.to_string(), parsed);
                 for referrer in self.referrers(&digest, None).await? {
+                    let kind = referrer.artifact_type().as_ref().map(ToString::to_string);
+                    if without.is_some() && kind.as_deref() == without {
+                        continue;
+                    }
                     content.entries.insert((None, referrer.digest().to_string()));
                     queue.push((referrer.digest().clone(), false));
                 }
@@ -77,18 +158,7 @@ impl Store {
             }
         }
         content.entries.retain(|(_, digest)| content.manifests.contains_key(digest));
-        let (layout, to) = (self.layout().clone(), to.to_owned());
-        disk::blocking(move || {
-            if let Some(lease) = &lease {
-                lease.note(content.blobs.values())?;
-            }
-            if to.extension().is_some_and(|e| e.eq_ignore_ascii_case("tar")) && !to.is_dir() {
-                write_tar(&layout, &content, &to)
-            } else {
-                write_folder(&layout, &content, &to)
-            }
-        })
-        .await
+        Ok((content, lease))
     }
 }
 
@@ -106,7 +176,11 @@ impl Content {
                 digest,
                 size: parsed.size,
                 artifact_type: parsed.artifact_type.as_deref(),
-                annotations: name.iter().map(|n| (REF_NAME, n.as_str())).collect(),
+                annotations: name
+                    .iter()
+                    .map(|n| (REF_NAME, n.as_str()))
+                    .chain(self.repositories.get(digest).map(|r| (REPOSITORY, r.as_str())))
+                    .collect(),
             })
         })
     }
@@ -177,13 +251,17 @@ fn write_tar(layout: &Layout, content: &Content, to: &Path) -> Result<()> {
     }
     writer.end().map_err(failed)?;
     add(&mut tar, "index.json", &index).map_err(failed)?;
-    for digest in content.all_blobs().values() {
+    for (text, digest) in content.all_blobs() {
+        let place = format!("blobs/{}/{}", digest.algorithm(), digest.digest());
+        if let Some(bytes) = content.loose.get(text) {
+            add(&mut tar, &place, bytes).map_err(failed)?;
+            continue;
+        }
         let mut from = layout.open_blob(digest)?;
         let path = layout.blob_path(digest);
         let size = from.metadata().map_err(StoreError::io("look at", &path))?.len();
         let mut header = header(size);
-        let name = format!("blobs/{}/{}", digest.algorithm(), digest.digest());
-        let mut entry = tar.append_writer(&mut header, name).map_err(failed)?;
+        let mut entry = tar.append_writer(&mut header, place).map_err(failed)?;
         copy_hashed(&mut from, digest, &path.display().to_string(), |bytes| entry.write_all(bytes)).map_err(failed)?;
         entry.finish().map_err(failed)?;
     }

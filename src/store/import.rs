@@ -49,7 +49,7 @@ impl Store {
             })
             .await?;
             seen = after;
-            parsed.into_iter().for_each(|p| batch.add(p));
+            parsed.into_iter().for_each(|p| batch.add(p, None));
             for (digest, name) in chunk {
                 if let Some(name) = name.as_deref().filter(|n| is_tag(n)) {
                     batch.tag(name, digest)?;
@@ -65,7 +65,7 @@ impl Store {
 }
 
 /// Whether a name found in a layout says enough to be a tag of the store.
-fn is_tag(name: &str) -> bool {
+pub(super) fn is_tag(name: &str) -> bool {
     let full = name.split_once('/').is_some_and(|(_, rest)| rest.contains(':'));
     check_name(name).is_ok() && (full || signed_digest(name).is_some())
 }
@@ -121,7 +121,7 @@ fn names(name: &str, select: &LayoutName) -> bool {
 }
 
 /// Copies a manifest after all that it lists, children of an index first.
-fn copy_tree(
+pub(super) fn copy_tree(
     source: &LayoutSource,
     layout: &Layout,
     lease: &Lease,

@@ -14,6 +14,8 @@ use super::{Result, StoreError, disk};
 
 /// The annotation that names an entry of index.json (image spec 1.1, annotations.md).
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation of an entry that says which repository its artifact came from, where the name doesn't.
+pub(super) const REPOSITORY: &str = "vnd.vyr.repository";
 
 /// One descriptor in index.json.
 #[derive(Debug, Serialize)]

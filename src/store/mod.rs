@@ -31,6 +31,7 @@ mod rebuild;
 mod repositories;
 mod rows;
 mod source;
+mod survey;
 mod upload;
 mod writer;
 
@@ -40,11 +41,13 @@ mod tests;
 pub use batch::Batch;
 pub use db::{Entry, Store, Target};
 pub use error::StoreError;
+pub use export::{Exported, Loose};
 pub use gc::{GcOptions, GcReport, Removed, RemovedKind};
 pub use layout::{Layout, Pin};
 pub use lease::Lease;
 pub use repositories::{Checked, Shown, own_name};
 pub use source::{LayoutSource, SourceBlob};
+pub use survey::{Listed, Survey, Taken};
 pub use upload::OpenUpload;
 pub use writer::{BlobWriter, Progress};
 

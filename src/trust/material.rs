@@ -90,6 +90,13 @@ pub fn sig_tag(digest: &Digest) -> String {
     format!("{}.sig", digest.to_string().replacen(':', "-", 1))
 }
 
+/// What a tag of the simple form is about; `None` for any other tag.
+#[must_use]
+pub fn signed_by_tag(tag: &str) -> Option<Digest> {
+    let (algorithm, hex) = tag.strip_suffix(".sig")?.split_once('-')?;
+    oci::parse_digest(&format!("{algorithm}:{hex}")).ok()
+}
+
 /// A signature layer of a `.sig` manifest whose payload is yet to be fetched.
 #[derive(Debug, Clone)]
 pub struct SigLayer {

@@ -86,6 +86,8 @@ struct PolicyFile {
     trust_machine_key: bool,
     #[serde(default, rename = "rule")]
     rules: Vec<RuleFile>,
+    #[serde(default)]
+    compiled: Vec<CompiledFile>,
 }
 
 fn yes() -> bool {
@@ -103,6 +105,14 @@ struct RuleFile {
     keys: Vec<String>,
     #[serde(default, rename = "identity")]
     identities: Vec<IdentityFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct CompiledFile {
+    #[serde(default)]
+    repository: String,
+    keys: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +167,13 @@ pub(super) struct Rule {
     pub(super) machine_key: bool,
 }
 
+/// Whose compiled code is accepted for a repository and what is below it.
+#[derive(Debug, Clone)]
+pub(super) struct CompiledRule {
+    pub(super) repository: String,
+    pub(super) keys: Vec<Named>,
+}
+
 /// Whose signatures are accepted for which repositories.
 #[derive(Debug, Clone)]
 pub struct TrustPolicy {
@@ -164,6 +181,7 @@ pub struct TrustPolicy {
     pub(super) base: PathBuf,
     pub(super) default_rule: Rule,
     pub(super) rules: Vec<Rule>,
+    pub(super) compiled: Vec<CompiledRule>,
 }
 
 impl Default for TrustPolicy {
@@ -174,6 +192,7 @@ impl Default for TrustPolicy {
             base: PathBuf::new(),
             default_rule: default_rule(DefaultAction::Reject, true),
             rules: Vec::new(),
+            compiled: Vec::new(),
         }
     }
 }
@@ -228,7 +247,12 @@ impl TrustPolicy {
             }
             rules.push(rule);
         }
+        let compiled = file.compiled.into_iter().map(|right| CompiledRule {
+            repository: normalise(&right.repository),
+            keys: right.keys.iter().map(|key| read_named(key, base, MAX_KEY_BYTES as u64)).collect(),
+        });
         Ok(Self {
+            compiled: compiled.collect(),
             text,
             base: base.to_owned(),
             default_rule: default_rule(file.default, file.trust_machine_key),
@@ -266,15 +290,14 @@ impl TrustPolicy {
         add(b"vyr trust policy 1");
         add(self.text.as_bytes());
         add(machine_key.map_or("", VerifyingKey::id).as_bytes());
-        for rule in &self.rules {
-            for named in rule.keys.iter().chain(rule.identities.iter().map(|identity| &identity.root)) {
-                match &named.bytes {
-                    Ok(bytes) => {
-                        add(b"read");
-                        add(bytes);
-                    }
-                    Err(_) => add(b"unreadable"),
+        let rules = self.rules.iter().flat_map(|rule| rule.keys.iter().chain(rule.identities.iter().map(|i| &i.root)));
+        for named in rules.chain(self.compiled.iter().flat_map(|right| &right.keys)) {
+            match &named.bytes {
+                Ok(bytes) => {
+                    add(b"read");
+                    add(bytes);
                 }
+                Err(_) => add(b"unreadable"),
             }
         }
         hasher.finish()
@@ -360,7 +383,7 @@ pub(super) fn normalise(repository: &str) -> String {
     path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
 }
 
-fn covers(prefix: &str, repository: &str) -> bool {
+pub(super) fn covers(prefix: &str, repository: &str) -> bool {
     prefix.is_empty() || repository.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -426,8 +449,13 @@ mod tests {
 
     #[test]
     fn the_hash_covers_all_that_decides() {
+        for text in ["version = 1\n[[rule]]\nkeys = ['a.pub']\n", "version = 1\n[[compiled]]\nkeys = ['a.pub']\n"] {
+            covers_all(text);
+        }
+    }
+
+    fn covers_all(text: &str) {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = "version = 1\n[[rule]]\nkeys = ['a.pub']\n";
         let load = |text: &str| TrustPolicy::parse(text.to_owned(), folder.path()).expect("parses");
         let unreadable = load(text).hash(None);
         std::fs::write(folder.path().join("a.pub"), "one").expect("writes");

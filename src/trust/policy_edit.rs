@@ -4,7 +4,7 @@ use serde::Serialize;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::keys::VerifyingKey;
-use super::policy::{Action, IdentityMatch, PolicyError, Rule, TrustPolicy, normalise};
+use super::policy::{Action, CompiledRule, IdentityMatch, Named, PolicyError, Rule, TrustPolicy, normalise};
 
 /// An identity to be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct IdentityEntry {
 pub struct RuleView {
     /// The repository prefix; empty for everything.
     pub repository: String,
-    /// `verify`, `reject` or `accept-unsigned`.
+    /// `verify`, `reject` or `accept-unsigned`; `compiled` for a right to compiled code.
     pub action: &'static str,
     /// Each key: its entry, and its id where it can be read.
     pub keys: Vec<(String, Option<String>)>,
@@ -35,10 +35,11 @@ pub struct RuleView {
 }
 
 impl TrustPolicy {
-    /// Every rule, then the default, for a listing.
+    /// Every rule, then the default, then who may sign compiled code, for a listing.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleView> {
-        self.rules.iter().chain([&self.default_rule]).map(view).collect()
+        let rules = self.rules.iter().chain([&self.default_rule]).map(view);
+        rules.chain(self.compiled.iter().map(view_compiled)).collect()
     }
 
     /// Trusts a key (a file relative to the policy's, or PEM) for a repository prefix; empty for everything.
@@ -54,6 +55,49 @@ impl TrustPolicy {
                 return Err(PolicyError::Invalid(format!("the rule for `{repository}` already lists this key")));
             }
             keys.push(key);
+            Ok(())
+        })
+    }
+
+    /// Trusts a key with compiled code for a repository prefix; empty for everything. It gets no other right by that.
+    ///
+    /// # Errors
+    /// [`PolicyError::Invalid`] when it has the right already.
+    pub fn add_compiled_key(&mut self, repository: &str, key: &str) -> Result<(), PolicyError> {
+        self.edit(|document| {
+            let table = table_mut(document, "compiled", repository)?;
+            let keys = table.entry("keys").or_insert(value(Array::new()));
+            let keys = keys.as_array_mut().ok_or_else(|| PolicyError::Invalid("`keys` is not a list".into()))?;
+            if keys.iter().any(|listed| listed.as_str() == Some(key)) {
+                let why = format!("this key may sign compiled code for `{repository}` already");
+                return Err(PolicyError::Invalid(why));
+            }
+            keys.push(key);
+            Ok(())
+        })
+    }
+
+    /// Takes the right to compiled code from a key (its entry or id), or without one from all of a repository prefix.
+    ///
+    /// # Errors
+    /// [`PolicyError::NoSuchEntry`].
+    pub fn remove_compiled(&mut self, repository: &str, key: Option<&str>) -> Result<(), PolicyError> {
+        let prefix = normalise(repository);
+        let missing = || PolicyError::NoSuchEntry(format!("right to compiled code for `{repository}`"));
+        let index = self.compiled.iter().position(|right| right.repository == prefix).ok_or_else(missing)?;
+        let keys = self.compiled[index].keys.clone();
+        self.edit(|document| {
+            let tables = document.get_mut("compiled").and_then(Item::as_array_of_tables_mut).ok_or_else(missing)?;
+            if let Some(key) = key {
+                let named = |n: &Named| n.listed == key || key_id(&n.bytes).as_deref() == Some(key);
+                let at = keys.iter().position(named).ok_or_else(missing)?;
+                let table = tables.get_mut(index).ok_or_else(missing)?;
+                table.get_mut("keys").and_then(Item::as_array_mut).ok_or_else(missing)?.remove(at);
+                if keys.len() > 1 {
+                    return Ok(());
+                }
+            }
+            tables.remove(index);
             Ok(())
         })
     }
@@ -129,12 +173,17 @@ impl TrustPolicy {
 }
 
 fn rule_mut<'a>(document: &'a mut DocumentMut, repository: &str) -> Result<&'a mut Table, PolicyError> {
+    table_mut(document, "rule", repository)
+}
+
+/// The `[[name]]` of a repository, made where there is none.
+fn table_mut<'a>(document: &'a mut DocumentMut, name: &str, repository: &str) -> Result<&'a mut Table, PolicyError> {
     let prefix = normalise(repository);
     let tables = document
-        .entry("rule")
+        .entry(name)
         .or_insert(Item::ArrayOfTables(ArrayOfTables::new()))
         .as_array_of_tables_mut()
-        .ok_or_else(|| PolicyError::Invalid("the rules are not written as [[rule]]".into()))?;
+        .ok_or_else(|| PolicyError::Invalid(format!("`{name}` is not written as [[{name}]]")))?;
     let found = tables
         .iter()
         .position(|table| normalise(table.get("repository").and_then(Item::as_str).unwrap_or_default()) == prefix);
@@ -149,7 +198,7 @@ fn rule_mut<'a>(document: &'a mut DocumentMut, repository: &str) -> Result<&'a m
     tables.get_mut(index).ok_or_else(|| PolicyError::Invalid("the rules can't be edited".into()))
 }
 
-fn key_id(bytes: &Result<Vec<u8>, String>) -> Option<String> {
+pub(super) fn key_id(bytes: &Result<Vec<u8>, String>) -> Option<String> {
     let text = std::str::from_utf8(bytes.as_ref().ok()?).ok()?;
     VerifyingKey::from_pem(text).ok().map(|key| key.id().to_owned())
 }
@@ -172,6 +221,16 @@ fn view(rule: &Rule) -> RuleView {
             })
             .collect(),
         machine_key: rule.machine_key,
+    }
+}
+
+fn view_compiled(right: &CompiledRule) -> RuleView {
+    RuleView {
+        repository: right.repository.clone(),
+        action: "compiled",
+        keys: right.keys.iter().map(|named| (named.listed.clone(), key_id(&named.bytes))).collect(),
+        identities: Vec::new(),
+        machine_key: false,
     }
 }
 
@@ -213,6 +272,21 @@ mod tests {
         assert_eq!(policy.rules()[0].keys[0].1.as_deref(), Some(key.key_id()));
         policy.remove("host", Some(key.key_id())).expect("removes");
         assert_eq!(policy.rules().len(), 1);
+    }
+
+    #[test]
+    fn the_right_to_compiled_code_is_its_own_and_narrows_nothing() {
+        let key = crate::trust::SigningKey::generate(crate::trust::Algorithm::EcdsaP256).expect("generates");
+        let mut policy =
+            TrustPolicy::parse("version = 1\n[[rule]]\nkeys = ['a.pub']\n".into(), Path::new("")).expect("parses");
+        policy.add_compiled_key("host/app", &key.public_pem()).expect("adds");
+        assert!(policy.add_compiled_key("host/app", &key.public_pem()).is_err());
+        assert_eq!(policy.rule_for(Some("host/app")).keys[0].listed, "a.pub", "the rule for artifacts stays as it was");
+        let right = policy.rules().pop().expect("it is listed");
+        assert_eq!((right.action, right.keys[0].1.as_deref()), ("compiled", Some(key.key_id())));
+        assert!(matches!(policy.remove_compiled("host", None), Err(PolicyError::NoSuchEntry(_))));
+        policy.remove_compiled("host/app", Some(key.key_id())).expect("removes");
+        assert!(policy.compiled.is_empty() && !policy.to_toml().contains("compiled"), "{}", policy.to_toml());
     }
 
     #[test]

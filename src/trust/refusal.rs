@@ -32,6 +32,24 @@ pub enum Refusal {
         /// Hints at the keys that did sign, as the signatures give them.
         seen: Vec<String>,
     },
+    /// Compiled code that an ordinary signer vouches for.
+    #[error(
+        "{digest} is compiled code, {signer}, whom the trust policy trusts with artifacts but not with compiled code"
+    )]
+    NotForCompiled {
+        /// The compiled code's digest.
+        digest: String,
+        /// Who signed it: `signed by …`.
+        signer: String,
+    },
+    /// Compiled code that nobody with the right to it vouches for.
+    #[error("{digest} is compiled code, and nobody whom the trust policy trusts with compiled code signed it: {why}")]
+    CompiledUntrusted {
+        /// The compiled code's digest.
+        digest: String,
+        /// What was found instead.
+        why: String,
+    },
     /// A certificate's identity or issuer isn't one that the rule names.
     #[error("{digest} is signed by identity `{identity}` of issuer `{issuer}`, which {rule} does not trust")]
     UntrustedIdentity {
@@ -150,6 +168,8 @@ impl Refusal {
             Self::Unsigned { .. } => "unsigned",
             Self::RejectedByRule { .. } => "rejected_by_rule",
             Self::UntrustedKey { .. } => "untrusted_key",
+            Self::NotForCompiled { .. } => "not_for_compiled",
+            Self::CompiledUntrusted { .. } => "compiled_untrusted",
             Self::UntrustedIdentity { .. } => "untrusted_identity",
             Self::OtherDigest { .. } => "other_digest",
             Self::RepositoryMismatch { .. } => "repository_mismatch",
@@ -174,6 +194,8 @@ impl Refusal {
     /// How near to success this failure came; the nearest of several is reported.
     pub(super) fn nearness(&self) -> u8 {
         match self {
+            Self::NotForCompiled { .. } => 17,
+            Self::CompiledUntrusted { .. } => 16,
             Self::RejectedByRule { .. } => 15,
             Self::RepositoryMismatch { .. } => 14,
             Self::OtherDigest { .. } => 13,
@@ -208,6 +230,10 @@ impl Refusal {
             Self::RejectedByRule { .. } => "see `vyr trust ls`; only an edit of the trust policy changes this",
             Self::UntrustedKey { .. } => {
                 "trust the signer's key with `vyr trust add --key FILE`, or run it this once with --allow-unsigned"
+            }
+            Self::NotForCompiled { .. } | Self::CompiledUntrusted { .. } => {
+                "running it is running native code: give its signer that right with `vyr trust add --key FILE --compiled`, or \
+                 have it compiled here"
             }
             Self::UntrustedIdentity { .. } => {
                 "trust it with `vyr trust add --identity … --issuer … --trusted-root FILE`, or run it this once with --allow-unsigned"

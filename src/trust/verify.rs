@@ -79,7 +79,17 @@ fn decide(
     digest: &Digest,
     material: &[SignatureMaterial],
 ) -> Result<Acceptance, Refusal> {
-    let rule = policy.rule_for(repository);
+    decide_under(policy.rule_for(repository), machine_key, repository, digest, material)
+}
+
+/// What one rule says.
+pub(super) fn decide_under(
+    rule: &Rule,
+    machine_key: Option<&VerifyingKey>,
+    repository: Option<&str>,
+    digest: &Digest,
+    material: &[SignatureMaterial],
+) -> Result<Acceptance, Refusal> {
     if rule.action == Action::Reject {
         return Err(Refusal::RejectedByRule { digest: digest.to_string(), rule: rule.name.clone() });
     }

@@ -8,7 +8,9 @@
     reason = "test code: a panic is how it reports, and it reads its own environment"
 )]
 
+mod airgap;
 mod alter;
+mod compiled;
 mod crash;
 mod faults;
 mod forms;

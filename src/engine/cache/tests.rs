@@ -225,3 +225,45 @@ fn pruning_removes_the_longest_unused_first() {
     assert_eq!(cache.prune(0).unwrap().kept, 0);
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
+
+/// Code that somebody with the right to it vouches for.
+fn vouched(precompiled: Precompiled) -> Native<Precompiled> {
+    use crate::trust::{
+        Algorithm, SignedSubject, SigningKey, TrustPolicy, material_from_referrer, sign, verify_native,
+    };
+    let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    let digest = oci::sha256(&precompiled.code);
+    let subject = SignedSubject { digest: digest.clone(), media_type: oci::media::MANIFEST.into(), size: 1 };
+    let forms = sign(&key, None, &subject, None).unwrap();
+    let material = material_from_referrer(&forms.bundle.manifest, forms.bundle.blobs[0].bytes.clone()).unwrap();
+    let mut policy = TrustPolicy::default();
+    policy.add_compiled_key("", &key.public_pem()).unwrap();
+    verify_native(precompiled, &policy, None, None, &digest, &[material]).unwrap()
+}
+
+#[test]
+fn adopted_code_is_found_under_the_policy_that_let_it_in_and_no_other() {
+    let setup = Setup::module();
+    let (kind, code) = setup.engine.compile(&setup.wasm).unwrap();
+    let fingerprint = setup.engine.fingerprint().to_owned();
+    let of = |fingerprint: &str, wasm: &Digest, code: &[u8]| {
+        vouched(Precompiled { kind, fingerprint: fingerprint.to_owned(), wasm: wasm.clone(), code: code.to_vec() })
+    };
+    let cache = setup.cache();
+    let adopt = |native: &Native<Precompiled>| cache.adopt(&setup.engine, &setup.digest, "policy", native);
+    for (native, words) in [
+        (of(&"0".repeat(64), &setup.digest, &code), "another version"),
+        (of(&fingerprint, &oci::sha256(b"other"), &code), "compiled from"),
+        (of(&fingerprint, &setup.digest, b"not code"), "can't be used"),
+    ] {
+        let error = adopt(&native).unwrap_err();
+        assert!(matches!(error, StartError::Foreign { .. }) && error.to_string().contains(words), "{error}");
+        assert_eq!(cache.entries().unwrap(), [], "nothing is kept of it");
+    }
+    assert!(cache.adopted(&setup.engine, &setup.digest, "policy").is_none());
+    adopt(&of(&fingerprint, &setup.digest, &code)).unwrap();
+    assert!(cache.adopted(&setup.engine, &setup.digest, "policy").is_some());
+    assert!(cache.adopted(&setup.engine, &setup.digest, "another policy").is_none());
+    assert!(cache.get(&setup.engine, &setup.digest).is_none(), "this node didn't compile it");
+    assert_eq!(setup.start(), Tier::S1);
+}

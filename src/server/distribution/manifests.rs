@@ -10,8 +10,9 @@ use super::path::{self, Named};
 use super::receive;
 use super::refusal::{Code, Refusal};
 use super::{CONTENT_DIGEST, Distribution, Query, answer, blocking, header_text};
-use crate::oci::{Digest, Hasher, MAX_MANIFEST_BYTES, sha256};
+use crate::oci::{Digest, Hasher, MAX_MANIFEST_BYTES, OWN_HOST, parse_reference, sha256};
 use crate::store::{Shown, own_name};
+use crate::trust::signed_by_tag;
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -95,8 +96,12 @@ impl Distribution {
         };
         // Once it is being put, it's put: a connection that breaks now leaves no half of it.
         let this = self.clone();
+        let host = named_host(parts);
         let put = tokio::spawn(async move {
             let subject = this.keep_manifest(&repository, &digest, &bytes, media_type.as_deref(), &tags).await?;
+            // A signature is news about what it signs.
+            let about = subject.clone().or_else(|| tags.iter().find_map(|tag| signed_by_tag(tag)));
+            this.node.arrived(about.as_ref().unwrap_or(&digest), Some(&format!("{host}/{repository}")));
             Ok::<_, Refusal>((repository, digest, subject))
         });
         let (repository, digest, subject) = put.await??;
@@ -150,6 +155,13 @@ impl Distribution {
         };
         Ok(answer(StatusCode::ACCEPTED, &[(header::CONTENT_LENGTH, "0".to_owned())], Body::empty()))
     }
+}
+
+/// The host by which the client knows this registry, as its signatures and the trust policy's rules may name it.
+fn named_host(parts: &Parts) -> String {
+    let said = header_text(&parts.headers, &header::HOST).or_else(|| parts.uri.authority().map(|a| a.as_str()));
+    let known = said.filter(|host| parse_reference(&format!("{host}/x")).is_ok_and(|r| r.registry() == *host));
+    known.unwrap_or(OWN_HOST).to_owned()
 }
 
 /// A manifest's bytes.

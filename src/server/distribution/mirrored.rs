@@ -45,7 +45,15 @@ impl Distribution {
                 Named::Digest(digest) => mirror::digest(node.vyr(), &name, &of, digest).await,
             }
         });
-        let Err(error) = pulled.await? else { return Ok(()) };
+        let error = match pulled.await? {
+            Ok(pulled) => {
+                if let Some(digest) = pulled {
+                    self.node.arrived(&digest, Some(&upstream.to_string()));
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
         if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unauthorized) {
             let here = match named {
                 Named::Tag(tag) => self.store.shown_tag(repository, tag).await?,

@@ -1,6 +1,7 @@
 //! The node: tasks behind Control API v0.
 
 mod access;
+mod arrival;
 mod bad_input;
 mod cancel;
 mod cli;
