@@ -23,6 +23,7 @@ use crate::engine::{Budget, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
 use crate::state::States;
+use crate::store::Lease;
 use crate::task::{TaskId, micros, timestamp};
 use crate::trust::SigningKey;
 
@@ -199,6 +200,7 @@ impl Node {
                 _lock: lock,
             }),
         };
+        Lease::use_again();
         metrics::observe(&node);
         node.recover().await?;
         node.sweep_states().await?;

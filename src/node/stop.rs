@@ -8,6 +8,7 @@ use vyr_proto::v0::{EndReason, TaskStatus};
 
 use super::Node;
 use super::live::Live;
+use crate::store::Lease;
 
 /// How long cancelled guests may take to end and to be recorded.
 const CANCEL: Duration = Duration::from_secs(5);
@@ -22,6 +23,7 @@ impl Node {
     /// Returns how many were cancelled.
     pub async fn stop(&self) -> usize {
         self.stop_accepting();
+        Lease::use_no_more();
         let idle = self.until(|node| node.sched().load().0 == 0 && node.started().is_empty());
         if tokio::time::timeout(self.inner.options.drain, idle).await.is_ok() {
             return 0;

@@ -63,7 +63,7 @@ impl Policy {
     ///
     /// # Errors
     /// The refusal.
-    pub(super) fn judge(
+    pub(super) fn judge_one(
         &self,
         repository: &str,
         digest: &Digest,

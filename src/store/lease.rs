@@ -1,9 +1,10 @@
 //! Owns leases: the promise to a collection that a writer under way still needs certain blobs.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::layout::Layout;
 use super::{Result, StoreError, disk};
@@ -21,14 +22,52 @@ pub struct Lease(Arc<Inner>);
 struct Inner {
     layout: Layout,
     path: PathBuf,
-    file: File,
+    /// Taken by the drop alone.
+    file: Option<File>,
+}
+
+/// Lease files that this process has and doesn't need now: locked and empty, which keeps nothing. A file made and removed
+/// for each small write is what a busy registry would spend its time on: ext4 searches long for an inode that wasn't
+/// freed just now.
+static SPARE: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
+/// Whether there are any: a process that ends soon would leave them behind.
+static KEEPS: AtomicBool = AtomicBool::new(false);
+const MOST_SPARE: usize = 64;
+
+fn spare() -> MutexGuard<'static, Vec<(PathBuf, File)>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lease {
+    /// Says that this process writes many things for a long time: lease files are used again.
+    pub fn use_again() {
+        KEEPS.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes that back, and removes those that are not in use.
+    pub fn use_no_more() {
+        KEEPS.store(false, Ordering::Relaxed);
+        for (path, _) in spare().drain(..) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     pub(super) fn create(layout: &Layout) -> Result<Self> {
-        let path = layout.leases().join(disk::unique_name(""));
+        let folder = layout.leases();
+        let found = {
+            let mut spare = spare();
+            let position = spare.iter().position(|(path, _)| path.parent() == Some(&folder));
+            position.map(|position| spare.swap_remove(position))
+        };
+        // One whose folder was removed keeps nothing for anybody.
+        if let Some((path, file)) = found
+            && disk::links(&file, &path).is_ok_and(|links| links > 0)
+        {
+            return Ok(Self(Arc::new(Inner { layout: layout.clone(), path, file: Some(file) })));
+        }
+        let path = folder.join(disk::unique_name(""));
         let file = disk::create_locked(&path)?;
-        Ok(Self(Arc::new(Inner { layout: layout.clone(), path, file })))
+        Ok(Self(Arc::new(Inner { layout: layout.clone(), path, file: Some(file) })))
     }
 
     /// Notes digests that this writer is about to put, or relies on.
@@ -47,7 +86,8 @@ impl Lease {
             lines.push_str(digest.as_ref());
             lines.push('\n');
         }
-        (&self.0.file).write_all(lines.as_bytes()).map_err(StoreError::io("write the lease", &self.0.path))
+        let Some(mut file) = self.0.file.as_ref() else { return Ok(()) };
+        file.write_all(lines.as_bytes()).map_err(StoreError::io("write the lease", &self.0.path))
     }
 
     /// Notes `digest` and says how many bytes its blob has, when the store has it: a blob found so stays while the
@@ -65,6 +105,14 @@ impl Lease {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        let Some(mut file) = self.file.take() else { return };
+        let mut spare = spare();
+        if KEEPS.load(Ordering::Relaxed) && spare.len() < MOST_SPARE && file.set_len(0).is_ok() && file.rewind().is_ok()
+        {
+            spare.push((std::mem::take(&mut self.path), file));
+            return;
+        }
+        drop(spare);
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -77,14 +77,17 @@ impl Store {
     ) -> Result<Checked> {
         let parsed = Parsed::read(digest, bytes, media_type)?;
         let mut absent = Vec::new();
+        // Each looked up by itself: a list of all that the repository has would be made for every manifest.
         for (manifests, query) in [
             (
                 true,
-                "SELECT value FROM json_each(?1) WHERE value NOT IN (SELECT digest FROM repository_manifests WHERE repository = ?2)",
+                "SELECT wanted.value FROM json_each(?1) wanted WHERE NOT EXISTS \
+                 (SELECT 1 FROM repository_manifests r WHERE r.repository = ?2 AND r.digest = wanted.value)",
             ),
             (
                 false,
-                "SELECT value FROM json_each(?1) WHERE value NOT IN (SELECT digest FROM repository_blobs WHERE repository = ?2)",
+                "SELECT wanted.value FROM json_each(?1) wanted WHERE NOT EXISTS \
+                 (SELECT 1 FROM repository_blobs r WHERE r.repository = ?2 AND r.digest = wanted.value)",
             ),
         ] {
             let wanted: Vec<&str> = parsed

@@ -186,7 +186,7 @@ async fn verify(
         let mut refusal: Option<Refusal> = None;
         for found in line.segments.iter().rev().take(UNSIGNED_AT_MOST) {
             let material = remote.signatures(&found.digest).await?;
-            match policy.judge(&remote.name(), &found.digest, &material, Override::None) {
+            match policy.judge_one(&remote.name(), &found.digest, &material, Override::None) {
                 Ok(acceptance) => {
                     outcome = Some((found.segment.seq, acceptance.to_string()));
                     break;
@@ -216,7 +216,7 @@ async fn verify(
         let digest = crate::oci::parse_digest(&lost.said_by)?;
         let material = remote.signatures(&digest).await?;
         let overrule = if allow_unsigned { Override::AllowUnsigned } else { Override::None };
-        policy.judge(&remote.name(), &digest, &material, overrule).map_err(|why| {
+        policy.judge_one(&remote.name(), &digest, &material, overrule).map_err(|why| {
             telemetry::count::refused(why.word());
             Error::from(why)
         })?;
@@ -229,7 +229,7 @@ async fn overrule(vyr: &Vyr, policy: &Policy, remote: &Remote, line: &Line, why:
     let last = line.last().ok_or_else(|| Error::new(ErrorKind::Internal, "a chain without a segment"))?;
     let material = remote.signatures(&last.digest).await?;
     // A rule that rejects stays.
-    let acceptance = policy.judge(&remote.name(), &last.digest, &material, Override::AllowUnsigned)?;
+    let acceptance = policy.judge_one(&remote.name(), &last.digest, &material, Override::AllowUnsigned)?;
     audit::unsigned(vyr, "state pull", &remote.name(), &last.digest, &why.to_string())?;
     vyr.reporter().warning(&format!("pulling although {why} (--allow-unsigned)"));
     Ok((last.segment.seq, acceptance.to_string()))

@@ -25,7 +25,7 @@ use crate::trust::SigningKey;
 /// Segments that are written down as pushed together.
 const BATCH: u32 = 128;
 /// Blobs, and signatures, that are on their way at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 /// The head is moved forward after so many batches, and at the end.
 const HEAD_EVERY: u64 = 4;
 
