@@ -76,7 +76,7 @@ impl Node {
         match bindings.close(&self.inner.vyr).await {
             Ok(facts) => live.set_state_facts(facts),
             Err(e) => {
-                tracing::error!(task = %live.id, error = %e, "what a task wrote to its states may not be on disk")
+                tracing::error!(task = %live.id, error = %e, "what a task wrote to its states may not be on disk");
             }
         }
     }

@@ -29,7 +29,7 @@ async fn a_state_is_found_by_name_and_id_until_it_is_removed() {
     assert_eq!(states.get(&made.id.to_string()).await.unwrap(), made);
     assert!(matches!(states.create(new("readings", StateClass::Task)).await, Err(StateError::Exists { .. })));
     let again = States::open(home.path()).await.unwrap();
-    assert_eq!(again.list("", 10).await.unwrap(), [made.clone()]);
+    assert_eq!(again.list("", 10).await.unwrap(), std::slice::from_ref(&made));
     assert!(again.list("readings", 10).await.unwrap().is_empty());
     again.remove(&made).await.unwrap();
     assert!(matches!(states.get("readings").await, Err(StateError::NotFound { .. })));
