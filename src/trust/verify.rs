@@ -359,8 +359,9 @@ impl Case<'_> {
                 .malformed_bundle(format!("its statement's type is `{:.100}`, not `{STATEMENT_V1}`", statement.kind)));
         }
         if statement.predicate_type != self.predicate {
+            let wanted = if self.predicate == PREDICATE_TYPE { "a signature of it" } else { "a receipt of it" };
             return Err(self.malformed_bundle(format!(
-                "it is a statement of type `{:.100}` about the artifact, not one of type `{}`",
+                "it is a statement of type `{:.100}` about the artifact, not {wanted} (`{}`)",
                 statement.predicate_type, self.predicate
             )));
         }
