@@ -201,6 +201,11 @@ fn skopeo_and_oras_read_a_bundle() {
     let from = format!("oci-archive:bundle.tar:{name}");
     let shown = first.tool("skopeo", ["inspect", "--raw", &from]).expect(0).stdout;
     assert_eq!(sha256(shown.as_bytes()), digest);
+    // What was saved by the reference that a push prints, tag and digest, is found by that digest.
+    let pushed = format!("{name}@{digest}");
+    first.vyr(["save", &pushed, "-o", "pushed.tar"]).expect(0);
+    let by_digest = format!("oci-archive:pushed.tar:{}", registry.by_digest("team/app", &digest));
+    assert_eq!(sha256(first.tool("skopeo", ["inspect", "--raw", &by_digest]).expect(0).stdout.as_bytes()), digest);
     let found = first.tool("oras", ["discover", "--oci-layout", &format!("bundle.tar@{digest}")]).expect(0);
     assert!(found.stdout.contains("application/vnd.dev.sigstore.bundle.v0.3+json"), "{}", found.stdout);
     let copied = registry.reference("copied/by-oras", "v1");

@@ -93,8 +93,8 @@ pub async fn load(vyr: &Vyr, request: LoadRequest) -> Result<Loaded> {
         let repository = repository(listed);
         let acceptance = accept(&survey, &sorted, &policy, listed, repository.as_deref())
             .or_else(|refusal| overrule(vyr, &request, listed, refusal))?;
-        // Names of the own registry are given by pushes to it alone.
-        let name = listed.name.clone().filter(|name| !is_own(name));
+        // Names of the own registry are given by pushes to it alone, and one that holds a digest says nothing of a tag.
+        let name = listed.name.clone().filter(|name| !is_own(name) && !name.contains('@'));
         artifacts.push(LoadedArtifact { digest: listed.digest.to_string(), name: name.clone(), acceptance });
         taken.push(Taken { digest: listed.digest.clone(), name, repository });
     }

@@ -65,7 +65,11 @@ pub async fn save(vyr: &Vyr, request: SaveRequest) -> Result<Saved> {
             compiled.push(compile::make(vyr, located.clone_for_saving(), key).await?.digest.to_string());
         }
         let name = match reference {
-            ArtifactRef::Registry(reference) => stored_name(reference).filter(|_| reference.digest().is_none()),
+            // By its digest too, since skopeo and oras find nothing in a tar of several without a name.
+            ArtifactRef::Registry(by_digest) if by_digest.digest().is_some() => {
+                located.repository.as_ref().map(|repository| format!("{repository}@{}", located.root))
+            }
+            ArtifactRef::Registry(by_tag) => stored_name(by_tag),
             ArtifactRef::Layout { name: Some(LayoutName::Tag(tag)), .. } => Some(tag.clone()),
             _ => None,
         };
