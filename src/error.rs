@@ -113,6 +113,7 @@ pub struct Error {
     attempted: Option<String>,
     why: String,
     hint: Option<String>,
+    cause: Option<&'static str>,
 }
 
 /// The library's result.
@@ -121,7 +122,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` whose reason is `why`.
     pub fn new(kind: ErrorKind, why: impl fmt::Display) -> Self {
-        Self { kind, attempted: None, why: why.to_string(), hint: None }
+        Self { kind, attempted: None, why: why.to_string(), hint: None, cause: None }
     }
 
     /// Says what was being attempted, as an infinitive without "to": "pull localhost:5000/app". The first
@@ -137,6 +138,19 @@ impl Error {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint.get_or_insert_with(|| hint.to_string());
         self
+    }
+
+    /// Names the exact cause by a stable word, where somebody decides by it.
+    #[must_use]
+    pub fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// The exact cause, where it was named.
+    #[must_use]
+    pub fn cause(&self) -> Option<&'static str> {
+        self.cause
     }
 
     /// The kind.

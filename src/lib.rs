@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
-//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `ops` ← `node` ←
-//! `server` ← `cli`.
+//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `fallback` ← `ops` ←
+//! `node` ← `server` ← `cli`.
 
 pub mod artifact;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod config;
 pub mod db;
 pub mod engine;
 pub mod error;
+pub mod fallback;
 pub mod node;
 pub mod oci;
 pub mod ops;

@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A process that keeps a container is this program, too.
+    vyr_oci_fallback::keeper::run_if_asked();
     vyr::cli::main()
 }

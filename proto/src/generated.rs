@@ -543,6 +543,40 @@ pub struct TaskSpec {
     /// Not with `allow_net`. Absent: they are the machine's.
     #[prost(message, optional, tag = "15")]
     pub deterministic: ::core::option::Option<Deterministic>,
+    /// Which way it is executed. UNSPECIFIED: as Wasm, and as the container beside it where the Wasm can't be started.
+    #[prost(enumeration = "ExecutionPath", tag = "16")]
+    pub path: i32,
+    /// How its container is run, where that is the way. Absent: as the image says.
+    #[prost(message, optional, tag = "17")]
+    pub container: ::core::option::Option<Container>,
+}
+/// How a container is run. What is left open, the image's config says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Container {
+    /// In place of the image's entrypoint; the image's default arguments don't count then. Empty: the image's.
+    #[prost(string, repeated, tag = "1")]
+    pub entrypoint: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The user, as `name`, `uid`, `name:group` or `uid:gid`. Empty: the image's.
+    #[prost(string, tag = "2")]
+    pub user: ::prost::alloc::string::String,
+    /// The folder that it starts in, an absolute path. Empty: the image's.
+    #[prost(string, tag = "3")]
+    pub working_dir: ::prost::alloc::string::String,
+    /// It may write to its root. What it writes is gone afterwards.
+    #[prost(bool, tag = "4")]
+    pub writable_root: bool,
+    /// Processes and threads at most. 0: 1024.
+    #[prost(uint32, tag = "5")]
+    pub pids: u32,
+    /// All that it writes to its root, its volumes and its temporary folders, in bytes. 0: 1 GiB.
+    #[prost(uint64, tag = "6")]
+    pub disk_bytes: u64,
+    /// How many processors it may keep busy, in thousandths. 0: all.
+    #[prost(uint32, tag = "7")]
+    pub cpus_milli: u32,
+    /// How long it has between the stop signal and being killed, when it is cancelled. Absent: 10 s.
+    #[prost(message, optional, tag = "8")]
+    pub stop_grace: ::core::option::Option<::prost_types::Duration>,
 }
 /// What a guest's time and chance are made from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -570,7 +604,7 @@ pub struct TaskEnd {
     /// Why.
     #[prost(enumeration = "EndReason", tag = "1")]
     pub reason: i32,
-    /// The guest's own exit code, for EXITED.
+    /// The guest's own exit code, for EXITED; what stands for it, for SIGNALLED and MEMORY_LIMIT.
     #[prost(int32, optional, tag = "2")]
     pub exit_code: ::core::option::Option<i32>,
     /// In words, for people.
@@ -596,7 +630,9 @@ pub struct Execution {
     /// Wasm or container.
     #[prost(enumeration = "ExecutionPath", tag = "1")]
     pub path: i32,
-    /// Why not the Wasm, where the container ran.
+    /// Why not the Wasm, where the container ran, as a stable word: `no_wasm`, `not_wasm`, `malformed`, `unsupported`,
+    /// `unknown_import`, `wasi_version`, `incompatible_import`, `no_entry`, `compile`, `limit`, `instantiate`, `engine` or
+    /// `requested`. Others may be added.
     #[prost(string, tag = "2")]
     pub fallback_reason: ::prost::alloc::string::String,
     /// The digest that the reference named: of a manifest or an index.
@@ -605,13 +641,13 @@ pub struct Execution {
     /// The manifest that was executed.
     #[prost(string, tag = "4")]
     pub manifest: ::prost::alloc::string::String,
-    /// The digest of the Wasm bytes.
+    /// The digest of the Wasm bytes; of a container, that of its image's config.
     #[prost(string, tag = "5")]
     pub code: ::prost::alloc::string::String,
     /// The artifact's form, one of the six in docs/artifacts.md.
     #[prost(string, tag = "6")]
     pub form: ::prost::alloc::string::String,
-    /// `module` or `component`.
+    /// `module`, `component` or `image`.
     #[prost(string, tag = "7")]
     pub kind: ::prost::alloc::string::String,
     /// Why it was allowed to run: a signature and its rule, a rule that accepts unsigned artifacts, or the overruling.
@@ -645,6 +681,15 @@ pub struct Execution {
     /// monotonic clock.
     #[prost(message, optional, tag = "17")]
     pub submit_to_start: ::core::option::Option<::prost_types::Duration>,
+    /// What the Wasm's failed start was, in words, where the container ran in its place.
+    #[prost(string, tag = "18")]
+    pub fallback_message: ::prost::alloc::string::String,
+    /// What ran the container: `libcontainer 0.7.0`, `crun 1.8.1`. Empty for Wasm.
+    #[prost(string, tag = "19")]
+    pub engine: ::prost::alloc::string::String,
+    /// What this machine could not do as asked, each in a sentence: a limit that is watched and not enforced.
+    #[prost(string, repeated, tag = "20")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What is kept of a task's output.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1011,6 +1056,11 @@ pub enum EndReason {
     Refused = 8,
     /// The guest could not be started; `TaskEnd.error_kind` says what kind of failure it was.
     CouldNotStart = 9,
+    /// A signal that neither the node nor the client sent ended the container's first process; `TaskEnd.exit_code` is 128 plus
+    /// its number, as a shell has it.
+    Signalled = 10,
+    /// The container needed more memory than its limit; `TaskEnd.exit_code` is 137.
+    MemoryLimit = 11,
 }
 impl EndReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1029,6 +1079,8 @@ impl EndReason {
             Self::NodeDied => "END_REASON_NODE_DIED",
             Self::Refused => "END_REASON_REFUSED",
             Self::CouldNotStart => "END_REASON_COULD_NOT_START",
+            Self::Signalled => "END_REASON_SIGNALLED",
+            Self::MemoryLimit => "END_REASON_MEMORY_LIMIT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1044,6 +1096,8 @@ impl EndReason {
             "END_REASON_NODE_DIED" => Some(Self::NodeDied),
             "END_REASON_REFUSED" => Some(Self::Refused),
             "END_REASON_COULD_NOT_START" => Some(Self::CouldNotStart),
+            "END_REASON_SIGNALLED" => Some(Self::Signalled),
+            "END_REASON_MEMORY_LIMIT" => Some(Self::MemoryLimit),
             _ => None,
         }
     }

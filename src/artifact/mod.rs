@@ -266,48 +266,157 @@ fn wasm_layer(media_type: &str) -> bool {
     matches!(media_type, media::WASM_LAYER | media::WASM_CONTENT_LAYER | media::WASM_MODULE_LAYER)
 }
 
-/// What an index offers this machine.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Choice {
-    /// A manifest for WASI.
-    Wasm(Box<Descriptor>),
-    /// No Wasm, but an image for this machine's own platform.
-    Linux(Box<Descriptor>),
+/// What an index offers this machine; at least one of the two, or an index below that may.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Offer {
+    /// A manifest for WASI, or an index that is said to hold one.
+    pub wasm: Option<Descriptor>,
+    /// An image for this machine's own platform.
+    pub image: Option<Descriptor>,
+    /// Indexes without a platform: what they hold isn't known yet.
+    pub below: Vec<Descriptor>,
 }
 
-/// Picks from an index: Wasm by architecture first, then by OS, else the image for `linux/<this machine>`.
+impl Offer {
+    /// The indexes that have to be looked into before the offer is known.
+    #[must_use]
+    pub fn unresolved(&self) -> Vec<Descriptor> {
+        let listed = self.wasm.iter().chain(&self.image).filter(|d| is_index(d));
+        listed.chain(&self.below).take(MAX_NESTED).cloned().collect()
+    }
+
+    /// Puts what one of those indexes offers into its place.
+    pub fn absorb(&mut self, index: &Descriptor, inner: Self) {
+        let same = |d: &Descriptor| d.digest() == index.digest();
+        self.below.retain(|d| !same(d));
+        for (mine, theirs) in [(&mut self.wasm, inner.wasm), (&mut self.image, inner.image)] {
+            if mine.as_ref().is_none_or(same) {
+                // One more level is nobody's honest artifact.
+                *mine = theirs.filter(|d| !is_index(d));
+            }
+        }
+    }
+
+    /// What is tried first.
+    #[must_use]
+    pub fn first(&self) -> Option<&Descriptor> {
+        self.wasm.as_ref().or(self.image.as_ref()).or(self.below.first())
+    }
+}
+
+/// How many indexes below one are looked into.
+const MAX_NESTED: usize = 8;
+
+fn is_index(descriptor: &Descriptor) -> bool {
+    matches!(descriptor.media_type().as_ref(), media::INDEX | media::DOCKER_LIST)
+}
+
+/// The architecture of this machine by the names of the image spec, which are Go's.
+#[must_use]
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// How well an image of this variant runs here: the higher, the better; `None`: not at all. Without one it is the
+/// architecture's baseline.
+fn fitness(variant: Option<&str>) -> Option<u8> {
+    match (std::env::consts::ARCH, variant.unwrap_or_default()) {
+        ("x86_64", "" | "v1") => Some(1),
+        ("x86_64", level) => {
+            let level: u8 = level.strip_prefix('v')?.parse().ok()?;
+            (level <= x86_level()).then_some(level)
+        }
+        ("aarch64", "" | "v8") => Some(1),
+        (_, "") => Some(1),
+        _ => None,
+    }
+}
+
+/// The microarchitecture level of this processor (x86-64 psABI, "Microarchitecture levels").
+#[cfg(target_arch = "x86_64")]
+fn x86_level() -> u8 {
+    let has2 = std::is_x86_feature_detected!("sse4.2")
+        && std::is_x86_feature_detected!("popcnt")
+        && std::is_x86_feature_detected!("ssse3");
+    let has3 = has2
+        && std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("bmi1")
+        && std::is_x86_feature_detected!("bmi2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("lzcnt")
+        && std::is_x86_feature_detected!("movbe");
+    let has4 = has3
+        && std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512cd")
+        && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512vl");
+    1 + u8::from(has2) + u8::from(has3) + u8::from(has4)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn x86_level() -> u8 {
+    1
+}
+
+/// What an index offers: Wasm by architecture first, then by OS, and the image for `linux/<this machine>` of the best variant
+/// that runs here. An entry that is itself an index counts by its platform, and where it has none it is for the caller to
+/// look into.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidContent`] when nothing in it could run here, listing what there is.
-pub fn choose(index: &ImageIndex) -> Result<Choice> {
+pub fn offer(index: &ImageIndex) -> Result<Offer> {
     let platform = |d: &Descriptor| {
         d.platform().as_ref().map(|p| (p.architecture().to_string(), p.os().to_string())).unwrap_or_default()
     };
     let wasi = |os: &str| matches!(os, "wasip2" | "wasip1" | "wasi");
     let wasm: Vec<&Descriptor> =
         index.manifests().iter().filter(|d| matches!(platform(d).0.as_str(), "wasm" | "wasm32")).collect();
-    if let Some(found) = wasm.iter().find(|d| wasi(&platform(d).1)).or(wasm.first()) {
-        return Ok(Choice::Wasm(Box::new((*found).clone())));
-    }
-    let here = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
+    let here = (architecture().to_owned(), "linux".to_owned());
+    let variant = |d: &Descriptor| {
+        let platform = d.platform().as_ref();
+        fitness(platform.and_then(|p| p.variant().as_deref()))
     };
-    if let Some(found) = index.manifests().iter().find(|d| platform(d) == (here.to_owned(), "linux".to_owned())) {
-        return Ok(Choice::Linux(Box::new(found.clone())));
+    let mut image: Option<(u8, &Descriptor)> = None;
+    for candidate in index.manifests().iter().filter(|d| platform(d) == here) {
+        // The first of the best, as the order in an index is its author's preference.
+        if let Some(fit) = variant(candidate)
+            && image.is_none_or(|(best, _)| fit > best)
+        {
+            image = Some((fit, candidate));
+        }
+    }
+    let below = index.manifests().iter().filter(|d| platform(d).0.is_empty() && is_index(d));
+    let offer = Offer {
+        wasm: wasm.iter().find(|d| wasi(&platform(d).1)).or(wasm.first()).map(|d| (*d).clone()),
+        image: image.map(|(_, d)| d.clone()),
+        below: below.cloned().collect(),
+    };
+    if offer.first().is_some() {
+        return Ok(offer);
     }
     let offered: Vec<String> = index
         .manifests()
         .iter()
         .map(|d| match platform(d) {
             (arch, _) if arch.is_empty() => format!("no platform ({})", d.media_type()),
-            (arch, os) => format!("{os}/{arch}"),
+            (arch, os) => {
+                let variant = d.platform().as_ref().and_then(|p| p.variant().clone());
+                format!("{os}/{arch}{}", variant.map(|v| format!("/{v}")).unwrap_or_default())
+            }
         })
         .collect();
     Err(Error::new(
         ErrorKind::InvalidContent,
-        format!("the index offers neither wasip1/wasm, wasip2/wasm nor linux/{here}, only: {}", offered.join(", ")),
+        format!(
+            "the index offers neither wasip1/wasm, wasip2/wasm nor linux/{}, only: {}",
+            architecture(),
+            offered.join(", ")
+        ),
     ))
 }
 
@@ -412,29 +521,53 @@ mod tests {
         }
     }
 
-    fn index(platforms: &[(&str, &str)]) -> Result<Choice> {
+    fn index(platforms: &[(&str, &str)]) -> Result<Offer> {
         let text = json!({
             "schemaVersion": 2, "mediaType": media::INDEX,
-            "manifests": platforms.iter().enumerate().map(|(i, (os, arch))| json!({
-                "mediaType": media::MANIFEST, "digest": digest(u8::try_from(i).unwrap_or(9) + 16), "size": 3,
-                "platform": {"os": os, "architecture": arch}})).collect::<Vec<_>>(),
+            "manifests": platforms.iter().enumerate().map(|(i, (os, arch))| {
+                let mut parts = arch.split('/');
+                let mut platform = json!({"os": os, "architecture": parts.next()});
+                if let Some(variant) = parts.next() {
+                    platform["variant"] = json!(variant);
+                }
+                json!({"mediaType": media::MANIFEST, "digest": digest(u8::try_from(i).unwrap_or(9) + 16), "size": 3,
+                    "platform": platform})
+            }).collect::<Vec<_>>(),
         });
         match Manifest::parse(text.to_string().as_bytes(), None)? {
-            Manifest::Index(i) => choose(&i),
+            Manifest::Index(i) => offer(&i),
             Manifest::Image(_) => unreachable!(),
         }
     }
 
+    fn which(descriptor: Option<&Descriptor>) -> Option<String> {
+        descriptor.map(|d| d.digest().to_string())
+    }
+
     #[test]
-    fn an_index_gives_wasm_first_then_the_image_for_this_machine() -> Result<()> {
+    fn an_index_offers_wasm_and_the_image_for_this_machine() -> Result<()> {
         for wasm in [("wasip1", "wasm"), ("wasip2", "wasm"), ("wasi", "wasm"), ("wasi", "wasm32")] {
-            assert!(
-                matches!(index(&[("linux", "amd64"), ("linux", "arm64"), wasm])?, Choice::Wasm(d) if d.digest().to_string() == digest(18))
-            );
+            let offer = index(&[("linux", "s390x"), ("linux", architecture()), wasm])?;
+            assert_eq!(which(offer.wasm.as_ref()), Some(digest(18)));
+            assert_eq!(which(offer.image.as_ref()), Some(digest(17)));
+            assert_eq!(which(offer.first()), Some(digest(18)));
         }
-        assert!(matches!(index(&[("linux", "arm64"), ("linux", "amd64")])?, Choice::Linux(_)));
+        let offer = index(&[("linux", "s390x"), ("linux", architecture())])?;
+        assert_eq!((offer.wasm.as_ref(), which(offer.first())), (None, Some(digest(17))));
         let none = index(&[("windows", "amd64")]).map_err(|e| e.to_string());
         assert!(none.as_ref().is_err_and(|e| e.contains("windows/amd64")), "{none:?}");
+        Ok(())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn of_several_variants_the_best_that_runs_here_is_taken() -> Result<()> {
+        let image = |platforms: &[(&str, &str)]| index(platforms).map(|offer| which(offer.image.as_ref()));
+        assert_eq!(image(&[("linux", "amd64"), ("linux", "amd64/v9")])?, Some(digest(16)));
+        assert!(image(&[("linux", "amd64/v9")]).is_err(), "no processor has that");
+        if x86_level() > 1 {
+            assert_eq!(image(&[("linux", "amd64/v1"), ("linux", "amd64/v2")])?, Some(digest(17)));
+        }
         Ok(())
     }
 }

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use vyr_proto::v0::ExecutionPath;
 
 use crate::config::Flags;
+use crate::fallback::PathChoice;
+use crate::ops::container::Options;
 use crate::ops::state::Wish;
 use crate::state::{OnBusy, check_alias};
 
@@ -27,6 +30,9 @@ pub(crate) struct Global {
     /// Trust the certificate authorities in this PEM file too (repeatable)
     #[arg(long = "ca-file", global = true, value_name = "FILE")]
     pub(crate) ca_files: Vec<PathBuf>,
+    /// Run containers by this: libcontainer, or the path of crun, runc or youki [default: the first that works]
+    #[arg(long, global = true, env = "VYR_CONTAINER_ENGINE", value_name = "ENGINE", hide_env_values = true)]
+    pub(crate) container_engine: Option<PathBuf>,
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     pub(crate) output: Output,
@@ -41,8 +47,94 @@ impl Global {
             offline: self.offline,
             plain_http: self.plain_http,
             ca_files: self.ca_files.clone(),
+            container_engine: self.container_engine.clone(),
         }
     }
+}
+
+/// How an artifact may run as a container, and how that is run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ContainerArgs {
+    /// Which way to run it: auto is the Wasm, and the container beside it where the Wasm can't start; wasm; container
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub(crate) path: PathChoice,
+    /// The container's program, in place of the image's entrypoint (repeatable: a word each)
+    #[arg(long, value_name = "WORD", help_heading = "Where it runs as a container")]
+    pub(crate) entrypoint: Vec<String>,
+    /// Its user, as name, uid, name:group or uid:gid [default: the image's]
+    #[arg(long, value_name = "USER", help_heading = "Where it runs as a container")]
+    pub(crate) user: Option<String>,
+    /// The folder that it starts in [default: the image's]
+    #[arg(long, value_name = "FOLDER", help_heading = "Where it runs as a container")]
+    pub(crate) workdir: Option<String>,
+    /// Let it write to its root; what it writes is gone afterwards
+    #[arg(long, help_heading = "Where it runs as a container")]
+    pub(crate) writable_root: bool,
+    /// The most processes and threads
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Where it runs as a container")]
+    pub(crate) pids: u32,
+    /// The most that it writes to its root, its volumes and its temporary folders
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB", help_heading = "Where it runs as a container")]
+    pub(crate) disk: u64,
+    /// The most processors that it keeps busy: 0.5 [default: all]
+    #[arg(long, value_name = "N", value_parser = cpus, help_heading = "Where it runs as a container")]
+    pub(crate) cpus: Option<u32>,
+    /// How long it has to end when it is cancelled, before it is killed
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s", help_heading = "Where it runs as a container")]
+    pub(crate) stop_grace: Duration,
+}
+
+impl ContainerArgs {
+    /// As a run here takes them.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            entrypoint: self.entrypoint.clone(),
+            user: self.user.clone(),
+            working_dir: self.workdir.clone(),
+            writable_root: self.writable_root,
+            pids: self.pids.into(),
+            disk_bytes: self.disk,
+            cpus_milli: self.cpus.map(u64::from),
+            stop_grace: self.stop_grace,
+        }
+    }
+
+    /// As a node takes them; `None` where they say nothing.
+    pub(crate) fn proto(&self) -> Option<vyr_proto::v0::Container> {
+        let options = self.options();
+        (options != Options::default()).then(|| vyr_proto::v0::Container {
+            entrypoint: options.entrypoint,
+            user: options.user.unwrap_or_default(),
+            working_dir: options.working_dir.unwrap_or_default(),
+            writable_root: options.writable_root,
+            pids: self.pids,
+            disk_bytes: options.disk_bytes,
+            cpus_milli: self.cpus.unwrap_or(0),
+            stop_grace: prost_types::Duration::try_from(options.stop_grace).ok(),
+        })
+    }
+
+    /// The way, as a node takes it.
+    pub(crate) fn way(&self) -> ExecutionPath {
+        match self.path {
+            PathChoice::Auto => ExecutionPath::Unspecified,
+            PathChoice::Wasm => ExecutionPath::Wasm,
+            PathChoice::Container => ExecutionPath::Container,
+        }
+    }
+}
+
+/// Parses `2`, `0.5` as thousandths.
+pub(crate) fn cpus(text: &str) -> Result<u32, String> {
+    let bad = || format!("`{text}` is not a number of processors: write it as 2 or 0.5");
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    if part.len() > 3 {
+        return Err(bad());
+    }
+    let digits = |text: &str| if text.is_empty() { Ok(0) } else { text.parse::<u32>() };
+    let thousandths = digits(&format!("{part:0<3}")).map_err(|_| bad())?;
+    let milli = digits(whole).map_err(|_| bad())?.checked_mul(1000).and_then(|n| n.checked_add(thousandths));
+    milli.filter(|milli| *milli > 0).ok_or_else(bad)
 }
 
 /// How results are printed.
@@ -132,6 +224,8 @@ mod tests {
         assert!(size("much").is_err_and(|e| e.contains("not a size")));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert!(duration("5").is_err());
+        assert_eq!((cpus("2"), cpus("0.5"), cpus(".25"), cpus("1.")), (Ok(2000), Ok(500), Ok(250), Ok(1000)));
+        assert!(["", "0", "x", "1.0005", "-1", "5000000"].iter().all(|bad| cpus(bad).is_err()));
         assert_eq!(pair("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert!(pair("=x").is_err() && pair("A").is_err());
         assert_eq!(folder("/a::/b:ro"), Ok(Folder { host: "/a".into(), guest: "/b".into(), read_only: true }));

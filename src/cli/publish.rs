@@ -20,6 +20,9 @@ pub(super) struct Push {
     reference: ArtifactRef,
     /// The Wasm module or component
     file: PathBuf,
+    /// Put this container image beside it, to run where the Wasm can't start (repeatable); an index gives all its Linux images
+    #[arg(long, value_name = "IMAGE")]
+    fallback: Vec<ArtifactRef>,
     /// Sign with this key (PEM, cosign's or PKCS #8) instead of this machine's own
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
@@ -39,6 +42,7 @@ impl Push {
             reference: self.reference,
             file: self.file,
             annotations: self.annotations.into_iter().collect(),
+            fallback: self.fallback,
             key,
         };
         let pushed = push(&session.vyr, request).await.map_err(|e| e.attempted(attempted))?;

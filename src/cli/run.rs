@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Session;
-use super::args::{Folder, Output as Format, duration, folder, pair, size, state};
-use crate::engine::{CancellationToken, Deterministic, DirSpec, Input, Limits, NetRule, Output};
+use super::args::{ContainerArgs, Folder, Output as Format, duration, folder, pair, size, state};
+use crate::engine::{CancellationToken, Deterministic, DirSpec, Limits, NetRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::ArtifactRef;
 use crate::ops::prepare::Wanted;
@@ -34,7 +34,7 @@ pub(super) struct Run {
     /// Let the guest connect to an address (repeatable); without it there is no network
     #[arg(long, value_name = "HOST:PORT")]
     allow_net: Vec<NetRule>,
-    /// The most linear memory
+    /// The most memory: of Wasm its linear memory, of a container all of it
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     memory: u64,
     /// The most wall-clock time
@@ -55,6 +55,8 @@ pub(super) struct Run {
     /// Make time and chance from a seed, so that the output is the same each time and everywhere; no network
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, default_missing_value = "0", conflicts_with = "allow_net")]
     deterministic: Option<u64>,
+    #[command(flatten)]
+    container: ContainerArgs,
     /// Write what happened to this file, as JSON (with --output json it goes to stderr)
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -69,6 +71,7 @@ impl Run {
                 allow_unsigned: self.allow_unsigned,
                 compiled_only: self.compiled_only,
                 deterministic: self.deterministic.is_some(),
+                path: self.container.path,
             },
             args: self.args,
             env: self.env,
@@ -81,10 +84,10 @@ impl Run {
             deterministic: self.deterministic.map(|seed| Deterministic { seed, ..Deterministic::default() }),
             limits: Limits { memory_bytes: self.memory, wall: self.timeout, cpu: self.cpu, ..Limits::default() },
             allow_net: self.allow_net,
-            stdin: Input::Inherit,
-            stdout: Output::Inherit,
-            stderr: Output::Inherit,
+            container: self.container.options(),
+            inherit_stdio: true,
         };
+        let grace = request.container.stop_grace;
         let cancel = CancellationToken::new();
         let guest = run(&session.vyr, request, &cancel);
         tokio::pin!(guest);
@@ -93,8 +96,9 @@ impl Run {
             report = &mut guest => report?,
             () = interrupted() => {
                 cancel.cancel();
-                // A guest ends within some ticks of its clock; while it is still being prepared there is none to end.
-                match tokio::time::timeout(Duration::from_millis(500), &mut guest).await {
+                // A guest ends within some ticks of its clock, a container when it has been asked to; while it is still
+                // being prepared there is none to end.
+                match tokio::time::timeout(Duration::from_millis(500).max(grace + Duration::from_secs(1)), &mut guest).await {
                     Ok(report) => report?,
                     Err(_) => return Err(Error::new(ErrorKind::Cancelled, "interrupted before the guest started")),
                 }
@@ -117,6 +121,9 @@ impl Run {
 
 /// What the exit code alone doesn't say.
 fn tell(session: &Session, report: &RunReport) {
+    for note in &report.notes {
+        session.printer.note(note);
+    }
     if session.printer.output == Format::Text && report.outcome != "exited" {
         let mut text = format!("the guest {}", report.message);
         if let Some(backtrace) = &report.backtrace {

@@ -202,7 +202,22 @@ impl Inspect {
                     _ => String::new(),
                 },
             );
-            row("compiled", if found.compiled { "yes".to_owned() } else { "not yet".to_owned() });
+            if found.kind.is_some() {
+                row("compiled", if found.compiled { "yes".to_owned() } else { "not yet".to_owned() });
+            }
+            if let Some(image) = &found.image {
+                row("container", format!("{} {}", image.platform, image.manifest).trim().to_owned());
+                let unpacked = if image.unpacked { "unpacked" } else { "not unpacked yet" };
+                let layers = if image.layers == 1 { "layer" } else { "layers" };
+                let held = format!("{} {layers}, {}, {unpacked}", image.layers, human(image.bytes));
+                row("", if image.stored { held } else { "not in the store: it is fetched when it has to run".into() });
+                let words = |words: &[String]| words.join(" ");
+                row("entrypoint", words(&image.entrypoint));
+                row("arguments", words(&image.cmd));
+                row("user", image.user.clone());
+                row("starts in", image.working_dir.clone());
+                row("volumes", words(&image.volumes));
+            }
             table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
         })?;
         Ok(0)

@@ -94,6 +94,12 @@ impl Home {
         self.0.join("cache")
     }
 
+    /// Layers of images, unpacked.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.0.join("snapshots")
+    }
+
     /// The folder of what was proven about one manifest.
     #[must_use]
     pub fn ready(&self, manifest: &Digest) -> PathBuf {

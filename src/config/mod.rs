@@ -36,6 +36,8 @@ impl EnvVars {
     pub const VYR_TOKEN: &'static str = "VYR_TOKEN";
     /// The file that holds it.
     pub const VYR_TOKEN_FILE: &'static str = "VYR_TOKEN_FILE";
+    /// What runs containers: `libcontainer`, or the path of an installed `crun`, `runc` or `youki`. Default: the first that works.
+    pub const VYR_CONTAINER_ENGINE: &'static str = "VYR_CONTAINER_ENGINE";
     /// Where `vyr serve` listens. Default: `127.0.0.1:7070`.
     pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
@@ -103,6 +105,8 @@ pub struct File {
     pub mirror: Vec<MirrorFile>,
     /// What synced states do.
     pub state: StateFile,
+    /// What runs containers: `libcontainer`, or a path.
+    pub container_engine: Option<PathBuf>,
 }
 
 /// The `[state]` part of `config.toml`.
@@ -243,6 +247,8 @@ pub struct Flags {
     pub plain_http: bool,
     /// `--ca-file`.
     pub ca_files: Vec<PathBuf>,
+    /// `--container-engine`.
+    pub container_engine: Option<PathBuf>,
 }
 
 /// The settings in force.
@@ -270,6 +276,8 @@ pub struct Config {
     pub mirrors: Vec<MirrorFile>,
     /// What synced states do.
     pub state: StateFile,
+    /// What runs containers, where somebody has said so.
+    pub container_engine: Option<PathBuf>,
 }
 
 impl Config {
@@ -306,6 +314,10 @@ impl Config {
             serve: file.serve,
             mirrors: file.mirror,
             state: file.state,
+            container_engine: flags
+                .container_engine
+                .or_else(|| EnvVars::get(EnvVars::VYR_CONTAINER_ENGINE).map(PathBuf::from))
+                .or(file.container_engine),
             home,
         })
     }

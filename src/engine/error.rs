@@ -122,6 +122,7 @@ impl StartError {
             Self::NotWasm { .. } => "not_wasm",
             Self::Malformed { .. } => "malformed",
             Self::Unsupported { .. } => "unsupported",
+            Self::UnknownImport { .. } if self.is_of_another_wasi() => "wasi_version",
             Self::UnknownImport { .. } => "unknown_import",
             Self::IncompatibleImport { .. } => "incompatible_import",
             Self::NoEntry { .. } => "no_entry",
@@ -155,6 +156,16 @@ impl StartError {
             Self::Instantiate { .. } => "check that the toolchain that built it is a current one",
             Self::Engine { .. } => "see `vyr doctor` for what this machine lacks",
         }
+    }
+
+    /// Whether what is missing is an import of another version of WASI: from before preview 1, of before or after 0.2.
+    #[must_use]
+    pub fn is_of_another_wasi(&self) -> bool {
+        let Self::UnknownImport { module, .. } = self else { return false };
+        module == "wasi_unstable"
+            || module.starts_with("wasi:")
+                && module.split_once('@').is_some_and(|(_, version)| !version.starts_with("0.2."))
+                && !module.starts_with("wasi:keyvalue")
     }
 
     pub(super) fn engine(error: impl std::fmt::Display) -> Self {
@@ -231,6 +242,6 @@ impl From<StartError> for Error {
             StartError::Busy { .. } => ErrorKind::Exhausted,
             _ => ErrorKind::CannotStart,
         };
-        Self::new(kind, &error).hint(error.hint())
+        Self::new(kind, &error).hint(error.hint()).because(error.code())
     }
 }

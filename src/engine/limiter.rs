@@ -40,8 +40,27 @@ impl Budget {
             .is_ok()
     }
 
+    /// Takes `bytes` for as long as what is returned lives; `None` when they aren't free now.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reserved> {
+        self.take(bytes).then(|| Reserved { budget: Arc::clone(self), bytes })
+    }
+
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Some of a budget, given back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 

@@ -39,7 +39,7 @@ pub use code::Compiled;
 pub use deterministic::Deterministic;
 pub use error::StartError;
 pub use inspect::{Kind, WasmInfo, inspect};
-pub use limiter::Budget;
+pub use limiter::{Budget, Reserved};
 pub use net::NetRule;
 pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};

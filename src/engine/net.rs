@@ -12,7 +12,7 @@ use super::error::StartError;
 use crate::error::{Error, ErrorKind};
 
 /// One `HOST:PORT` that a guest may connect to, by TCP and UDP. `PORT` may be `*`; an IPv6 address stands in
-/// brackets.
+/// brackets; `*:*` is anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetRule {
     host: Host,
@@ -22,6 +22,8 @@ pub struct NetRule {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
+    /// With any port alone.
+    Any,
     Address(IpAddr),
     Name(String),
 }
@@ -29,6 +31,7 @@ enum Host {
 impl fmt::Display for NetRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
+            Host::Any => f.write_str("*:")?,
             Host::Address(IpAddr::V6(address)) => write!(f, "[{address}]:")?,
             Host::Address(address) => write!(f, "{address}:")?,
             Host::Name(name) => write!(f, "{name}:")?,
@@ -56,7 +59,9 @@ impl FromStr for NetRule {
                 Ok(port) => Some(port),
             },
         };
-        let host = if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        let host = if host == "*" && port.is_none() {
+            Host::Any
+        } else if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Host::Address(IpAddr::V6(inner.parse().map_err(|_| bad("what is in brackets is not an IPv6 address"))?))
         } else if let Ok(address) = host.parse::<IpAddr>() {
             if address.is_ipv6() {
@@ -75,9 +80,18 @@ impl FromStr for NetRule {
     }
 }
 
+impl NetRule {
+    /// Whether it lets everybody be reached.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.host == Host::Any
+    }
+}
+
 /// Resolved rules.
 #[derive(Debug, Default)]
 pub(super) struct Allowed {
+    any: bool,
     addresses: Vec<(IpAddr, Option<u16>)>,
     names: bool,
 }
@@ -87,6 +101,10 @@ pub(super) async fn resolve(rules: &[NetRule]) -> Result<Allowed, StartError> {
     let mut allowed = Allowed::default();
     for rule in rules {
         match &rule.host {
+            Host::Any => {
+                allowed.any = true;
+                allowed.names = true;
+            }
             Host::Address(address) => allowed.addresses.push((address.to_canonical(), rule.port)),
             Host::Name(name) => {
                 allowed.names = true;
@@ -109,7 +127,8 @@ impl Allowed {
             SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => {
                 let ip = address.ip().to_canonical();
-                self.addresses.iter().any(|(a, port)| *a == ip && port.is_none_or(|port| port == address.port()))
+                self.any
+                    || self.addresses.iter().any(|(a, port)| *a == ip && port.is_none_or(|port| port == address.port()))
             }
         }
     }
@@ -118,7 +137,7 @@ impl Allowed {
     /// builder. Where a rule names a host, the guest may look up names, and any name: that is how a guest
     /// finds the address, and the library can't restrict it further.
     pub(super) fn apply(self, builder: &mut WasiCtxBuilder) {
-        if self.addresses.is_empty() {
+        if self.addresses.is_empty() && !self.any {
             return;
         }
         builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(self.names);
@@ -136,7 +155,7 @@ mod tests {
 
     #[test]
     fn rules_parse_and_print() {
-        for text in ["127.0.0.1:80", "[::1]:443", "example.org:*", "[fe80::1]:*"] {
+        for text in ["127.0.0.1:80", "[::1]:443", "example.org:*", "[fe80::1]:*", "*:*"] {
             assert_eq!(text.parse::<NetRule>().unwrap().to_string(), text);
         }
         for text in [
@@ -172,6 +191,9 @@ mod tests {
         assert!(!permits("0.0.0.0:0", SocketAddrUse::TcpListen));
         assert!(!permits("127.0.0.1:80", SocketAddrUse::TcpAccept));
         assert!(!allowed.names);
+        let all = resolve(&["*:*".parse().unwrap()]).await.unwrap();
+        assert!(all.permits("127.0.0.2:81".parse().unwrap(), SocketAddrUse::TcpConnect) && all.names);
+        assert!(!all.permits("0.0.0.0:80".parse().unwrap(), SocketAddrUse::TcpListen));
         assert!(resolve(&["localhost:80".parse().unwrap()]).await.unwrap().names);
     }
 }

@@ -34,6 +34,12 @@ pub enum Outcome {
     TimedOut(Clock),
     /// Its cancellation token ended it.
     Cancelled,
+    /// By a signal, which only a container can be.
+    Signalled(i32),
+    /// A container needed more memory than its limit.
+    OutOfMemory,
+    /// A container wrote more into a state than that may hold; its name.
+    OverQuota(String),
 }
 
 /// A trap of a guest.
@@ -65,6 +71,9 @@ impl Outcome {
             Self::Trapped(_) => "trapped",
             Self::TimedOut(_) => "timed_out",
             Self::Cancelled => "cancelled",
+            Self::Signalled(_) => "signalled",
+            Self::OutOfMemory => "out_of_memory",
+            Self::OverQuota(_) => "over_quota",
         }
     }
 }
@@ -77,6 +86,9 @@ impl fmt::Display for Outcome {
             Self::TimedOut(Clock::Wall) => f.write_str("reached its wall clock limit"),
             Self::TimedOut(Clock::Cpu) => f.write_str("reached its CPU limit"),
             Self::Cancelled => f.write_str("was cancelled"),
+            Self::Signalled(signal) => write!(f, "was ended by signal {signal}"),
+            Self::OutOfMemory => f.write_str("needed more memory than its limit"),
+            Self::OverQuota(state) => write!(f, "wrote more into the state `{state}` than that may hold"),
         }
     }
 }
@@ -96,6 +108,10 @@ pub struct Execution {
     pub cpu: Duration,
     /// The most linear memory that it held, in bytes.
     pub peak_memory_bytes: u64,
+    /// What ran it, where that isn't this engine: a container's.
+    pub engine: Option<String>,
+    /// What could not be done as asked, in words.
+    pub notes: Vec<String>,
 }
 
 /// What a store holds for its guest.
@@ -199,6 +215,8 @@ impl Engine {
             run: Duration::ZERO,
             cpu: Duration::ZERO,
             peak_memory_bytes: 0,
+            engine: None,
+            notes: Vec::new(),
         };
         let allowed = if spec.allow_net.is_empty() {
             net::Allowed::default()
@@ -249,7 +267,8 @@ impl Engine {
             Ended::Cancelled => Outcome::Cancelled,
         };
         tracing::debug!(%outcome, ?instantiate, ?run, ?cpu, "guest ended");
-        Ok(Execution { outcome, started_at, instantiate, run, cpu, peak_memory_bytes: store.data().limiter.peak() })
+        let peak_memory_bytes = store.data().limiter.peak();
+        Ok(Execution { outcome, started_at, instantiate, run, cpu, peak_memory_bytes, engine: None, notes: Vec::new() })
     }
 }
 

@@ -17,10 +17,12 @@ use super::trace::failed;
 use crate::db::{Change, DbError};
 use crate::engine::{self, Clock, Deterministic, Input, Limits, NetRule, Outcome, Output};
 use crate::error::{Error, ErrorKind};
+use crate::ops::container::Options;
 use crate::ops::prepare::Runnable;
-use crate::ops::run::{Guest, TRACEPARENT, execute};
+use crate::ops::run::{Guest, SIGKILL, TRACEPARENT, execute, signalled};
 use crate::ops::state::Bindings;
 use crate::task::{instant, micros, retry_after, timestamp, to_duration};
+use crate::telemetry;
 
 /// How long a write that failed waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
@@ -103,7 +105,7 @@ impl Node {
         let guest = async move {
             let bindings = Arc::new(bindings);
             let sealing = node.seal_while_running(&bindings);
-            let (mut execution, ended) = node.attempt(&live, &runnable, &bindings).await;
+            let (mut execution, ended) = node.attempt(&live, runnable, &bindings).await;
             if let Some((ended, sealing)) = sealing {
                 ended.cancel();
                 // It ends with what it is at.
@@ -115,7 +117,8 @@ impl Node {
             execution.tier = tier.into();
             execution.queued = queued.map(duration);
             execution.prepare = Some(duration(prepare));
-            node.inner.metrics.started(tier, execution.submit_to_start.map(to_duration));
+            let took = execution.submit_to_start.map(to_duration);
+            node.inner.metrics.started(tier, execution.path(), took);
             node.ended(&live, ended, Some(execution), true);
         };
         self.inner.executor.spawn(tag, guest);
@@ -125,13 +128,13 @@ impl Node {
     async fn attempt(
         &self,
         live: &Live,
-        runnable: &Runnable,
+        mut runnable: Arc<Runnable>,
         bindings: &Bindings,
     ) -> (Execution, (TaskStatus, TaskEnd)) {
-        let mut execution = about(runnable);
         loop {
+            let mut execution = about(&runnable);
             let before = live.due().elapsed();
-            let run = execute(runnable, self.guest(live, bindings), &live.cancel);
+            let run = execute(&runnable, self.guest(live, bindings), &live.cancel);
             let done = AssertUnwindSafe(run).catch_unwind().await;
             let done = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the runtime panicked")));
             match done {
@@ -141,6 +144,11 @@ impl Node {
                     execution.run = Some(duration(done.run));
                     execution.cpu = Some(duration(done.cpu));
                     execution.peak_memory_bytes = done.peak_memory_bytes;
+                    execution.engine = done.engine.clone().unwrap_or_default();
+                    execution.notes.clone_from(&done.notes);
+                    if let Some(fallback) = runnable.fallback() {
+                        telemetry::count::fell_back(fallback.reason.as_str());
+                    }
                     return (execution, end_of(live, &done));
                 }
                 // No slot, or no memory in the node's budget: it has to wait for another's end, if there is another.
@@ -153,10 +161,18 @@ impl Node {
                         () = live.cancel.cancelled() => {}
                     }
                 }
-                Err(e) => {
-                    execution.path = ExecutionPath::Unspecified.into();
-                    return (execution, could_not_start(live, Some(&e)));
-                }
+                // It may be that the container beside it can.
+                Err(e) => match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e).await {
+                    Ok(container) => {
+                        runnable = container;
+                        live.set_running(&runnable, StartTier::S2);
+                    }
+                    Err(e) => {
+                        execution.path = ExecutionPath::Unspecified.into();
+                        let cancelled = e.kind() == ErrorKind::Cancelled;
+                        return (execution, could_not_start(live, Some(&e).filter(|_| !cancelled)));
+                    }
+                },
             }
         }
     }
@@ -188,6 +204,7 @@ impl Node {
             stdout: Output::Stream(Box::new(Capture::stdout(&live.log))),
             stderr: Output::Stream(Box::new(Capture::stderr(&live.log))),
             budget: Some(Arc::clone(&self.inner.budget)),
+            container: container(live.spec.container.as_ref()),
         }
     }
 
@@ -337,15 +354,34 @@ pub(super) fn made(made: vyr_proto::v0::Deterministic) -> Deterministic {
     Deterministic { seed: made.seed, start: made.start.map_or(default.start, instant) }
 }
 
+/// How a submit wants its container.
+fn container(asked: Option<&vyr_proto::v0::Container>) -> Options {
+    let defaults = Options::default();
+    let Some(asked) = asked else { return defaults };
+    Options {
+        entrypoint: asked.entrypoint.clone(),
+        user: Some(asked.user.clone()).filter(|user| !user.is_empty()),
+        working_dir: Some(asked.working_dir.clone()).filter(|dir| !dir.is_empty()),
+        writable_root: asked.writable_root,
+        pids: if asked.pids == 0 { defaults.pids } else { asked.pids.into() },
+        disk_bytes: if asked.disk_bytes == 0 { defaults.disk_bytes } else { asked.disk_bytes },
+        cpus_milli: Some(u64::from(asked.cpus_milli)).filter(|cpus| *cpus > 0),
+        stop_grace: asked.stop_grace.map_or(defaults.stop_grace, to_duration),
+    }
+}
+
 /// What is known of an execution when it begins.
 pub(super) fn about(runnable: &Runnable) -> Execution {
+    let fallback = runnable.fallback();
     Execution {
-        path: ExecutionPath::Wasm.into(),
+        path: if fallback.is_some() { ExecutionPath::Container } else { ExecutionPath::Wasm }.into(),
+        fallback_reason: fallback.map(|fallback| fallback.reason.as_str().to_owned()).unwrap_or_default(),
+        fallback_message: fallback.map(|fallback| fallback.message.clone()).unwrap_or_default(),
         digest: runnable.root.to_string(),
         manifest: runnable.selected.to_string(),
         code: runnable.code.to_string(),
         form: runnable.form.as_str().to_owned(),
-        kind: if runnable.component { "component" } else { "module" }.to_owned(),
+        kind: runnable.kind.to_owned(),
         acceptance: runnable.acceptance().to_string(),
         signed_digest: runnable.signed().to_string(),
         ..Execution::default()
@@ -372,6 +408,15 @@ fn end_of(live: &Live, execution: &engine::Execution) -> (TaskStatus, TaskEnd) {
         Outcome::TimedOut(Clock::Wall) => (TaskStatus::TimedOut, end(EndReason::WallClockLimit)),
         Outcome::TimedOut(Clock::Cpu) => (TaskStatus::TimedOut, end(EndReason::CpuLimit)),
         Outcome::Cancelled => cancelled(live),
+        Outcome::Signalled(signal) => {
+            (TaskStatus::Failed, TaskEnd { exit_code: Some(signalled(*signal)), ..end(EndReason::Signalled) })
+        }
+        Outcome::OutOfMemory => {
+            (TaskStatus::Failed, TaskEnd { exit_code: Some(signalled(SIGKILL)), ..end(EndReason::MemoryLimit) })
+        }
+        Outcome::OverQuota(_) => {
+            (TaskStatus::Failed, TaskEnd { exit_code: Some(signalled(SIGKILL)), ..end(EndReason::Signalled) })
+        }
     }
 }
 

@@ -186,6 +186,8 @@ pub(super) fn shown(spec: &TaskSpec) -> TaskSpec {
         traceparent: spec.traceparent.clone(),
         receipt_values: spec.receipt_values,
         deterministic: spec.deterministic,
+        path: spec.path,
+        container: spec.container.clone(),
     }
 }
 

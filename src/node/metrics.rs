@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
-use vyr_proto::v0::{StartTier, TaskStatus};
+use vyr_proto::v0::{ExecutionPath, StartTier, TaskStatus};
 
 use super::Node;
 use crate::task::{StatusExt as _, tier_word};
@@ -30,7 +30,7 @@ impl Metrics {
             meter
                 .f64_histogram(metric::START)
                 .with_unit("s")
-                .with_description("From a submit's arrival to the guest's entry point, by tier")
+                .with_description("From a submit's arrival to the guest's entry point, by tier and path")
                 .with_boundaries(BOUNDS.to_vec())
                 .build()
         };
@@ -49,9 +49,10 @@ impl Metrics {
         one_more(&self.ended, &[KeyValue::new("status", status.word())]);
     }
 
-    pub(super) fn started(&self, tier: StartTier, took: Option<Duration>) {
+    pub(super) fn started(&self, tier: StartTier, path: ExecutionPath, took: Option<Duration>) {
         let Some(took) = took else { return };
-        let attributes = [KeyValue::new("tier", tier_word(tier))];
+        let path = if path == ExecutionPath::Container { "container" } else { "wasm" };
+        let attributes = [KeyValue::new("tier", tier_word(tier)), KeyValue::new("path", path)];
         self.start.iter().for_each(|start| start.record(took.as_secs_f64(), &attributes));
     }
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use vyr_proto::v0::{PullPolicy, StartTier, TaskSpec};
+use vyr_proto::v0::{ExecutionPath, PullPolicy, StartTier, TaskSpec};
 
 use crate::error::{Error, Result};
+use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, parse_reference};
 use crate::ops::Vyr;
-use crate::ops::prepare::{Runnable, Wanted, prepare};
+use crate::ops::prepare::{Runnable, Wanted, prepare, prepare_instead};
 use crate::ops::pull::Purpose;
 use crate::ops::resolve::{PullMode, locate};
 use crate::ops::verify::Policy;
@@ -85,7 +86,7 @@ impl ReadyGuests {
         if spec.pull() == PullPolicy::Always || spec.allow_unsigned {
             return None;
         }
-        self.under_policy(vyr, &key(&spec.reference, spec.deterministic.is_some()))
+        self.under_policy(vyr, &key(&spec.reference, spec))
     }
 
     fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
@@ -98,6 +99,33 @@ impl ReadyGuests {
         self.guests.iter().map(|(_, guest)| guest.root.clone()).collect()
     }
 
+    fn wanted(&self, spec: &TaskSpec, reference: ArtifactRef, pull: PullMode) -> Wanted {
+        Wanted {
+            reference,
+            pull,
+            allow_unsigned: spec.allow_unsigned,
+            compiled_only: self.compiled_only,
+            deterministic: spec.deterministic.is_some(),
+            path: match spec.path() {
+                ExecutionPath::Unspecified => PathChoice::Auto,
+                ExecutionPath::Wasm => PathChoice::Wasm,
+                ExecutionPath::Container => PathChoice::Container,
+            },
+        }
+    }
+
+    /// Makes the container ready that is beside a Wasm which could not be started.
+    pub(super) async fn instead(
+        &self,
+        vyr: &Vyr,
+        spec: &TaskSpec,
+        runnable: &Runnable,
+        error: Error,
+    ) -> Result<Arc<Runnable>> {
+        let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing);
+        prepare_instead(vyr, &wanted, runnable, error).await.map(Arc::new)
+    }
+
     /// Makes a task's guest ready, once for all that want it at a time.
     pub(super) async fn prepare(&self, vyr: &Vyr, spec: &TaskSpec) -> Result<(Arc<Runnable>, StartTier)> {
         let mut reference: ArtifactRef = spec.reference.parse()?;
@@ -106,12 +134,9 @@ impl ReadyGuests {
             PullPolicy::Never => PullMode::Never,
             PullPolicy::Missing | PullPolicy::Unspecified => PullMode::Missing,
         };
-        let compiled_only = self.compiled_only;
-        let deterministic = spec.deterministic.is_some();
         if spec.allow_unsigned {
             // Each such run is on record by itself, and proves nothing for another.
-            let runnable =
-                prepare(vyr, &Wanted { reference, pull, allow_unsigned: true, compiled_only, deterministic }).await?;
+            let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
             let tier = tier(&runnable);
             return Ok((Arc::new(runnable), tier));
         }
@@ -126,7 +151,7 @@ impl ReadyGuests {
             reference = ArtifactRef::Registry(parse_reference(&name)?);
             pull = PullMode::Missing;
         }
-        let name = key(&name, deterministic);
+        let name = key(&name, spec);
         if let Some(runnable) = self.under_policy(vyr, &name) {
             return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
         }
@@ -136,9 +161,7 @@ impl ReadyGuests {
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable =
-                    prepare(vyr, &Wanted { reference, pull, allow_unsigned: false, compiled_only, deterministic })
-                        .await?;
+                let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
                 own = Some(tier(&runnable));
                 Ok::<_, Error>(Arc::new(runnable))
             })
@@ -152,9 +175,15 @@ impl ReadyGuests {
     }
 }
 
-/// Guests that give the same output everywhere are compiled apart.
-fn key(reference: &str, deterministic: bool) -> String {
-    if deterministic { format!("{reference}#deterministic") } else { reference.to_owned() }
+/// Guests that give the same output everywhere are compiled apart, and which way may be taken decides what is ready.
+fn key(reference: &str, spec: &TaskSpec) -> String {
+    let way = match (spec.deterministic.is_some(), spec.path()) {
+        (true, _) => "#deterministic",
+        (false, ExecutionPath::Unspecified) => return reference.to_owned(),
+        (false, ExecutionPath::Wasm) => "#wasm",
+        (false, ExecutionPath::Container) => "#container",
+    };
+    format!("{reference}{way}")
 }
 
 fn tier(runnable: &Runnable) -> StartTier {

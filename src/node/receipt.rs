@@ -135,6 +135,7 @@ fn receipt(live: &Live, record: &Task) -> Option<Receipt> {
         engine: EngineFacts {
             vyr: env!("CARGO_PKG_VERSION").into(),
             wasmtime: WASMTIME.into(),
+            container: execution.engine,
             platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
             deterministic: spec.deterministic.map(|made| {
                 let made = super::attempt::made(made);

@@ -211,6 +211,9 @@ fn facts(task: &Task) -> Vec<KeyValue> {
         facts.push(fact("vyr.artifact.form", x.form.clone()));
         facts.push(fact("vyr.trust.acceptance", x.acceptance.clone()));
         facts.push(fact("vyr.path", if x.path() == v0::ExecutionPath::Container { "container" } else { "wasm" }));
+        if !x.fallback_reason.is_empty() {
+            facts.push(fact("vyr.fallback.reason", x.fallback_reason.clone()));
+        }
         facts.extend(tier(x));
     }
     if let Some(end) = &task.end {

@@ -113,12 +113,11 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
             None => check("telemetry", State::Note, "off", Some("set OTEL_EXPORTER_OTLP_ENDPOINT to send traces")),
         },
     );
-    checks.push(check(
-        "container fallback",
-        State::Note,
-        "not part of this version: Linux images are recognised, not run",
-        None,
-    ));
+    // What keeps containers from running keeps no Wasm from it.
+    checks.extend(vyr.machine().findings.iter().map(|finding| {
+        let state = if finding.works == Some(true) { State::Ok } else { State::Note };
+        check(finding.name, state, finding.found.clone(), finding.next.as_deref())
+    }));
     checks
 }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Vyr;
+use super::container::{self, ImageView};
 use super::prepare::examine;
 use super::pull::{Purpose, blocking};
 use super::resolve::{PullMode, locate};
@@ -46,6 +47,9 @@ pub struct Inspection {
     pub refusal: Option<String>,
     /// Whether compiled code for this machine is there.
     pub compiled: bool,
+    /// The image that runs where the Wasm can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageView>,
 }
 
 /// Signatures by form.
@@ -94,7 +98,7 @@ pub async fn inspect(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode) -> Resu
         manifest: found.as_ref().ok().map(|f| f.selected.to_string()),
         form: match &found {
             Ok(found) => found.form.describe().to_owned(),
-            Err(e) if e.kind() == ErrorKind::CannotStart => "Linux container image (the fallback runs it)".to_owned(),
+            Err(e) if e.kind() == ErrorKind::CannotStart => ArtifactForm::LinuxImage.describe().to_owned(),
             Err(e) => format!("not runnable: {}", e.why()),
         },
         kind: None,
@@ -107,6 +111,7 @@ pub async fn inspect(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode) -> Resu
         acceptance: None,
         refusal: None,
         compiled: false,
+        image: container::describe(vyr, &located.root)?,
     };
     if let Ok(found) = found {
         let layout = vyr.layout().clone();

@@ -4,6 +4,7 @@
 mod audit;
 pub mod bundle;
 pub mod compile;
+pub mod container;
 pub mod doctor;
 pub mod inspect;
 pub mod mirror;
@@ -29,6 +30,8 @@ pub(crate) use pull::blocking;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::OnceCell;
+use vyr_oci_fallback::probe::{self, Machine};
+use vyr_oci_fallback::snapshot::Snapshots;
 
 use crate::config::{Config, EnvVars, Secret};
 use crate::engine::{CodeCache, Engine, EngineOptions};
@@ -76,6 +79,8 @@ pub struct Vyr {
     engine_options: EngineOptions,
     engine: OnceLock<Engine>,
     deterministic_engine: OnceLock<Engine>,
+    machine: OnceLock<Machine>,
+    snapshots: OnceLock<Snapshots>,
 }
 
 impl Vyr {
@@ -96,6 +101,8 @@ impl Vyr {
             engine_options: EngineOptions::default(),
             engine: OnceLock::new(),
             deterministic_engine: OnceLock::new(),
+            machine: OnceLock::new(),
+            snapshots: OnceLock::new(),
         }
     }
 
@@ -132,6 +139,26 @@ impl Vyr {
         }
         let engine = Engine::new(&EngineOptions { deterministic: true, ..EngineOptions::default() })?;
         Ok(self.deterministic_engine.get_or_init(|| engine))
+    }
+
+    /// What this machine can do with containers, looked at once. Blocks for some milliseconds the first time.
+    pub fn machine(&self) -> &Machine {
+        self.machine.get_or_init(|| probe::look(self.config.container_engine.as_deref()))
+    }
+
+    /// The unpacked layers of images.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] when their folder can't be made.
+    pub fn snapshots(&self) -> Result<&Snapshots> {
+        if let Some(snapshots) = self.snapshots.get() {
+            return Ok(snapshots);
+        }
+        let root = self.config.home.snapshots();
+        let machine = self.machine();
+        let opened = Snapshots::open(&root, machine.method, machine.rights)
+            .map_err(|e| Error::new(ErrorKind::Storage, format!("the folder {} can't be used: {e}", root.display())))?;
+        Ok(self.snapshots.get_or_init(|| opened))
     }
 
     /// The settings.

@@ -9,17 +9,19 @@ use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
 use super::resolve::{Located, PullMode, locate};
 use super::verify::{Policy, verify, verify_or_overrule};
-use super::{Vyr, compile};
+use super::{Vyr, compile, container};
 use crate::artifact::{
-    ArtifactForm, Choice, Code, ImageConfig, Manifest, Recognised, WASM_MAGIC, choose, extract_entrypoint, looks_like,
+    ArtifactForm, Code, ImageConfig, Manifest, Offer, Recognised, WASM_MAGIC, extract_entrypoint, looks_like, offer,
     recognise,
 };
-use crate::engine::{CodeCache, Compiled, Engine, Prepared, Tier};
+use crate::engine::{CodeCache, Compiled, Engine, Kind, Prepared, Tier};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::{Fallback, FallbackReason, PathChoice, decided};
 use crate::oci::{
-    ArtifactRef, Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES, digest_mismatch, parse_digest, repository_of,
+    ArtifactRef, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, MAX_MANIFEST_BYTES, digest_mismatch,
+    parse_digest, repository_of,
 };
-use crate::store::{Layout, Pin};
+use crate::store::{Layout, Pin, StoreError};
 use crate::trust::{Acceptance, Verified};
 
 /// The largest Wasm binary that is compiled, in bytes.
@@ -37,8 +39,10 @@ pub struct Wanted {
     pub allow_unsigned: bool,
     /// Compile nothing here: only code that is there, or that comes with the artifact, will do.
     pub compiled_only: bool,
-    /// For a run that is to give the same output everywhere.
+    /// For a run that is to give the same output everywhere: it never falls back.
     pub deterministic: bool,
+    /// Which ways of running it will do.
+    pub path: PathChoice,
 }
 
 /// Where machine code is from.
@@ -51,26 +55,33 @@ pub enum Origin {
     Cached,
     /// It came with the artifact, signed by somebody with the right to that.
     Adopted,
+    /// There is none: it is a container, whose layers were unpacked for this run.
+    Unpacked,
+}
+
+/// The two ways of running something.
+#[derive(Debug)]
+pub(super) enum Program {
+    Wasm { engine: Engine, guest: Verified<Prepared>, command: Command },
+    Container(Verified<container::Image>),
 }
 
 /// A verified guest, ready to be started. It holds the artifact against collection while it lives.
 #[derive(Debug)]
 pub struct Runnable {
-    pub(super) engine: Engine,
-    pub(super) guest: Verified<Prepared>,
-    pub(super) command: Command,
-    _pin: Pin,
+    pub(super) program: Program,
+    pub(super) _pin: Pin,
     /// The digest that was asked for.
     pub root: Digest,
     /// The manifest that runs.
     pub selected: Digest,
     /// Its form.
     pub form: ArtifactForm,
-    /// The digest of the Wasm bytes.
+    /// The digest of the Wasm bytes; of a container, that of its image's config.
     pub code: Digest,
-    /// A component, else a module.
-    pub component: bool,
-    /// `S0` when something was fetched, `S1` when it was compiled, `S2` when compiled code was there.
+    /// `module`, `component` or `image`.
+    pub kind: &'static str,
+    /// `S0` when something was fetched, `S1` when it was compiled or unpacked, `S2` when that was there.
     pub tier: &'static str,
     /// Where the machine code is from.
     pub origin: Origin,
@@ -82,23 +93,41 @@ impl Runnable {
     /// The machine code that it keeps mapped, in bytes.
     #[must_use]
     pub fn mapped_bytes(&self) -> usize {
-        self.guest.mapped_bytes()
+        match &self.program {
+            Program::Wasm { guest, .. } => guest.mapped_bytes(),
+            Program::Container(_) => 0,
+        }
+    }
+
+    /// Why it is a container; `None` for Wasm.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Fallback> {
+        match &self.program {
+            Program::Wasm { .. } => None,
+            Program::Container(image) => Some(image.fallback()),
+        }
     }
 
     /// Why it may run.
     #[must_use]
     pub fn acceptance(&self) -> &Acceptance {
-        self.guest.acceptance()
+        match &self.program {
+            Program::Wasm { guest, .. } => guest.acceptance(),
+            Program::Container(image) => image.acceptance(),
+        }
     }
 
     /// The digest whose signature counts: that of what was asked for, or of the manifest in it that runs.
     #[must_use]
     pub fn signed(&self) -> &Digest {
-        self.guest.digest()
+        match &self.program {
+            Program::Wasm { guest, .. } => guest.digest(),
+            Program::Container(image) => image.digest(),
+        }
     }
 }
 
-/// Makes an artifact ready to run.
+/// Makes an artifact ready to run: as Wasm, and where that can't be started, as the container beside it.
 ///
 /// # Errors
 /// Whatever stands in the way, from the reference to the linker.
@@ -117,11 +146,54 @@ pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
     {
         return Ok(runnable);
     }
-    prove(vyr, &policy, wanted, &mut located, None).await
+    if wanted.path == PathChoice::Container {
+        let asked = Fallback { reason: FallbackReason::Requested, message: "the container was asked for".to_owned() };
+        return container::prove(vyr, &policy, wanted, &mut located, asked).await;
+    }
+    let error = match prove(vyr, &policy, wanted, &mut located, None).await {
+        Ok(runnable) => return Ok(runnable),
+        Err(error) => error,
+    };
+    match fallback(wanted, &error) {
+        Some(fallback) => container::instead(vyr, &policy, wanted, &mut located, fallback, error).await,
+        None => Err(error),
+    }
+}
+
+/// Whether the container may run in place of a Wasm that failed to start so, as far as the run itself allows it.
+fn fallback(wanted: &Wanted, error: &Error) -> Option<Fallback> {
+    if wanted.path != PathChoice::Auto || wanted.deterministic {
+        return None;
+    }
+    decided(error)
+}
+
+/// Makes the container ready that is beside a Wasm which was ready, and then could not be started.
+///
+/// # Errors
+/// `error` itself where it is no reason to fall back, or nothing is there to fall back to.
+pub async fn prepare_instead(vyr: &Vyr, wanted: &Wanted, ready: &Runnable, error: Error) -> Result<Runnable> {
+    let Some(fallback) = fallback(wanted, &error).filter(|_| ready.fallback().is_none()) else { return Err(error) };
+    let policy = Policy::load(vyr)?;
+    if let Some(runnable) = container::proven(vyr, &policy, wanted, &ready.root, Some(&fallback))? {
+        return Ok(runnable);
+    }
+    let reference = match &wanted.reference {
+        ArtifactRef::Registry(reference) => Some(reference.clone()),
+        _ => None,
+    };
+    let mut located = Located {
+        root: ready.root.clone(),
+        repository: repository(&wanted.reference),
+        reference,
+        pulled: false,
+        unusable: Vec::new(),
+    };
+    container::instead(vyr, &policy, wanted, &mut located, fallback, error).await
 }
 
 /// What the artifact's policy repository is, as far as the REF alone tells.
-fn repository(reference: &ArtifactRef) -> Option<String> {
+pub(super) fn repository(reference: &ArtifactRef) -> Option<String> {
     match reference {
         ArtifactRef::Registry(reference) => Some(repository_of(reference)),
         _ => None,
@@ -130,9 +202,22 @@ fn repository(reference: &ArtifactRef) -> Option<String> {
 
 /// The short way: everything about this digest was proven before, and nothing changed since.
 pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+    if wanted.path != PathChoice::Container
+        && let Some(runnable) = proven_wasm(vyr, policy, wanted, digest)?
+    {
+        return Ok(Some(runnable));
+    }
+    if wanted.path == PathChoice::Wasm || wanted.deterministic {
+        return Ok(None);
+    }
+    container::proven(vyr, policy, wanted, digest, None)
+}
+
+fn proven_wasm(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
     let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
     let repository = repository(&wanted.reference);
-    let conditions = Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref() };
+    let conditions =
+        Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref(), container: false };
     let Some(ready) = Ready::load(vyr, &conditions)? else { return Ok(None) };
     // A run that overruled the policy proves nothing for one that doesn't ask for that, and each is on record.
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
@@ -145,15 +230,17 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
     let prepared = engine.prepare(&compiled)?;
     Ready::touch(vyr, &conditions);
     Ok(Some(Runnable {
-        guest: Verified::by_memo(prepared, parse_digest(&ready.signed)?, ready.acceptance),
-        engine,
-        command: ready.command,
+        program: Program::Wasm {
+            guest: Verified::by_memo(prepared, parse_digest(&ready.signed)?, ready.acceptance),
+            engine,
+            command: ready.command,
+        },
         _pin: pin,
         root: digest.clone(),
         selected: parse_digest(&ready.selected)?,
         form: ready.form,
         code,
-        component: ready.component,
+        kind: if ready.component { Kind::Component } else { Kind::Module }.as_str(),
         tier: Tier::S2.as_str(),
         origin,
         policy: policy.hash().to_owned(),
@@ -203,21 +290,18 @@ pub(super) async fn prove(
         None => compiled(vyr, policy, wanted, located, &verified.selected, loaded, pool).await?,
     };
     let prepared = engine.prepare(&component_code)?;
-    let component = component_code.kind() == crate::engine::Kind::Component;
-    let tier = match origin {
-        _ if located.pulled => "S0",
-        Origin::Compiled => Tier::S1.as_str(),
-        Origin::Cached | Origin::Adopted => Tier::S2.as_str(),
-    };
+    let kind = component_code.kind();
+    let tier = tier(located, origin);
     let repository = repository(&wanted.reference);
-    let conditions = Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref() };
+    let conditions =
+        Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref(), container: false };
     let command = Command { argv0: argv0(&verified, located), ..loaded.command };
     let ready = Ready::new(
         &conditions,
         &verified.selected,
         verified.form,
         &code,
-        component,
+        kind == Kind::Component,
         command.clone(),
         loaded.seals,
         verified.acceptance().clone(),
@@ -228,19 +312,26 @@ pub(super) async fn prove(
     }
     let (selected, form) = (verified.selected.clone(), verified.form);
     Ok(Runnable {
-        guest: verified.map(|_| prepared),
-        engine,
-        command,
+        program: Program::Wasm { guest: verified.map(|_| prepared), engine, command },
         _pin: pin,
         root: located.root.clone(),
         selected,
         form,
         code,
-        component,
+        kind: kind.as_str(),
         tier,
         origin,
         policy: policy.hash().to_owned(),
     })
+}
+
+/// What was there when something was made ready.
+pub(super) fn tier(located: &Located, origin: Origin) -> &'static str {
+    match origin {
+        _ if located.pulled => "S0",
+        Origin::Compiled | Origin::Unpacked => Tier::S1.as_str(),
+        Origin::Cached | Origin::Adopted => Tier::S2.as_str(),
+    }
 }
 
 /// Code that came with the artifact, where its signer has the right to that; else compiled here.
@@ -326,24 +417,21 @@ pub(super) fn examine(vyr: &Vyr, root: &Digest) -> Result<Found> {
     let (selected, manifest) = match Manifest::parse(&bytes, None)? {
         Manifest::Image(manifest) => (root.clone(), manifest),
         Manifest::Index(index) => {
-            let (Choice::Wasm(child) | Choice::Linux(child)) = choose(&index)?;
-            let bytes = layout.read_verified(child.digest(), MAX_MANIFEST_BYTES).map_err(|e| {
-                Error::from(e).hint(format_args!(
-                    "the store holds the index but not its manifest for this platform; run `vyr pull` again"
-                ))
-            })?;
-            match Manifest::parse(&bytes, Some(child.media_type().as_ref()))? {
-                Manifest::Image(manifest) => (child.digest().clone(), manifest),
-                Manifest::Index(_) => {
-                    return Err(Error::new(
-                        ErrorKind::InvalidContent,
-                        format!("the index lists another index, {}, for this platform", child.digest()),
-                    ));
-                }
-            }
+            let offer = offered(layout, &index)?;
+            let Some(child) = offer.first() else {
+                return Err(Error::new(ErrorKind::InvalidContent, "the index offers nothing for this machine"));
+            };
+            (child.digest().clone(), child_manifest(layout, child)?)
         }
     };
-    match recognise(&manifest)? {
+    // What is called Wasm by an index and isn't leaves room for the image beside it.
+    let recognised = recognise(&manifest);
+    let recognised = if selected == *root {
+        recognised
+    } else {
+        recognised.map_err(|e| e.because(FallbackReason::NotWasm.as_str()))
+    };
+    match recognised? {
         Recognised::Wasm { form, layer } => Ok(Found { selected, form, source: Code::Layer(layer), entrypoint: None }),
         Recognised::Image { config, layers } => {
             let parsed = ImageConfig::parse(&layout.read_verified(config.digest(), MAX_MANIFEST_BYTES)?)?;
@@ -360,6 +448,37 @@ pub(super) fn examine(vyr: &Vyr, root: &Digest) -> Result<Found> {
                 }
             }
         }
+    }
+}
+
+/// What an index in the store offers, those below it included as far as they are there.
+pub(super) fn offered(layout: &Layout, index: &ImageIndex) -> Result<Offer> {
+    let mut offered = offer(index)?;
+    for below in offered.unresolved() {
+        let inner = match layout.read_verified(below.digest(), MAX_MANIFEST_BYTES) {
+            Ok(bytes) => match Manifest::parse(&bytes, Some(below.media_type().as_ref()))? {
+                Manifest::Index(inner) => offer(&inner).unwrap_or_default(),
+                Manifest::Image(_) => Offer::default(),
+            },
+            Err(StoreError::NoBlob(_)) => Offer::default(),
+            Err(e) => return Err(e.into()),
+        };
+        offered.absorb(&below, inner);
+    }
+    Ok(offered)
+}
+
+/// Reads one manifest that an index lists.
+pub(super) fn child_manifest(layout: &Layout, child: &Descriptor) -> Result<Box<ImageManifest>> {
+    let bytes = layout.read_verified(child.digest(), MAX_MANIFEST_BYTES).map_err(|e| {
+        Error::from(e).hint("the store holds the index but not its manifest for this platform; run `vyr pull` again")
+    })?;
+    match Manifest::parse(&bytes, Some(child.media_type().as_ref()))? {
+        Manifest::Image(manifest) => Ok(manifest),
+        Manifest::Index(_) => Err(Error::new(
+            ErrorKind::InvalidContent,
+            format!("the index says that {} is a manifest, and it is another index", child.digest()),
+        )),
     }
 }
 
@@ -405,6 +524,7 @@ impl Found {
                         ErrorKind::InvalidContent,
                         format!("layer {} is not Wasm: {}", layer.digest(), looks_like(&bytes)),
                     )
+                    .because(FallbackReason::NotWasm.as_str())
                     .hint("push a .wasm file, built for wasm32-wasip1 or wasm32-wasip2"));
                 }
                 Ok(Loaded { bytes, code: layer.digest().clone(), seals: vec![seal], command: Command::default() })

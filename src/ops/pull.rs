@@ -7,8 +7,9 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::resolve::stored_name;
 use super::verify::Policy;
 use super::{Vyr, compile};
-use crate::artifact::{ArtifactForm, Choice, ImageConfig, Manifest, Recognised, choose, recognise};
+use crate::artifact::{ImageConfig, Manifest, Offer, offer, recognise};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::FallbackReason;
 use crate::oci::{Descriptor, Digest, ImageManifest, Reference, media, parse_digest, repository_of};
 use crate::registry::{BlobSink as _, Client, FetchedManifest, MemorySink, ThreadedSink};
 use crate::store::{Batch, Lease, StoreError};
@@ -25,7 +26,7 @@ const MAX_REFERRERS: usize = 64;
 pub enum Purpose {
     /// To have it: whatever it is.
     Keep,
-    /// To run it: a Linux image is not fetched, since nothing here runs it yet.
+    /// To run it: of an index only what is tried first, which is the Wasm where there is one.
     Run,
 }
 
@@ -38,8 +39,8 @@ pub struct Pulled {
     pub unusable: Vec<SignatureMaterial>,
 }
 
-/// Pulls the artifact: its manifest, for an index the one that this machine runs, all its blobs, and the signatures of
-/// both. It is listed once everything is there and verified.
+/// Pulls the artifact: its manifest, for an index those that this machine can run, all their blobs, and the signatures of
+/// each. It is listed once everything is there and verified.
 ///
 /// # Errors
 /// What the registry and the store fail with.
@@ -71,18 +72,20 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
     match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
         Manifest::Image(manifest) => mover.image(&manifest, purpose).await?,
         Manifest::Index(index) => {
-            let (Choice::Wasm(child) | Choice::Linux(child)) = choose(&index)?;
-            let below = client.manifest(&reference.clone_with_digest(child.digest().to_string())).await?;
-            let Manifest::Image(manifest) = Manifest::parse(&below.bytes, Some(&below.media_type))? else {
-                return Err(Error::new(
-                    ErrorKind::InvalidContent,
-                    format!("the index lists another index, {}, for this platform", below.digest),
-                )
-                .hint("name the inner index's own digest"));
+            let offer = mover.offered(&mut batch, offer(&index)?).await?;
+            let (first, second) = match (offer.wasm, offer.image) {
+                (Some(wasm), image) => (wasm, image.filter(|_| purpose == Purpose::Keep)),
+                (None, Some(image)) => (image, None),
+                (None, None) => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidContent,
+                        "neither the index nor those that it lists offer anything for this machine",
+                    ));
+                }
             };
-            mover.image(&manifest, purpose).await?;
-            mover.keep(&mut batch, &below).await?;
-            signed.push(below.digest);
+            for child in std::iter::once(first).chain(second) {
+                signed.push(mover.child(&mut batch, &child).await?);
+            }
         }
     }
     mover.keep(&mut batch, &fetched).await?;
@@ -103,6 +106,39 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
     }
     batch.commit().await?;
     Ok(Pulled { root: fetched.digest, unusable })
+}
+
+/// Pulls an image, or all that an index of images lists, for whatever platform. Signatures are left where they are.
+///
+/// # Errors
+/// What the registry and the store fail with.
+#[tracing::instrument(name = "pull", skip_all, err(Display), fields(reference = %reference))]
+pub(super) async fn pull_all(vyr: &Vyr, reference: &Reference) -> Result<Digest> {
+    let client = vyr.client(reference)?;
+    let fetched = client.manifest(reference).await?;
+    let store = vyr.store().await?;
+    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mut batch = store.batch()?;
+    let mut indexes = vec![(fetched.digest.clone(), fetched.bytes.clone(), fetched.media_type.clone(), 0)];
+    mover.keep(&mut batch, &fetched).await?;
+    while let Some((_, bytes, media_type, depth)) = indexes.pop() {
+        match Manifest::parse(&bytes, Some(&media_type))? {
+            Manifest::Image(manifest) => mover.image(&manifest, Purpose::Keep).await?,
+            Manifest::Index(index) if depth < 2 => {
+                // What describes an image without being one says `unknown/unknown`.
+                let linux = |d: &&Descriptor| d.platform().as_ref().is_none_or(|p| p.os().to_string() == "linux");
+                for child in index.manifests().iter().filter(linux) {
+                    let named = reference.clone_with_digest(child.digest().to_string());
+                    let below = client.manifest(&named).await?;
+                    mover.keep(&mut batch, &below).await?;
+                    indexes.push((below.digest, below.bytes, below.media_type, depth + 1));
+                }
+            }
+            Manifest::Index(_) => {}
+        }
+    }
+    batch.commit().await?;
+    Ok(fetched.digest)
 }
 
 /// Asks the registry again for the signatures of what the store holds. Returns those that can't be stored.
@@ -127,6 +163,24 @@ pub async fn refresh_signatures(
     Ok(unusable)
 }
 
+/// Fetches one manifest of an index that the store holds, with its blobs and signatures: the image that is to be run where
+/// only the Wasm was fetched before. Says whether anything was missing.
+///
+/// # Errors
+/// What the registry and the store fail with.
+#[tracing::instrument(name = "pull", skip_all, err(Display), fields(reference = %reference, digest = %child.digest()))]
+pub(super) async fn pull_child(vyr: &Vyr, reference: &Reference, child: &Descriptor) -> Result<()> {
+    let client = vyr.client(reference)?;
+    let store = vyr.store().await?;
+    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mut batch = store.batch()?;
+    let digest = mover.child(&mut batch, child).await?;
+    mover.signatures(&mut batch, &digest).await?;
+    batch.commit().await?;
+    telemetry::count::pulled(true);
+    Ok(())
+}
+
 struct Mover<'a> {
     vyr: &'a Vyr,
     client: &'a Client,
@@ -142,15 +196,39 @@ impl Mover<'_> {
         Ok(())
     }
 
+    /// The offer of an index with what the indexes below it offer. Those are kept, too: without them the store would not
+    /// find the way.
+    async fn offered(&self, batch: &mut Batch, mut offered: Offer) -> Result<Offer> {
+        for below in offered.unresolved() {
+            let fetched = self.client.manifest(&self.reference.clone_with_digest(below.digest().to_string())).await?;
+            let inner = match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
+                Manifest::Index(index) => offer(&index).unwrap_or_default(),
+                Manifest::Image(_) => Offer::default(),
+            };
+            self.keep(batch, &fetched).await?;
+            offered.absorb(&below, inner);
+        }
+        Ok(offered)
+    }
+
+    /// One manifest of an index, with its blobs.
+    async fn child(&self, batch: &mut Batch, child: &Descriptor) -> Result<Digest> {
+        let fetched = self.client.manifest(&self.reference.clone_with_digest(child.digest().to_string())).await?;
+        let Manifest::Image(manifest) = Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? else {
+            return Err(Error::new(
+                ErrorKind::InvalidContent,
+                format!("the index says that {} is a manifest, and it is another index", fetched.digest),
+            ));
+        };
+        // Whether it can be run is asked when it is: something else beside it may be.
+        self.image(&manifest, Purpose::Keep).await?;
+        self.keep(batch, &fetched).await?;
+        Ok(fetched.digest)
+    }
+
     /// The config and layers of one manifest.
     async fn image(&self, manifest: &ImageManifest, purpose: Purpose) -> Result<()> {
         match recognise(manifest) {
-            Ok(Recognised::Image { config, .. }) if purpose == Purpose::Run => {
-                let config = ImageConfig::parse(&self.small(&config).await?)?;
-                if config.form()? == ArtifactForm::LinuxImage {
-                    return Err(needs_fallback(&config));
-                }
-            }
             Ok(_) => {}
             // What can't be run can still be kept: a receipt, a chart, somebody's data.
             Err(_) if purpose == Purpose::Keep => {}
@@ -341,12 +419,10 @@ impl Mover<'_> {
 pub(super) fn needs_fallback(config: &ImageConfig) -> Error {
     Error::new(
         ErrorKind::CannotStart,
-        format!(
-            "this is a container image for {}/{}, not Wasm: only the container fallback can run it",
-            config.os, config.architecture
-        ),
+        format!("this is a container image for {}/{}, not Wasm", config.os, config.architecture),
     )
-    .hint("the fallback is not part of this version; publish a Wasm build of it, with `vyr push REF FILE`")
+    .because(FallbackReason::NoWasm.as_str())
+    .hint("let it run as a container (--path auto), or publish a Wasm build of it, with `vyr push REF FILE`")
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::Vyr;
 use crate::artifact::ArtifactForm;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::Fallback;
 use crate::oci::{Digest, MAX_MANIFEST_BYTES, parse_digest, sha256_bytes};
 use crate::trust::Acceptance;
 
@@ -92,6 +93,9 @@ pub(super) struct Ready {
     pub(super) acceptance: Acceptance,
     /// The digest whose signature counts: the root's or the selected manifest's.
     pub(super) signed: String,
+    /// Of a container: why it ran, and under which engine that was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fallback: Option<(Fallback, String)>,
     policy: String,
     repository: Option<String>,
 }
@@ -115,6 +119,8 @@ pub(super) struct Conditions<'a> {
     pub(super) root: &'a Digest,
     pub(super) policy: &'a str,
     pub(super) repository: Option<&'a str>,
+    /// For the container and not for the Wasm.
+    pub(super) container: bool,
 }
 
 impl Conditions<'_> {
@@ -123,6 +129,9 @@ impl Conditions<'_> {
         conditions.push(0);
         conditions.extend_from_slice(self.repository.unwrap_or_default().as_bytes());
         conditions.push(u8::from(self.repository.is_some()));
+        if self.container {
+            conditions.extend_from_slice(b"container");
+        }
         let name = sha256_bytes(&conditions);
         vyr.config().home.ready(self.root).join(hex::encode(name.get(..12).unwrap_or_default()))
     }
@@ -152,9 +161,15 @@ impl Ready {
             blobs,
             acceptance,
             signed: signed.to_string(),
+            fallback: None,
             policy: conditions.policy.to_owned(),
             repository: conditions.repository.map(str::to_owned),
         }
+    }
+
+    /// That it is of a container, why that ran, and under which engine that was found.
+    pub(super) fn of_container(self, fallback: Fallback, fingerprint: String) -> Self {
+        Self { fallback: Some((fallback, fingerprint)), ..self }
     }
 
     /// The record for these conditions, if there is one, it is ours, and everything it speaks of is unaltered. Anything

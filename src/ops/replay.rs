@@ -11,6 +11,7 @@ use super::run::{Guest, execute};
 use super::{Vyr, blocking};
 use crate::engine::{CancellationToken, Captured, Deterministic, DirSpec, Input, Limits, Outcome, Output};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::PathChoice;
 use crate::oci::ArtifactRef;
 use crate::receipt::{Predicate, Receipt, StreamFacts, Word, digest_of};
 use crate::state::content_digest;
@@ -116,6 +117,7 @@ pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &Cancellation
         allow_unsigned: request.allow_unsigned,
         compiled_only: false,
         deterministic: predicate.engine.deterministic.is_some(),
+        path: PathChoice::Wasm,
     };
     let ready = prepare(vyr, &wanted).await?;
     let execution = execute(&ready, guest, cancel).await?;
@@ -290,7 +292,7 @@ fn end(predicate: &Predicate, outcome: &Outcome) -> Option<Difference> {
     let replayed = match outcome {
         Outcome::Exited(code) => format!("exited with code {code}"),
         Outcome::Trapped(_) => "trapped".to_owned(),
-        Outcome::TimedOut(_) | Outcome::Cancelled => outcome.as_str().to_owned(),
+        _ => outcome.as_str().to_owned(),
     };
     let recorded = match predicate.end.exit_code {
         Some(code) => format!("exited with code {code}"),

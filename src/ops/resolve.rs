@@ -181,7 +181,7 @@ async fn is_listed(vyr: &Vyr, digest: &Digest) -> Result<bool> {
     Ok(vyr.store().await?.get(digest).await?.is_some())
 }
 
-fn missing(vyr: &Vyr, why: &str, reference: &Reference) -> Error {
+pub(super) fn missing(vyr: &Vyr, why: &str, reference: &Reference) -> Error {
     let forbidden =
         if vyr.config().offline { "the network is forbidden (--offline)" } else { "pulling is off (--pull never)" };
     Error::new(ErrorKind::NotFound, format!("{why}, and {forbidden}")).hint(format_args!(

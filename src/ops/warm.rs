@@ -10,6 +10,7 @@ use super::resolve::{Located, PullMode};
 use super::verify::Policy;
 use crate::artifact::{Code, Manifest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, MAX_MANIFEST_BYTES, media, parse_reference};
 
 /// What was made ready.
@@ -34,6 +35,7 @@ pub async fn warm(vyr: &Vyr, reference: &ArtifactRef, pull: PullMode) -> Result<
         allow_unsigned: false,
         compiled_only: false,
         deterministic: false,
+        path: PathChoice::Auto,
     };
     let ready = prepare(vyr, &wanted).await?;
     Ok(Warmed { reference: reference.to_string(), digest: ready.root.to_string(), code_origin: ready.origin })
@@ -104,6 +106,7 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         allow_unsigned: false,
         compiled_only: how.compiled_only,
         deterministic: false,
+        path: PathChoice::Auto,
     };
     let policy = Policy::load(vyr)?;
     if let Some(ready) = proven(vyr, &policy, &wanted, &root)? {

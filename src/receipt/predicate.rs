@@ -246,6 +246,9 @@ pub struct EngineFacts {
     pub vyr: String,
     /// The version of Wasmtime.
     pub wasmtime: String,
+    /// What ran the container, where one ran.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
     /// The processor and system that it ran on.
     pub platform: String,
     /// What time and chance were made from, where they weren't the machine's.

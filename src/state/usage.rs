@@ -132,6 +132,21 @@ impl Usage {
         self.remove_entry();
     }
 
+    /// What guests see was counted anew; returns the sum with what waits to be pushed.
+    pub(super) fn set_held(&self, bytes: u64, entries: u64) -> u64 {
+        let (pending_bytes, pending_entries) = self.pending();
+        let sum = bytes.saturating_add(pending_bytes);
+        self.bytes.store(sum, Ordering::Relaxed);
+        self.entries.store(entries.saturating_add(pending_entries), Ordering::Relaxed);
+        sum
+    }
+
+    /// Whether it holds more than it may.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.bytes() > self.quota || self.entries.load(Ordering::Relaxed) > self.most_entries
+    }
+
     /// One more file or folder.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use vyr_proto::v0::{OnBusy, OnInterrupt, PullPolicy, RetryOn, TaskSpec};
+use vyr_proto::v0::{ExecutionPath, OnBusy, OnInterrupt, PullPolicy, RetryOn, TaskSpec};
 
 use super::{MAX_ATTEMPTS, MAX_LOG_BYTES};
 use crate::oci::ArtifactRef;
@@ -57,6 +57,27 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
     }
     if PullPolicy::try_from(spec.pull).is_err() {
         say("spec.pull", format!("{} is not a value of PullPolicy", spec.pull));
+    }
+    if ExecutionPath::try_from(spec.path).is_err() {
+        say("spec.path", format!("{} is not a value of ExecutionPath", spec.path));
+    }
+    if spec.deterministic.is_some() && spec.path() == ExecutionPath::Container {
+        say("spec.deterministic", "a container has the machine's own time and chance; leave the path open".into());
+    }
+    if let Some(container) = &spec.container {
+        let words = container.entrypoint.iter().chain([&container.user, &container.working_dir]);
+        if container.entrypoint.len() > MAX_ARGS || words.clone().map(String::len).sum::<usize>() > MAX_WORDS_BYTES {
+            say("spec.container", format!("at most {MAX_ARGS} words of {MAX_WORDS_BYTES} bytes together are taken"));
+        }
+        if words.into_iter().any(|word| word.contains('\0')) {
+            say("spec.container", "a word holds a NUL, which ends a string in the container".into());
+        }
+        if !container.working_dir.is_empty() && !container.working_dir.starts_with('/') {
+            say("spec.container.working_dir", "must be an absolute path".into());
+        }
+        if container.stop_grace.is_some_and(|grace| std::time::Duration::try_from(grace).is_err()) {
+            say("spec.container.stop_grace", "must not be negative".into());
+        }
     }
     if let Some(limits) = &spec.limits {
         for (field, limit) in [("spec.limits.timeout", limits.timeout), ("spec.limits.cpu", limits.cpu)] {
@@ -118,6 +139,8 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use vyr_proto::v0::Container;
+
     use super::*;
 
     fn spec() -> TaskSpec {
@@ -140,6 +163,22 @@ mod tests {
         assert_eq!(fields(&|s| s.stdin = vec![0; (1 << 20) + 1].into()), ["spec.stdin"]);
         assert_eq!(fields(&|s| s.on_interrupt = 77), ["spec.on_interrupt"]);
         assert_eq!(fields(&|s| s.retry = Some(Default::default())), ["spec.retry.max_attempts", "spec.retry.on"]);
+        assert_eq!(fields(&|s| s.path = 77), ["spec.path"]);
+        assert_eq!(
+            fields(&|s| {
+                s.path = ExecutionPath::Container.into();
+                s.deterministic = Some(Default::default());
+            }),
+            ["spec.deterministic"]
+        );
+        assert_eq!(
+            fields(&|s| s.container = Some(Container { working_dir: "relative".into(), ..Default::default() })),
+            ["spec.container.working_dir"]
+        );
+        assert_eq!(
+            fields(&|s| s.container = Some(Container { user: "a\0b".into(), ..Default::default() })),
+            ["spec.container"]
+        );
         let zero = prost_types::Duration { seconds: 0, nanos: 0 };
         assert_eq!(
             fields(&|s| s.limits = Some(vyr_proto::v0::Limits { timeout: Some(zero), ..Default::default() })),

@@ -134,6 +134,7 @@ pub fn exit_code(end: &TaskEnd) -> u8 {
         // As the system does with a process's own code.
         EndReason::Exited => u8::try_from(end.exit_code() & 0xff).unwrap_or(u8::MAX),
         EndReason::Trapped => 134,
+        EndReason::Signalled | EndReason::MemoryLimit => u8::try_from(end.exit_code() & 0xff).unwrap_or(u8::MAX),
         EndReason::WallClockLimit | EndReason::CpuLimit => 124,
         EndReason::CancelledByClient | EndReason::NodeStopped => 130,
         EndReason::Refused => 126,
@@ -149,7 +150,7 @@ pub fn retry_after(policy: Option<&RetryPolicy>, attempts: u32, end: &TaskEnd) -
     let policy = policy.filter(|p| attempts < p.max_attempts)?;
     let wanted = match end.reason() {
         EndReason::Exited if end.exit_code() != 0 => RetryOn::Failure,
-        EndReason::Trapped => RetryOn::Failure,
+        EndReason::Trapped | EndReason::Signalled | EndReason::MemoryLimit => RetryOn::Failure,
         EndReason::WallClockLimit | EndReason::CpuLimit => RetryOn::Timeout,
         EndReason::CouldNotStart if end.error_kind == ErrorKind::Unavailable.as_str() => RetryOn::Unavailable,
         _ => return None,

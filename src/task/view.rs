@@ -49,6 +49,13 @@ pub struct TaskView {
     pub path: Option<String>,
     /// Why not as Wasm.
     pub fallback_reason: Option<String>,
+    /// The same in words.
+    pub fallback_message: Option<String>,
+    /// What ran the container.
+    pub engine: Option<String>,
+    /// What the machine could not do as asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The artifact's form.
     pub form: Option<String>,
     /// `module` or `component`.
@@ -151,6 +158,9 @@ impl From<&Task> for TaskView {
                 .filter(|path| *path != ExecutionPath::Unspecified)
                 .map(|path| word(path.as_str_name(), ExecutionPath::Unspecified.as_str_name())),
             fallback_reason: said(done.map(|x| &x.fallback_reason)),
+            fallback_message: said(done.map(|x| &x.fallback_message)),
+            engine: said(done.map(|x| &x.engine)),
+            notes: done.map(|x| x.notes.clone()).unwrap_or_default(),
             form: said(done.map(|x| &x.form)),
             kind: said(done.map(|x| &x.kind)),
             code: said(done.map(|x| &x.code)),
@@ -247,8 +257,9 @@ mod tests {
 
     use super::*;
 
-    const FIELDS: &str = "acceptance args attempt cancel_latency_us code cpu_us digest end_reason ended_at error_kind \
-exit_code fallback_reason form id idempotency_key instantiate_us kind labels logs manifest message next path \
+    const FIELDS: &str = "acceptance args attempt cancel_latency_us code cpu_us digest end_reason ended_at engine \
+error_kind exit_code fallback_message fallback_reason form id idempotency_key instantiate_us kind labels logs manifest \
+message next path \
 peak_memory_bytes prepare_us queued_us reference run_us signed_digest started_at status submit_to_start_us submitted_at \
 submitter tier trace_id trap";
 

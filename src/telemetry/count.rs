@@ -12,6 +12,8 @@ static PULLS: LazyLock<Vec<Counter<u64>>> =
     LazyLock::new(|| counters(metric::PULLS, "Artifacts that were fetched from a registry, by outcome"));
 static REFUSED: LazyLock<Vec<Counter<u64>>> =
     LazyLock::new(|| counters(metric::REFUSED, "Artifacts that the trust policy refused, by reason"));
+static FALLBACKS: LazyLock<Vec<Counter<u64>>> =
+    LazyLock::new(|| counters(metric::FALLBACKS, "Containers that ran in a Wasm's place, by reason"));
 
 static STATE_PUSHED: LazyLock<Vec<Counter<u64>>> =
     LazyLock::new(|| counters(metric::STATE_PUSHED, "Segments of states that were pushed"));
@@ -38,6 +40,11 @@ pub fn pulled(ok: bool) {
 /// The trust policy said no.
 pub fn refused(reason: &'static str) {
     one_more(&REFUSED, &[KeyValue::new("reason", reason)]);
+}
+
+/// A container ran in a Wasm's place.
+pub fn fell_back(reason: &'static str) {
+    one_more(&FALLBACKS, &[KeyValue::new("reason", reason)]);
 }
 
 /// Segments of a state were pushed.

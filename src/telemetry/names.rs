@@ -20,6 +20,10 @@ pub mod span {
     pub const PULL: &str = "pull";
     /// Signatures are held against the policy.
     pub const VERIFY: &str = "verify";
+    /// The container is made ready that runs in the Wasm's place.
+    pub const FALLBACK: &str = "fallback";
+    /// The layers of its image become files.
+    pub const UNPACK: &str = "unpack";
     /// Wasm becomes machine code.
     pub const COMPILE: &str = "compile";
     /// The guest is put together.
@@ -50,6 +54,8 @@ pub mod metric {
     pub const PULLS: &str = "vyr.pulls";
     /// What the trust policy refused, by `reason`.
     pub const REFUSED: &str = "vyr.verifications.refused";
+    /// Containers that ran in a Wasm's place, by `reason`.
+    pub const FALLBACKS: &str = "vyr.fallbacks";
     /// Segments of states that were pushed.
     pub const STATE_PUSHED: &str = "vyr.state.segments.pushed";
     /// Their bytes.

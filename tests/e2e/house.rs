@@ -19,10 +19,11 @@ const RANKS: &[(&str, u8)] = &[
     ("db", 3),
     ("receipt", 4),
     ("engine", 4),
-    ("ops", 5),
-    ("node", 6),
-    ("server", 7),
-    ("cli", 8),
+    ("fallback", 5),
+    ("ops", 6),
+    ("node", 7),
+    ("server", 8),
+    ("cli", 9),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

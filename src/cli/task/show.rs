@@ -169,10 +169,8 @@ fn full(session: &Session, view: &TaskView) -> String {
     row("reference", Some(view.reference.clone()));
     row("digest", view.digest.clone());
     row("manifest", view.manifest.clone().filter(|manifest| Some(manifest) != view.digest.as_ref()));
-    row(
-        "Wasm",
-        view.code.clone().map(|code| format!("{} {code}", view.kind.as_deref().unwrap_or("")).trim().to_owned()),
-    );
+    let ran = if view.kind.as_deref() == Some("image") { "image" } else { "Wasm" };
+    row(ran, view.code.clone().map(|code| format!("{} {code}", view.kind.as_deref().unwrap_or("")).trim().to_owned()));
     row("form", view.form.clone());
     row("trusted", view.acceptance.clone());
     row("arguments", Some(view.args.join(" ")));
@@ -185,7 +183,10 @@ fn full(session: &Session, view: &TaskView) -> String {
     row("started", view.started_at.clone());
     row("ended", view.ended_at.clone());
     row("path", view.path.clone());
-    row("fallback", view.fallback_reason.clone());
+    let why = view.fallback_message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+    row("fallback", view.fallback_reason.as_ref().map(|reason| format!("{reason}{why}")));
+    row("engine", view.engine.clone());
+    row("notes", Some(view.notes.join("\n")));
     row("start tier", view.tier.clone());
     row("queued for", took(view.queued_us));
     row("prepared in", took(view.prepare_us));

@@ -14,7 +14,7 @@ use vyr_proto::v0::{
 use super::view::TaskView;
 use super::{code_of, finish, logs, tell};
 use crate::cli::Session;
-use crate::cli::args::{Output, duration, pair, size, state};
+use crate::cli::args::{ContainerArgs, Output, duration, pair, size, state};
 use crate::cli::client::{Node, NodeArgs, empty, has_ended, proto_duration};
 use crate::cli::run::interrupted;
 use crate::engine::NetRule;
@@ -62,7 +62,7 @@ pub(in crate::cli) struct Submit {
     /// Let the guest connect to an address (repeatable); without it there is no network
     #[arg(long, value_name = "HOST:PORT")]
     allow_net: Vec<NetRule>,
-    /// The most linear memory [default: 1GiB]
+    /// The most memory: of Wasm its linear memory, of a container all of it [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
     /// The most wall-clock time of an attempt
@@ -120,6 +120,8 @@ pub(in crate::cli) struct Submit {
     /// The same, passing its output through
     #[arg(long)]
     logs: bool,
+    #[command(flatten)]
+    container: ContainerArgs,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -221,6 +223,8 @@ impl Submit {
             traceparent: String::new(),
             receipt_values: self.receipt_values,
             deterministic: self.deterministic.map(|seed| Deterministic { seed, start: None }),
+            path: self.container.way().into(),
+            container: self.container.proto(),
         };
         Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::artifact::{Choice, Manifest, choose};
+use crate::artifact::{Manifest, offer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, OWN_HOST, media, repository_of, sha256};
 use crate::ops::pull::blocking;
@@ -229,7 +229,7 @@ fn accept(
     let mut digests = vec![listed.digest.clone()];
     let bytes = survey.manifest(&listed.digest).map_err(|e| failed(e.into()))?;
     if let Manifest::Index(index) = Manifest::parse(&bytes, None).map_err(failed)?
-        && let Ok(Choice::Wasm(child) | Choice::Linux(child)) = choose(&index)
+        && let Some(child) = offer(&index).ok().and_then(|offer| offer.first().cloned())
     {
         if !survey.has(child.digest()) {
             let why = format!("{} needs {} on this machine, which is not in the bundle", listed.digest, child.digest());

@@ -1,4 +1,6 @@
-//! Owns how a Wasm file becomes an artifact: the CNCF layout, pushed and signed.
+//! Owns how a Wasm file becomes an artifact: the CNCF layout, alone or in an index beside container images, pushed and signed.
+
+mod dual;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub struct PushRequest {
     pub file: PathBuf,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
+    /// Container images that may run where the Wasm can't.
+    pub fallback: Vec<ArtifactRef>,
     /// The key to sign with; unsigned when there is none.
     pub key: Option<SigningKey>,
 }
@@ -34,8 +38,11 @@ pub struct PushRequest {
 pub struct Pushed {
     /// The REF with its digest.
     pub reference: String,
-    /// The manifest's digest.
+    /// The digest of the manifest, or of the index.
     pub digest: String,
+    /// The digests of the container images beside it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<String>,
     /// The Wasm's digest.
     pub layer: String,
     /// The Wasm's size in bytes.
@@ -77,7 +84,10 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
         imports: info.imports,
         target: None,
     });
-    let config = serde_json::to_vec(&WasmConfig::for_layer(&layer, component)).map_err(encode)?;
+    let images = beside(vyr, &request.fallback).await?;
+    let config = WasmConfig::for_layer(&layer, component);
+    let os = config.os.clone();
+    let config = serde_json::to_vec(&config).map_err(encode)?;
     let title = request.file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mut manifest = json!({
         "schemaVersion": 2,
@@ -90,7 +100,13 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
         manifest["annotations"] = json!(request.annotations);
     }
     let manifest = serde_json::to_vec(&manifest).map_err(encode)?;
-    let digest = sha256(&manifest);
+    let wasm = sha256(&manifest);
+    let (digest, top, top_type) = if images.is_empty() {
+        (wasm.clone(), manifest.clone(), media::MANIFEST)
+    } else {
+        let index = dual::index((&wasm, manifest.len(), &os), &images, &request.annotations)?;
+        (sha256(&index), index, media::INDEX)
+    };
     tracing::Span::current().record("digest", tracing::field::display(&digest));
 
     let store = vyr.store().await?;
@@ -107,9 +123,15 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
     .await?;
     let mut batch = store.batch()?;
     let origin = request.reference.repository();
-    batch.put_manifest(&lease, Some(&digest), &manifest, Some(media::MANIFEST), origin.as_deref()).await?;
-    let subject =
-        SignedSubject { digest: digest.clone(), media_type: media::MANIFEST.to_owned(), size: manifest.len() as u64 };
+    if !images.is_empty() {
+        batch.put_manifest(&lease, Some(&wasm), &manifest, Some(media::MANIFEST), origin.as_deref()).await?;
+        for image in &images {
+            let media_type = Some(image.media_type.as_str());
+            batch.put_manifest(&lease, Some(&image.digest), &image.bytes, media_type, origin.as_deref()).await?;
+        }
+    }
+    batch.put_manifest(&lease, Some(&digest), &top, Some(top_type), origin.as_deref()).await?;
+    let subject = SignedSubject { digest: digest.clone(), media_type: top_type.to_owned(), size: top.len() as u64 };
     let key = request.key.as_ref().map(|k| k.key_id().to_owned());
     let reference = match &request.reference {
         ArtifactRef::Registry(reference) => {
@@ -117,12 +139,20 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
             client.push_blob_bytes(reference, &sha256(&config), config.into(), None, &()).await?;
             // Where this very artifact went before, on the same registry, its blob can be mounted instead of sent.
             let here = format!("{}/", reference.registry());
-            let origins = store.origins(&digest).await?;
+            let origins = store.origins(&wasm).await?;
             let elsewhere = origins.iter().filter_map(|o| o.strip_prefix(&here)).find(|o| *o != reference.repository());
             let progress = vyr.reporter().begin(&format!("push {}", request.file.display()), size);
             client.push_blob(reference, &layer, size, &vyr.layout().blob_path(&layer), elsewhere, &*progress).await?;
             drop(progress);
-            client.push_manifest(reference, media::MANIFEST, &manifest).await?;
+            if !images.is_empty() {
+                client
+                    .push_manifest(&reference.clone_with_digest(wasm.to_string()), media::MANIFEST, &manifest)
+                    .await?;
+                for image in &images {
+                    dual::send(vyr, client, reference, image).await?;
+                }
+            }
+            client.push_manifest(reference, top_type, &top).await?;
             if let Some(name) = stored_name(reference) {
                 batch.tag(&name, &digest)?;
             }
@@ -147,7 +177,30 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
         }
         ArtifactRef::Stored(_) => unreachable!("refused above"),
     };
-    Ok(Pushed { reference, digest: digest.to_string(), layer: layer.to_string(), size, kind: info.kind.as_str(), key })
+    Ok(Pushed {
+        reference,
+        digest: digest.to_string(),
+        images: images.iter().map(|image| image.digest.to_string()).collect(),
+        layer: layer.to_string(),
+        size,
+        kind: info.kind.as_str(),
+        key,
+    })
+}
+
+/// The images that are to stand beside the Wasm.
+async fn beside(vyr: &Vyr, sources: &[ArtifactRef]) -> Result<Vec<dual::Image>> {
+    let mut images: Vec<dual::Image> = Vec::new();
+    for source in sources {
+        let found =
+            dual::images(vyr, source).await.map_err(|e| e.attempted(format_args!("take the image {source}")))?;
+        for image in found {
+            if !images.iter().any(|other| other.digest == image.digest) {
+                images.push(image);
+            }
+        }
+    }
+    Ok(images)
 }
 
 fn encode(e: serde_json::Error) -> Error {

@@ -1,0 +1,339 @@
+//! Owns one run of a container: what it is given of what a guest is given, and its end in the words of a guest's.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe;
+use vyr_oci_fallback::container::{self, Limits, Mount, Network, Request, RunError, Stdio};
+use vyr_oci_fallback::process::{self, Overrides, Process};
+
+use super::Image;
+use crate::engine::{CancellationToken, Clock, DirSpec, Execution, Input, NetRule, Outcome, Output, StateDoor};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ops::pull::blocking;
+use crate::ops::run::Guest;
+use crate::state::StateHandle;
+use crate::trust::Verified;
+
+/// How a container is run, beside what holds for every guest. What is left open, the image's config says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// In place of the image's entrypoint.
+    pub entrypoint: Vec<String>,
+    /// The user, as `name`, `uid`, `name:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// The folder that it starts in.
+    pub working_dir: Option<String>,
+    /// It may write to its root.
+    pub writable_root: bool,
+    /// Processes and threads at most.
+    pub pids: u64,
+    /// All that it writes to its root, its volumes and its temporary folders, in bytes.
+    pub disk_bytes: u64,
+    /// How many processors it may keep busy, in thousandths.
+    pub cpus_milli: Option<u64>,
+    /// How long it has between the stop signal and being killed.
+    pub stop_grace: Duration,
+}
+
+impl Default for Options {
+    /// As the image says; 1024 processes, 1 GiB of disk, all processors, 10 s.
+    fn default() -> Self {
+        let Limits { pids, disk_bytes, .. } = Limits::default();
+        Self {
+            entrypoint: Vec::new(),
+            user: None,
+            working_dir: None,
+            writable_root: false,
+            pids,
+            disk_bytes,
+            cpus_milli: None,
+            stop_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How often it is looked how much a container has written into its states.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long what a container wrote may take to be read when it has ended: nobody writes any more.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The state's owner inside: a state is opened for whoever the container runs as, below folders that only this user enters.
+const OPEN_TO_ALL: u32 = 0o777;
+
+/// Runs it to its end.
+///
+/// # Errors
+/// It was never started.
+pub(in crate::ops) async fn execute(
+    image: &Verified<Image>,
+    guest: Guest,
+    cancel: &CancellationToken,
+) -> Result<Execution> {
+    let options = guest.container;
+    let overrides = Overrides {
+        entrypoint: Some(options.entrypoint).filter(|words| !words.is_empty()),
+        args: guest.args,
+        env: guest.env,
+        user: options.user,
+        working_dir: options.working_dir,
+    };
+    let process = process::resolve(&image.config, &overrides, &image.rootfs).map_err(|e| {
+        Error::new(ErrorKind::CannotStart, e)
+            .hint("see `vyr inspect` for what the image says, and --entrypoint and --user")
+    })?;
+    let memory = guest.limits.memory_bytes;
+    let _reserved = match &guest.budget {
+        Some(budget) if memory > budget.limit() => {
+            return Err(Error::new(
+                ErrorKind::CannotStart,
+                format!("the container may hold {memory} bytes of memory, and all of them together {}", budget.limit()),
+            )
+            .hint("submit it with a lower memory limit"));
+        }
+        Some(budget) => {
+            Some(budget.reserve(memory).ok_or_else(|| {
+                Error::new(ErrorKind::Exhausted, "the memory that guests may hold together is in use")
+            })?)
+        }
+        None => None,
+    };
+    let (stdio, streams) = streams(guest.stdin, guest.stdout, guest.stderr)?;
+    let request = Request {
+        id: format!("vyr-{}", uuid::Uuid::now_v7()),
+        rootfs: &image.rootfs,
+        hostname: "vyr".to_owned(),
+        mounts: mounts(&guest.dirs, &guest.states, &process)?,
+        process,
+        writable_root: options.writable_root,
+        limits: Limits {
+            memory_bytes: Some(memory),
+            pids: options.pids,
+            cpu: guest.limits.cpu,
+            wall: guest.limits.wall,
+            cpus_milli: options.cpus_milli,
+            disk_bytes: options.disk_bytes,
+        },
+        network: network(&guest.allow_net)?,
+        stop_grace: options.stop_grace,
+        stdio,
+    };
+    let states = guest.states;
+    let ended = CancellationToken::new();
+    let stop = cancel.child_token();
+    let running = async {
+        let done = container::run(&image.engine, request, &stop).await;
+        ended.cancel();
+        done
+    };
+    let running = async { tokio::join!(running, watch(&states, &stop, &ended)) };
+    let pumping = streams.pump();
+    tokio::pin!(running, pumping);
+    let (done, exceeded) = tokio::select! {
+        both = &mut running => {
+            drop(tokio::time::timeout(DRAIN, &mut pumping).await);
+            both
+        }
+        // It let go of its streams before its end.
+        () = &mut pumping => running.await,
+    };
+    let done = done.map_err(failed)?;
+    settle(&states).await?;
+    Ok(execution(done, exceeded))
+}
+
+fn failed(error: RunError) -> Error {
+    match &error {
+        RunError::NoEngine(_) => {
+            Error::new(ErrorKind::CannotStart, error).hint("`vyr doctor` says what works on this machine")
+        }
+        RunError::Program(_) => {
+            Error::new(ErrorKind::CannotStart, error).hint("name a program that the image has, with its path")
+        }
+        RunError::Cancelled => Error::new(ErrorKind::Cancelled, error),
+        _ => Error::new(ErrorKind::CannotStart, format!("the container could not be started: {error}"))
+            .hint("`vyr doctor` says what works on this machine"),
+    }
+}
+
+fn execution(done: container::Execution, exceeded: Option<String>) -> Execution {
+    let outcome = match (exceeded, done.outcome) {
+        (Some(state), _) => Outcome::OverQuota(state),
+        (None, container::Outcome::Exited(code)) => Outcome::Exited(code),
+        (None, container::Outcome::Signalled(signal)) => Outcome::Signalled(signal),
+        (None, container::Outcome::WallClock) => Outcome::TimedOut(Clock::Wall),
+        (None, container::Outcome::Cpu) => Outcome::TimedOut(Clock::Cpu),
+        (None, container::Outcome::OutOfMemory) => Outcome::OutOfMemory,
+        (None, _) => Outcome::Cancelled,
+    };
+    Execution {
+        outcome,
+        started_at: done.started_at,
+        instantiate: done.create,
+        run: done.run,
+        cpu: done.cpu,
+        peak_memory_bytes: done.peak_memory_bytes,
+        engine: Some(done.engine),
+        notes: done.notes,
+    }
+}
+
+fn network(rules: &[NetRule]) -> Result<Network> {
+    match rules {
+        [] => Ok(Network::None),
+        rules if rules.iter().any(NetRule::is_any) => Ok(Network::Host),
+        [first, ..] => Err(Error::new(
+            ErrorKind::CannotStart,
+            format!(
+                "a container can't be held to the network rule `{first}`: it has all of this machine's network, or none"
+            ),
+        )
+        .hint("allow it `*:*`, or do without")),
+    }
+}
+
+fn mounts(dirs: &[DirSpec], states: &[StateDoor], process: &Process) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = dirs
+        .iter()
+        .map(|dir| Mount { source: dir.host.clone(), destination: dir.guest.clone(), read_only: dir.read_only })
+        .collect();
+    for state in states {
+        let data = state.handle.data();
+        if process.uid != 0 && !state.handle.read_only() {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(data, std::fs::Permissions::from_mode(OPEN_TO_ALL)).map_err(|e| {
+                Error::new(
+                    ErrorKind::Storage,
+                    format!("the state `{}` can't be opened to the container: {e}", state.alias),
+                )
+            })?;
+        }
+        mounts.push(Mount {
+            source: data.to_owned(),
+            destination: state.guest_path(),
+            read_only: state.handle.read_only(),
+        });
+    }
+    Ok(mounts)
+}
+
+/// Looks at how much the container has written into its states, and stops it when one holds more than it may; returns
+/// which.
+async fn watch(states: &[StateDoor], stop: &CancellationToken, ended: &CancellationToken) -> Option<String> {
+    let written: Vec<Arc<StateHandle>> =
+        states.iter().filter(|s| !s.handle.read_only()).map(|s| Arc::clone(&s.handle)).collect();
+    if written.is_empty() {
+        return None;
+    }
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        for handle in &written {
+            let counting = Arc::clone(handle);
+            let found = blocking(move || Ok(counting.recount()?)).await;
+            if found.is_ok_and(|found| found.over) {
+                stop.cancel();
+                return Some(handle.state().name.clone());
+            }
+        }
+        if ended.is_cancelled() {
+            return None;
+        }
+    }
+}
+
+/// What the container left in its states is counted, and what lies in an outbox is taken.
+async fn settle(states: &[StateDoor]) -> Result<()> {
+    for state in states.iter().filter(|s| !s.handle.read_only()) {
+        let (alias, handle) = (state.alias.clone(), Arc::clone(&state.handle));
+        blocking(move || {
+            handle.take_outbox_of_ended().map_err(|e| {
+                Error::new(ErrorKind::Storage, format!("the outbox of the state `{alias}` can't be taken: {e}"))
+            })?;
+            handle.recount()?;
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// What stands between a container's streams and what its caller gave for them.
+struct Streams {
+    stdin: Option<(Box<dyn crate::engine::StdinStream + Sync>, pipe::Sender)>,
+    outputs: Vec<(pipe::Receiver, Box<dyn crate::engine::StdoutStream + Sync>)>,
+}
+
+fn streams(stdin: Input, stdout: Output, stderr: Output) -> Result<(Stdio, Streams)> {
+    let failed = |e: io::Error| Error::new(ErrorKind::Exhausted, format!("no streams for the container: {e}"));
+    let mut outputs = Vec::new();
+    let mut output = |wanted: Output, own: fn() -> io::Result<OwnedFd>| -> io::Result<OwnedFd> {
+        match wanted {
+            Output::Null => null(),
+            Output::Inherit => own(),
+            Output::Stream(stream) => {
+                let (theirs, ours) = pair()?;
+                outputs.push((pipe::Receiver::from_owned_fd(ours)?, stream));
+                Ok(theirs)
+            }
+        }
+    };
+    use std::os::fd::AsFd as _;
+    let stdout = output(stdout, || io::stdout().as_fd().try_clone_to_owned()).map_err(failed)?;
+    let stderr = output(stderr, || io::stderr().as_fd().try_clone_to_owned()).map_err(failed)?;
+    let mut input = None;
+    let stdin = match stdin {
+        Input::Null => null().map_err(failed)?,
+        Input::Inherit => io::stdin().as_fd().try_clone_to_owned().map_err(failed)?,
+        Input::Stream(stream) => {
+            let (ours, theirs) = pair().map_err(failed)?;
+            input = Some((stream, pipe::Sender::from_owned_fd(ours).map_err(failed)?));
+            theirs
+        }
+    };
+    Ok((Stdio { stdin, stdout, stderr }, Streams { stdin: input, outputs }))
+}
+
+/// A pipe: the end to write to, the end to read from. Ours is set not to block by who takes it.
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((write, read))
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+impl Streams {
+    /// Passes on until the container's side is closed.
+    async fn pump(self) {
+        let outputs = self.outputs.into_iter().map(|(mut from, to)| async move {
+            let mut to = Pin::from(to.async_stream());
+            if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+                drop(to.flush().await);
+            } else {
+                // Nobody takes it any more; the container is not to hang on that.
+                drop(tokio::io::copy(&mut from, &mut tokio::io::sink()).await);
+            }
+        });
+        let input = async {
+            if let Some((from, mut to)) = self.stdin {
+                let mut from = Pin::from(from.async_stream());
+                drop(tokio::io::copy(&mut from, &mut to).await);
+            }
+        };
+        let outputs = futures_util::future::join_all(outputs);
+        tokio::pin!(input);
+        tokio::pin!(outputs);
+        // A container that doesn't read its input ends all the same.
+        tokio::select! {
+            _ = &mut outputs => {}
+            () = async { input.await; std::future::pending::<()>().await } => {}
+        }
+    }
+}
