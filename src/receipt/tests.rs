@@ -51,6 +51,7 @@ pub(crate) fn receipt() -> Receipt {
             engine: EngineFacts {
                 vyr: "0.1.0".into(),
                 wasmtime: "48".into(),
+                container: String::new(),
                 platform: "linux/x86_64".into(),
                 deterministic: None,
             },
