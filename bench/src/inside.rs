@@ -28,7 +28,7 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
 }
 
 async fn all(stage: &Stage) -> Result<Vec<Sample>> {
-    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 100, deterministic: false })?;
+    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 100, ..EngineOptions::default() })?;
     let cache = CodeCache::open(stage.folder.path(), &[7; 32]);
     let cancel = CancellationToken::new();
     let mut samples = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use vyr_proto::v0::ExecutionPath;
 
-use crate::config::Flags;
+use crate::config::{Flags, WITHHOLDABLE};
 use crate::fallback::PathChoice;
 use crate::ops::container::Options;
 use crate::ops::state::Wish;
@@ -33,6 +33,9 @@ pub(crate) struct Global {
     /// Run containers by this: libcontainer, or the path of crun, runc or youki [default: the first that works]
     #[arg(long, global = true, env = "VYR_CONTAINER_ENGINE", value_name = "ENGINE", hide_env_values = true)]
     pub(crate) container_engine: Option<PathBuf>,
+    /// Give no guest this package of WASI (repeatable): what imports it can't start as Wasm
+    #[arg(long, global = true, value_name = "PACKAGE", value_parser = WITHHOLDABLE)]
+    pub(crate) without: Vec<String>,
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
     pub(crate) output: Output,
@@ -48,6 +51,7 @@ impl Global {
             plain_http: self.plain_http,
             ca_files: self.ca_files.clone(),
             container_engine: self.container_engine.clone(),
+            without: self.without.clone(),
         }
     }
 }

@@ -107,6 +107,8 @@ pub struct File {
     pub state: StateFile,
     /// What runs containers: `libcontainer`, or a path.
     pub container_engine: Option<PathBuf>,
+    /// Packages of WASI that no guest is given: `wasi:sockets`, `wasi:keyvalue`.
+    pub without: Vec<String>,
 }
 
 /// The `[state]` part of `config.toml`.
@@ -249,6 +251,8 @@ pub struct Flags {
     pub ca_files: Vec<PathBuf>,
     /// `--container-engine`.
     pub container_engine: Option<PathBuf>,
+    /// `--without`.
+    pub without: Vec<String>,
 }
 
 /// The settings in force.
@@ -278,6 +282,8 @@ pub struct Config {
     pub state: StateFile,
     /// What runs containers, where somebody has said so.
     pub container_engine: Option<PathBuf>,
+    /// Packages of WASI that no guest is given.
+    pub without: Vec<String>,
 }
 
 impl Config {
@@ -299,6 +305,8 @@ impl Config {
             .or_else(|| EnvVars::get(EnvVars::VYR_TRUST_POLICY).map(PathBuf::from))
             .or(file.trust_policy.map(|p| home.root().join(p)));
         check_mirrors(&file.mirror)?;
+        let without: Vec<String> = flags.without.into_iter().chain(file.without).collect();
+        check_without(&without)?;
         let mut registry = file.registry;
         registry.ca_files.extend(flags.ca_files);
         Ok(Self {
@@ -314,6 +322,7 @@ impl Config {
             serve: file.serve,
             mirrors: file.mirror,
             state: file.state,
+            without,
             container_engine: flags
                 .container_engine
                 .or_else(|| EnvVars::get(EnvVars::VYR_CONTAINER_ENGINE).map(PathBuf::from))
@@ -332,6 +341,18 @@ impl Config {
     #[must_use]
     pub fn read_timeout(&self) -> Duration {
         Duration::from_secs(self.registry.read_timeout_seconds.unwrap_or(30))
+    }
+}
+
+/// The packages of WASI that guests may be kept from.
+pub const WITHHOLDABLE: [&str; 2] = ["wasi:keyvalue", "wasi:sockets"];
+
+/// One that isn't known would be given all the same.
+fn check_without(without: &[String]) -> Result<()> {
+    match without.iter().find(|package| !WITHHOLDABLE.contains(&package.as_str())) {
+        Some(package) => Err(Error::new(ErrorKind::Usage, format!("guests can't be kept from `{package}`"))
+            .hint(format_args!("`without` takes {}", WITHHOLDABLE.join(" and ")))),
+        None => Ok(()),
     }
 }
 
@@ -394,6 +415,12 @@ mod tests {
         }
         let good = [("ghcr", "ghcr.io"), ("ghcr/ours", "example.com:5000/team"), ("hub", "docker.io/library")];
         assert!(check_mirrors(&mirrors(&good)).is_ok());
+    }
+
+    #[test]
+    fn only_what_can_be_withheld_may_be_named() {
+        assert!(check_without(&[]).is_ok() && check_without(&["wasi:sockets".into()]).is_ok());
+        assert!(check_without(&["wasi:socket".into()]).is_err_and(|e| e.to_string().contains("`wasi:socket`")));
     }
 
     #[test]

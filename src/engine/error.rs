@@ -188,6 +188,16 @@ impl StartError {
         }
     }
 
+    /// An import that is kept from guests here.
+    pub(super) fn withheld(module: &str) -> Self {
+        Self::UnknownImport {
+            module: module.to_owned(),
+            name: None,
+            import: module.to_owned(),
+            hint: "this node is set to go without it (--without); run it where that is given, or as a container",
+        }
+    }
+
     /// An import that the linker has nothing for.
     pub(super) fn unknown_import(module: &str, name: Option<&str>) -> Self {
         Self::UnknownImport {

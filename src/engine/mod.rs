@@ -56,7 +56,7 @@ use run::State;
 pub const WASMTIME: &str = "48.0.8";
 
 /// How an engine is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Whether instances come from a pool of slots that is reserved once. Right for a process that runs
     /// many guests (an instance takes some 5 µs instead of 50), wrong for one that runs a single guest.
@@ -65,11 +65,13 @@ pub struct EngineOptions {
     pub max_instances: u32,
     /// Whether results that Wasm leaves to the processor are settled: of NaNs, and of the relaxed vector instructions.
     pub deterministic: bool,
+    /// Packages of WASI that no guest is given, although they are there: `wasi:sockets`.
+    pub without: Vec<String>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { pooling: false, max_instances: 1000, deterministic: false }
+        Self { pooling: false, max_instances: 1000, deterministic: false, without: Vec::new() }
     }
 }
 
@@ -86,6 +88,7 @@ struct Inner {
     p1: OnceLock<Result<wasmtime::Linker<State>, String>>,
     p2: OnceLock<Result<wasmtime::component::Linker<State>, String>>,
     ticker: ticker::Ticker,
+    without: Vec<String>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -154,6 +157,7 @@ impl Engine {
                 p1: OnceLock::new(),
                 p2: OnceLock::new(),
                 ticker: ticker::Ticker::default(),
+                without: options.without.clone(),
             }),
         })
     }
@@ -169,6 +173,21 @@ impl Engine {
             self.inner.engine.precompile_compatibility_hash().hash(&mut hasher);
             hex::encode(hasher.0.finish())
         })
+    }
+
+    /// What decides whether a Wasm can start here: the fingerprint, and what this engine goes without.
+    #[must_use]
+    pub fn abilities(&self) -> String {
+        std::iter::once(self.fingerprint())
+            .chain(self.inner.without.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join(" -")
+    }
+
+    /// Whether this engine goes without the interface or package of this name.
+    fn goes_without(&self, interface: &str) -> bool {
+        let package = interface.split(['/', '@']).next().unwrap_or(interface);
+        self.inner.without.iter().any(|without| without == package)
     }
 
     /// The machine that this engine compiles for, for people; the fingerprint says it exactly.

@@ -68,6 +68,11 @@ impl Engine {
     }
 
     fn prepare_module(&self, module: &Module) -> Result<Program, StartError> {
+        if self.goes_without("wasi:sockets")
+            && let Some(import) = module.imports().find(|import| import.name().starts_with("sock_"))
+        {
+            return Err(StartError::withheld(&format!("{}::{}", import.module(), import.name())));
+        }
         let pre =
             self.p1()?.instantiate_pre(module).map_err(|error| match error.downcast_ref::<UnknownImportError>() {
                 Some(import) => StartError::unknown_import(import.module(), Some(import.name())),
@@ -91,6 +96,10 @@ impl Engine {
     }
 
     fn prepare_component(&self, component: &Component) -> Result<Program, StartError> {
+        let imports = component.component_type();
+        if let Some((import, _)) = imports.imports(self.wasmtime()).find(|(import, _)| self.goes_without(import)) {
+            return Err(StartError::withheld(import));
+        }
         let pre = self.p2()?.instantiate_pre(component).map_err(|error| {
             let outer = error.to_string();
             let import = outer.split('`').nth(1).unwrap_or("?").to_owned();

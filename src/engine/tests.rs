@@ -234,7 +234,9 @@ async fn memory_is_limited_to_the_byte() {
             (func (export "_start") (call $exit (i32.eq (memory.grow (i32.const 1)) (i32.const -1)))))"#
     );
     let limited = |bytes| RunSpec { limits: Limits { memory_bytes: bytes, ..Limits::default() }, ..RunSpec::default() };
-    for options in [EngineOptions::default(), EngineOptions { pooling: true, max_instances: 4, deterministic: false }] {
+    for options in
+        [EngineOptions::default(), EngineOptions { pooling: true, max_instances: 4, ..EngineOptions::default() }]
+    {
         let engine = Engine::new(&options).unwrap();
         let execution = run_on(&engine, &wat, limited(131_072)).await.unwrap();
         assert_eq!((exited(&execution), execution.peak_memory_bytes), (0, 131_072));
@@ -337,7 +339,7 @@ async fn cancellation_ends_busy_and_sleeping_guests() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn guests_share_one_worker_and_the_pool_has_an_end() {
-    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 2, deterministic: false }).unwrap();
+    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 2, ..EngineOptions::default() }).unwrap();
     let prepared = prepare_on(&engine, LOOP).unwrap();
     let cancel = CancellationToken::new();
     let start = || {
@@ -522,7 +524,7 @@ fn fingerprints_tell_configurations_apart() {
     let (first, second) = (engine(), engine());
     assert_eq!(first.fingerprint(), second.fingerprint());
     assert_eq!(first.fingerprint().len(), 64);
-    let pooled = Engine::new(&EngineOptions { pooling: true, max_instances: 2, deterministic: false }).unwrap();
+    let pooled = Engine::new(&EngineOptions { pooling: true, max_instances: 2, ..EngineOptions::default() }).unwrap();
     assert_eq!(first.fingerprint(), pooled.fingerprint(), "a node and `vyr run` share their compiled code");
     let pin = format!("wasmtime = {{ version = \"={WASMTIME}\"");
     assert!(include_str!("../../Cargo.toml").contains(&pin), "WASMTIME is the version that Cargo.toml pins");

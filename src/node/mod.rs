@@ -167,7 +167,8 @@ impl Node {
         let home = vyr.config().home.clone();
         // A pool's slots are address space, not memory: some more than can run leave room for what is just ending.
         let slots = options.max_running.saturating_add(64);
-        let vyr = vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots, deterministic: false });
+        let vyr =
+            vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots, ..EngineOptions::default() });
         let engine = vyr.engine()?.clone();
         vyr.store().await?;
         let states = vyr.states().await?.clone();

@@ -121,7 +121,7 @@ impl Vyr {
         if let Some(engine) = self.engine.get() {
             return Ok(engine);
         }
-        let engine = Engine::new(&self.engine_options)?;
+        let engine = Engine::new(&self.options())?;
         Ok(self.engine.get_or_init(|| engine))
     }
 
@@ -137,7 +137,7 @@ impl Vyr {
         if let Some(engine) = self.deterministic_engine.get() {
             return Ok(engine);
         }
-        let engine = Engine::new(&EngineOptions { deterministic: true, ..EngineOptions::default() })?;
+        let engine = Engine::new(&EngineOptions { deterministic: true, pooling: false, ..self.options() })?;
         Ok(self.deterministic_engine.get_or_init(|| engine))
     }
 
@@ -159,6 +159,10 @@ impl Vyr {
         let opened = Snapshots::open(&root, machine.method, machine.rights)
             .map_err(|e| Error::new(ErrorKind::Storage, format!("the folder {} can't be used: {e}", root.display())))?;
         Ok(self.snapshots.get_or_init(|| opened))
+    }
+
+    fn options(&self) -> EngineOptions {
+        EngineOptions { without: self.config.without.clone(), ..self.engine_options.clone() }
     }
 
     /// The settings.

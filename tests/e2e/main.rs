@@ -12,6 +12,7 @@ mod airgap;
 mod alter;
 mod compiled;
 mod crash;
+mod fallback;
 mod faults;
 mod forms;
 mod house;

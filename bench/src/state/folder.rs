@@ -27,7 +27,7 @@ async fn once(engine: &Engine, guest: &Prepared, spec: RunSpec) -> Result<f64> {
 pub(super) async fn measure(stage: &Stage) -> Result<()> {
     let home = stage.folder.path().join("folder");
     let states = States::open(&home).await?;
-    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 10, deterministic: false })?;
+    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 10, ..EngineOptions::default() })?;
     let mut samples = Vec::new();
     for name in ["state-p1", "state"] {
         let wasm = std::fs::read(vyr_guests::guest(name))?;

@@ -53,7 +53,7 @@ impl Bench {
 pub(super) async fn measure(stage: &Stage) -> Result<()> {
     let home = stage.folder.path().join("kv");
     let states = States::open(&home).await?;
-    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 10, deterministic: false })?;
+    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 10, ..EngineOptions::default() })?;
     let wasm = std::fs::read(vyr_guests::guest("keyvalue"))?;
     let guest = engine.prepare(&engine.compile_in_memory("keyvalue", &wasm)?)?;
     let mut bench = Bench { engine, guest, samples: Vec::new() };

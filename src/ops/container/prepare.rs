@@ -79,7 +79,7 @@ pub(in crate::ops) fn proven(
         None if wanted.path == PathChoice::Container => requested(),
         None if found.reason == FallbackReason::NoWasm => found,
         // Another engine may be able to do what that one was not.
-        None if found.reason.lasts() && fingerprint == vyr.engine()?.fingerprint() => found,
+        None if found.reason.lasts() && fingerprint == vyr.engine()?.abilities() => found,
         None => return Ok(None),
     };
     let layout = vyr.layout();
@@ -141,7 +141,7 @@ pub(in crate::ops) async fn prove(
     let conditions =
         Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref(), container: true };
     let fingerprint = match fallback.reason.lasts() && fallback.reason != FallbackReason::NoWasm {
-        true => vyr.engine()?.fingerprint().to_owned(),
+        true => vyr.engine()?.abilities(),
         false => String::new(),
     };
     let ready = Ready::new(

@@ -10,7 +10,7 @@ mod process;
 mod registry;
 mod tools;
 
-pub(crate) use artifacts::{FORMS, Form, tar_of};
+pub(crate) use artifacts::{FORMS, Form, architecture, tar_of};
 pub(crate) use bad_registry::{Act, BadRegistry, Content};
 pub(crate) use collector::{Collector, each};
 pub(crate) use fault_proxy::{Asked, Fault, FaultProxy};

@@ -1,0 +1,134 @@
+//! Nothing of a container is left, whoever dies and whenever.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::shell;
+use crate::support::{Home, Node};
+
+/// How many runs, and how many of them are cut off: few in the usual run, 500 by hand.
+#[expect(clippy::disallowed_methods, reason = "a test's own setting")]
+fn rounds(default: usize) -> usize {
+    std::env::var("VYR_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(default)
+}
+
+/// What a machine has that a container could leave behind: processes of one, mounts, cgroups; and the folders of a home.
+#[derive(Debug, Default, PartialEq, Eq, Clone)]
+struct Left {
+    processes: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    cgroups: BTreeSet<String>,
+    folders: BTreeSet<String>,
+}
+
+fn look(home: &Home) -> Left {
+    let mut left = Left::default();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default().replace('\0', " ");
+        if line.contains("marked-by-the-test") || line.starts_with("vyr-container") && is_of(home, &entry.path()) {
+            left.processes.insert(format!("{} {line}", entry.file_name().to_string_lossy()));
+        }
+    }
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+        left.mounts.insert(line.split(' ').nth(4).unwrap().to_owned());
+    }
+    cgroups(Path::new("/sys/fs/cgroup"), 6, &mut left.cgroups);
+    for folder in ["snapshots", "containers", "run"] {
+        for entry in fs::read_dir(home.vyr_home().join(folder)).into_iter().flatten().flatten() {
+            left.folders.insert(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    left
+}
+
+/// Whether a process works in this home: other tests have containers at the same time.
+fn is_of(home: &Home, process: &Path) -> bool {
+    let cwd = fs::read_link(process.join("cwd")).unwrap_or_default();
+    let environment = fs::read_to_string(process.join("environ")).unwrap_or_default();
+    cwd.starts_with(home.work()) || environment.contains(&*home.vyr_home().to_string_lossy())
+}
+
+fn cgroups(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let name = entry.path().to_string_lossy().into_owned();
+            if name.contains("vyr-") {
+                found.insert(name);
+            }
+            cgroups(&entry.path(), depth - 1, found);
+        }
+    }
+}
+
+/// Waits until it is as it was: what was killed takes a moment to go.
+#[track_caller]
+fn settled(home: &Home, before: &Left) {
+    let began = Instant::now();
+    loop {
+        let after = look(home);
+        let new = Left {
+            processes: after.processes.difference(&before.processes).cloned().collect(),
+            mounts: after.mounts.difference(&before.mounts).cloned().collect(),
+            cgroups: after.cgroups.difference(&before.cgroups).cloned().collect(),
+            folders: after.folders.difference(&before.folders).cloned().collect(),
+        };
+        if new == Left::default() {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "left behind: {new:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+const SCRIPT: &str = "(sleep 300; : marked-by-the-test) & sleep 300; : marked-by-the-test";
+
+#[test]
+fn mixed_runs_and_kills_leave_nothing() {
+    let home = Home::new();
+    let layout = shell(&home);
+    home.vyr(["run", "--allow-unsigned", &layout]).expect(0);
+    let before = look(&home);
+    for round in 0..rounds(24) {
+        let options: &[&str] = match round % 3 {
+            0 => &[],
+            1 => &["--writable-root"],
+            _ => &["--container-engine", "crun"],
+        };
+        let start = ["run", "--allow-unsigned"].iter().chain(options).chain([&layout.as_str(), &"--"]);
+        if round % 2 == 0 {
+            home.vyr(start.chain([&"echo done"])).expect(0);
+            continue;
+        }
+        let mut child = home.vyr_command(start.chain([&SCRIPT])).spawn().unwrap();
+        // Before, in and after the making of the container.
+        std::thread::sleep(Duration::from_millis((round as u64 * 37) % 160));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    settled(&home, &before);
+}
+
+#[test]
+fn a_node_that_is_killed_leaves_nothing() {
+    let home = Home::new();
+    let layout = shell(&home);
+    let node = Node::start(&home, &["--allow-unsigned"]);
+    let target = format!("{}/plain:v1", node.host());
+    let copy = ["copy", "--insecure-policy", "--dest-tls-verify=false", &layout, &format!("docker://{target}")];
+    home.tool("skopeo", copy).expect(0);
+    let address = format!("http://{}", node.address);
+    let submit = ["submit", "--node", &address, "--allow-unsigned", &target, "--", SCRIPT];
+    let before = look(&home);
+    for _ in 0..4 {
+        home.vyr(submit).expect(0);
+    }
+    let began = Instant::now();
+    while look(&home).processes.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "no container was started: {}", node.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.kill();
+    settled(&home, &before);
+}

@@ -1,0 +1,92 @@
+//! The same through a node: on record, counted, in the trace and in the receipt.
+
+use vyr_proto::v0::{Container, EndReason, ExecutionPath, StartTier, TaskStatus};
+
+use super::{needs_more, shell};
+use crate::support::{Home, Node, spec};
+
+/// A node with the dual artifact in its own registry.
+#[track_caller]
+fn serving(home: &Home, wasm: &std::path::Path) -> (Node, String) {
+    let node = Node::start(home, &[]);
+    let target = format!("{}/dual:v1", node.host());
+    let pushed = home.vyr(["push", &target, wasm.to_str().unwrap(), "--fallback", &shell(home)]).expect(0);
+    (node, pushed.stdout.trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_task_that_fell_back_says_so_wherever_one_looks() {
+    let home = Home::new();
+    let (node, reference) = serving(&home, &needs_more(&home));
+    let mut client = node.connect().await;
+    let task = client.run(spec(&reference, &["echo $0 said $GREETING; exit 3"])).await;
+    assert_eq!(task.status(), TaskStatus::Failed);
+    assert_eq!(task.end.as_ref().unwrap().exit_code, Some(3));
+    let execution = task.execution.clone().unwrap();
+    assert_eq!((execution.path(), execution.fallback_reason.as_str()), (ExecutionPath::Container, "unknown_import"));
+    assert!(execution.fallback_message.contains("of_another_world"), "{execution:?}");
+    assert!(!execution.engine.is_empty() && execution.submit_to_start.is_some() && execution.cpu.is_some());
+    assert_eq!(execution.tier(), StartTier::S1, "its layers were unpacked for it");
+    let task = client.run(spec(&reference, &[])).await;
+    assert_eq!(client.stdout(&task.id).await, "hello from linux\n");
+    assert_eq!(task.execution.unwrap().tier(), StartTier::S3, "all of it was ready");
+
+    let shown = home.vyr(["status", &task.id, "--node", &format!("http://{}", node.address)]).expect(0);
+    assert!(shown.stdout.contains("unknown_import") && shown.stdout.contains("container"), "{}", shown.stdout);
+    let trace =
+        home.vyr(["trace", &task.id, "--node", &format!("http://{}", node.address), "--output", "json"]).expect(0);
+    assert!(trace.stdout.contains("vyr.fallback.reason"), "{}", trace.stdout);
+    let receipt =
+        home.vyr(["receipt", "show", &task.id, "--node", &format!("http://{}", node.address), "--output", "json"]);
+    let receipt = receipt.expect(0).stdout;
+    assert!(receipt.contains("unknown_import") && receipt.contains("\"container\""), "{receipt}");
+    let metrics = reqwest::get(format!("http://{}/metrics", node.address)).await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(r#"vyr_fallbacks_total{reason="unknown_import""#), "{metrics}");
+    assert!(metrics.contains(r#"path="container""#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_submit_says_which_way_and_how() {
+    let home = Home::new();
+    let (node, reference) = serving(&home, &vyr_guests::guest("hello"));
+    let mut client = node.connect().await;
+    let task = client.run(spec(&reference, &[])).await;
+    assert_eq!(task.execution.unwrap().path(), ExecutionPath::Wasm);
+    let mut wanted = spec(&reference, &["id -u; pwd"]);
+    wanted.path = ExecutionPath::Container.into();
+    wanted.container = Some(Container { user: "worker".into(), working_dir: "/tmp".into(), ..Container::default() });
+    let task = client.run(wanted).await;
+    assert_eq!(client.stdout(&task.id).await, "1234\n/tmp\n");
+    assert_eq!(task.execution.unwrap().fallback_reason, "requested");
+    // What was ready for one way isn't taken for the other.
+    let task = client.run(spec(&reference, &[])).await;
+    assert_eq!(
+        (task.execution.unwrap().path(), client.stdout(&task.id).await),
+        (ExecutionPath::Wasm, "hello from wasm\n".into())
+    );
+}
+
+#[tokio::test]
+async fn a_container_is_cancelled_stopped_and_killed_by_its_limits() {
+    let home = Home::new();
+    let (node, reference) = serving(&home, &needs_more(&home));
+    let mut client = node.connect().await;
+    // It ignores the signal that asks it to end.
+    let mut wanted = spec(&reference, &["trap '' TERM; echo begun; while true; do sleep 1; done"]);
+    wanted.container = Some(Container { stop_grace: crate::support::seconds(1), ..Container::default() });
+    let task = client.submit(wanted).await;
+    client.until(&task.id, TaskStatus::Running).await;
+    let task = client.cancel(&task.id).await;
+    assert_eq!((task.status(), task.end.unwrap().reason()), (TaskStatus::Cancelled, EndReason::CancelledByClient));
+
+    let mut wanted = spec(&reference, &["dd if=/dev/zero of=/dev/null bs=300M count=1"]);
+    wanted.limits = Some(vyr_proto::v0::Limits { memory_bytes: 48 << 20, ..Default::default() });
+    let task = client.run(wanted).await;
+    let end = task.end.unwrap();
+    assert_eq!((end.reason(), end.exit_code), (EndReason::MemoryLimit, Some(137)), "{end:?}");
+
+    let mut wanted = spec(&reference, &["sleep 1000"]);
+    wanted.limits = Some(vyr_proto::v0::Limits { timeout: crate::support::seconds(1), ..Default::default() });
+    let task = client.run(wanted).await;
+    assert_eq!(task.end.unwrap().reason(), EndReason::WallClockLimit);
+}
