@@ -1,1 +1,158 @@
-//! To be written.
+//! Owns the runtime bundle: what of the kernel a container gets, and what not. The runtime specification is
+//! <https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md>.
+
+use std::fs;
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::cgroup::{Controller, Group};
+use crate::container::Network;
+use crate::keeper::Place;
+use crate::keeper::wire::Order;
+
+/// What root in a container may do beyond an ordinary user: to own files, to become other users, to open low ports. Less than
+/// Docker's by making devices, raw packets, audit records, chroot, file capabilities.
+const CAPABILITIES: [&str; 9] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+];
+
+/// Files of the kernel that tell of the machine or change it: Docker's.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Files of the kernel that may only be read: Docker's.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// How many files a process may have open, where this process may allow that many.
+const FILES: u64 = 1 << 20;
+
+/// The makers of a container, which count as its processes where these are limited by user.
+const MAKERS: u64 = 5;
+
+/// The largest `/dev/shm`.
+const SHARED_MEMORY: u64 = 64 << 20;
+
+/// Writes `config.json` into the bundle.
+///
+/// # Errors
+/// The file can't be written.
+pub(crate) fn write(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) -> io::Result<()> {
+    fs::write(place.bundle.join("config.json"), serde_json::to_vec(&config(order, place, group, notes))?)
+}
+
+fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) -> Value {
+    let process = &order.process;
+    let (mut uid, mut gid, mut groups) = (process.uid, process.gid, process.groups.clone());
+    if order.user {
+        if uid != 0 || gid != 0 {
+            notes.push(format!("runs as the only user there is here, not as {uid}:{gid}"));
+        }
+        (uid, gid) = (0, 0);
+        groups.clear();
+    }
+    let capabilities: &[&str] = if uid == 0 { &CAPABILITIES } else { &[] };
+    let environment: Vec<String> = process.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut annotations = json!({});
+    let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
+    let mut linux = json!({
+        "namespaces": namespaces,
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+    });
+    if let crate::engine::Choice::Installed(_) = order.engine {
+        linux["seccomp"] = crate::seccomp::config();
+        // `crun` takes the compiled filter in place of the list.
+        if let Ok(program) = crate::seccomp::encoded() {
+            annotations["run.oci.seccomp_bpf_data"] = program.into();
+        }
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": place.root, "readonly": !order.writable_root },
+        "hostname": order.hostname,
+        "annotations": annotations,
+        "process": {
+            "terminal": false,
+            "user": { "uid": uid, "gid": gid, "additionalGids": groups, "umask": 0o022 },
+            "args": process.argv,
+            "env": environment,
+            "cwd": process.cwd,
+            "capabilities": {
+                // The bounding set is for programs that root starts as another user.
+                "bounding": CAPABILITIES,
+                "effective": capabilities,
+                "permitted": capabilities,
+                "inheritable": [],
+                "ambient": [],
+            },
+            "rlimits": rlimits(order, group),
+            "noNewPrivileges": true,
+        },
+        "mounts": mounts(order, place),
+        "linux": linux,
+    })
+}
+
+fn rlimits(order: &Order, group: &Group) -> Vec<Value> {
+    use rustix::process::{Resource, getrlimit};
+    // More than its own hard limit an ordinary user can't give.
+    let files = getrlimit(Resource::Nofile).maximum.map_or(FILES, |hard| hard.min(FILES));
+    let limit = |name: &str, value: u64| json!({ "type": name, "soft": value, "hard": value });
+    let mut limits = vec![limit("RLIMIT_NOFILE", files), limit("RLIMIT_CORE", 0)];
+    if !group.has(Controller::Pids) && order.user {
+        // In a user namespace of its own the count of a user's processes is the container's.
+        let most = getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX);
+        limits.push(limit("RLIMIT_NPROC", order.limits.pids.saturating_add(MAKERS).min(most)));
+    }
+    limits
+}
+
+fn mounts(order: &Order, place: &Place) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
+        json!({ "destination": destination, "type": kind, "source": source, "options": options })
+    };
+    let shared = format!("size={}", order.limits.disk_bytes.min(SHARED_MEMORY));
+    // Group 5 is `tty`, which a user namespace of one user doesn't have.
+    let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if !order.user {
+        terminals.push("gid=5");
+    }
+    let mut all = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &terminals),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared]),
+        mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ];
+    if order.user && order.network == Network::Host {
+        // A user namespace may mount only the sysfs of a network of its own.
+        all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+    } else {
+        all.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+    }
+    for (here, there) in &place.cgroup {
+        all.push(mount(there, "bind", &here.to_string_lossy(), &["bind", "nosuid", "noexec", "nodev", "ro"]));
+    }
+    all
+}

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use tokio_util::sync::CancellationToken;
+mod run;
 
-use crate::engine::Choice;
+pub use run::run;
+
 use crate::process::Process;
 use crate::snapshot::Rootfs;
 
@@ -147,12 +148,3 @@ pub enum RunError {
     Failed(String),
 }
 
-/// Runs a container to its end. When `cancel` is cancelled its process gets the stop signal, and after the grace all of it is
-/// killed. Dropping the future kills it at once. Nothing of it is left when this returns: no process, mount, cgroup or folder.
-///
-/// # Errors
-/// [`RunError`]: its process never started.
-pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationToken) -> Result<Execution, RunError> {
-    let _ = (engine, request, cancel);
-    Err(RunError::NoEngine("to be written".into()))
-}

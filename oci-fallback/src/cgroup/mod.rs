@@ -1,0 +1,290 @@
+//! Owns the cgroup of a container: made by its keeper, joined by what makes the container, read, and removed. Engines manage
+//! none. Both versions of cgroups count, also side by side, with whatever controllers may be written.
+
+mod layout;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::process::{Pid, Signal};
+
+pub(crate) use layout::{Controller, Hierarchy, Version, hierarchies};
+
+use crate::container::Limits;
+
+/// What every name of ours begins with.
+const PREFIX: &str = "vyr-";
+
+/// Below this a container's own making may not fit.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+/// What makes a container has up to this many processes besides, for a moment.
+const MAKERS: u64 = 3;
+
+/// How long a cgroup without living processes may refuse to be removed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The cgroups of one container: one in each hierarchy that has a controller for it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    parts: Vec<Part>,
+    /// What is not limited as asked, in words.
+    pub(crate) notes: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Part {
+    hierarchy: Hierarchy,
+    parent: OwnedFd,
+    name: String,
+    folder: OwnedFd,
+}
+
+/// The folder of a container's cgroup as the container is to see it.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// Its name below `/sys/fs/cgroup`; `None`: it is that folder.
+    pub(crate) name: Option<String>,
+    /// Here.
+    pub(crate) path: PathBuf,
+    /// The controllers by which it is also known.
+    pub(crate) links: Vec<&'static str>,
+}
+
+impl Group {
+    /// Makes them with their limits. What can't be made is noted.
+    pub(crate) fn make(id: &str, owner: &str, limits: &Limits) -> Self {
+        let mut group = Self { parts: Vec::new(), notes: Vec::new() };
+        let name = format!("{PREFIX}{id}.{owner}");
+        let mut refused = None;
+        for hierarchy in hierarchies() {
+            match Part::make(hierarchy, &name) {
+                Ok(part) => group.parts.push(part),
+                Err(error) => refused = Some(error),
+            }
+        }
+        for (controller, wanted, words) in [
+            (Controller::Memory, limits.memory_bytes.is_some(), "memory is watched, not limited"),
+            (Controller::Pids, true, "processes are limited by user, not by cgroup"),
+            (Controller::Cpu, limits.cpus_milli.is_some(), "the share of processors is not limited"),
+        ] {
+            if !wanted {
+                continue;
+            }
+            let missing = match group.part(controller) {
+                Some(part) => part.limit(controller, limits).err().map(|error| error.to_string()),
+                None => Some(match &refused {
+                    Some(error) => format!("no cgroup can be made ({error})"),
+                    None => format!("there is no {controller} controller"),
+                }),
+            };
+            if let Some(why) = missing {
+                group.notes.push(format!("{words}: {why}"));
+                if let Some(part) = group.parts.iter_mut().find(|part| part.hierarchy.controllers.contains(&controller)) {
+                    part.hierarchy.controllers.retain(|other| *other != controller);
+                }
+            }
+        }
+        group
+    }
+
+    fn part(&self, controller: Controller) -> Option<&Part> {
+        self.parts.iter().find(|part| part.hierarchy.controllers.contains(&controller))
+    }
+
+    /// Whether the kernel holds the container to what this controller limits.
+    pub(crate) fn has(&self, controller: Controller) -> bool {
+        self.part(controller).is_some()
+    }
+
+    /// Moves this process into it.
+    ///
+    /// # Errors
+    /// The kernel's own.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        self.parts.iter().try_for_each(|part| part.write("cgroup.procs", "0"))
+    }
+
+    /// Takes back what was allowed for the making.
+    pub(crate) fn made(&self, limits: &Limits) {
+        if let Some(part) = self.part(Controller::Pids) {
+            let _ = part.write("pids.max", &limits.pids.max(1).to_string());
+        }
+    }
+
+    /// The CPU time of all that was ever in it.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        let part = self.part(Controller::Cpuacct)?;
+        match part.hierarchy.version {
+            Version::V1 => part.read("cpuacct.usage")?.trim().parse().ok().map(Duration::from_nanos),
+            Version::V2 => number(&part.read("cpu.stat")?, "usage_usec").map(Duration::from_micros),
+        }
+    }
+
+    /// The most memory that was in use, in bytes.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        let part = self.part(Controller::Memory)?;
+        let file = match part.hierarchy.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        part.read(file)?.trim().parse().ok()
+    }
+
+    /// How many of its processes the kernel has killed for want of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let Some(part) = self.part(Controller::Memory) else { return 0 };
+        let file = match part.hierarchy.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        part.read(file).and_then(|text| number(&text, "oom_kill")).unwrap_or(0)
+    }
+
+    /// What of it the container may see.
+    pub(crate) fn views(&self) -> Vec<View> {
+        // A unified hierarchy beside others holds nothing for it.
+        let unified = self.parts.iter().all(|part| part.hierarchy.version == Version::V2);
+        self.parts
+            .iter()
+            .filter(|part| unified || part.hierarchy.version == Version::V1)
+            .map(|part| {
+                let name = match part.hierarchy.version {
+                    Version::V1 => part.hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()),
+                    Version::V2 => None,
+                };
+                let links = part.hierarchy.controllers.iter().map(|controller| controller.name()).collect();
+                View { name, path: part.hierarchy.base.join(&part.name), links }
+            })
+            .collect()
+    }
+
+    /// Removes it. All its processes have to be killed before.
+    pub(crate) fn remove(&self) {
+        let until = Instant::now() + PATIENCE;
+        for part in &self.parts {
+            remove(&part.parent, &part.name, until);
+        }
+    }
+}
+
+impl Part {
+    fn make(mut hierarchy: Hierarchy, name: &str) -> io::Result<Self> {
+        hierarchy.prepare()?;
+        let folder = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(&hierarchy.base, folder, Mode::empty())?;
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        let folder = rustix::fs::openat(&parent, name, folder, Mode::empty())?;
+        Ok(Self { hierarchy, parent, name: name.to_owned(), folder })
+    }
+
+    fn limit(&self, controller: Controller, limits: &Limits) -> io::Result<()> {
+        let v1 = self.hierarchy.version == Version::V1;
+        match controller {
+            Controller::Memory => {
+                let bytes = limits.memory_bytes.unwrap_or(u64::MAX).max(LEAST_MEMORY).to_string();
+                self.write(if v1 { "memory.limit_in_bytes" } else { "memory.max" }, &bytes)?;
+                // Neither is everywhere: not without swap, not on older kernels.
+                if v1 {
+                    let _ = self.write("memory.memsw.limit_in_bytes", &bytes);
+                } else {
+                    let _ = self.write("memory.swap.max", "0");
+                    let _ = self.write("memory.oom.group", "1");
+                }
+                Ok(())
+            }
+            Controller::Pids => self.write("pids.max", &limits.pids.max(1).saturating_add(MAKERS).to_string()),
+            Controller::Cpu => {
+                // A thousandth of a processor is 100 µs of each 100 ms; the kernel takes no less than a millisecond.
+                let quota = limits.cpus_milli.unwrap_or(1000).saturating_mul(100).max(1000);
+                if v1 {
+                    self.write("cpu.cfs_period_us", "100000")?;
+                    self.write("cpu.cfs_quota_us", &quota.to_string())
+                } else {
+                    self.write("cpu.max", &format!("{quota} 100000"))
+                }
+            }
+            Controller::Cpuacct => Ok(()),
+        }
+    }
+
+    fn write(&self, file: &str, text: &str) -> io::Result<()> {
+        let file = rustix::fs::openat(&self.folder, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(file, text.as_bytes())?;
+        Ok(())
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        let file = rustix::fs::openat(&self.folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        io::read_to_string(fs::File::from(file)).ok()
+    }
+}
+
+/// The value of a line `name value`.
+fn number(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// How a keeper is told from all others of this machine's life: its number and when it was started.
+pub(crate) fn owner() -> String {
+    let pid = std::process::id();
+    format!("{pid}.{}", started(pid).unwrap_or_default())
+}
+
+/// When a process was started, in clock ticks since boot: field 22 of proc_pid_stat(5).
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name may hold spaces and parentheses.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Removes the cgroups of keepers that don't live any more, and kills what is left in them.
+pub(crate) fn sweep() {
+    for hierarchy in hierarchies() {
+        let Ok(entries) = fs::read_dir(&hierarchy.base) else { continue };
+        for entry in entries.filter_map(Result::ok) {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if is_orphan(name) {
+                clear(&hierarchy.base, name);
+            }
+        }
+    }
+}
+
+/// Whether this names a cgroup of ours whose keeper is dead.
+fn is_orphan(name: &str) -> bool {
+    let Some((_, owner)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')) else { return false };
+    let Some((pid, start)) = owner.split_once('.') else { return false };
+    let (Ok(pid), Ok(start)) = (pid.parse(), start.parse()) else { return false };
+    started(pid) != Some(start)
+}
+
+fn clear(base: &Path, name: &str) {
+    let folder = base.join(name);
+    let until = Instant::now() + PATIENCE;
+    let _ = fs::write(folder.join("cgroup.kill"), "1");
+    for pid in fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default().lines() {
+        // 0 is a process of another pid namespace; to kill it would be to kill ourselves.
+        if let Some(pid) = pid.parse().ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+    }
+    if let Ok(parent) = rustix::fs::open(base, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        remove(parent, name, until);
+    }
+}
+
+fn remove(parent: impl AsFd, name: &str, until: Instant) {
+    while let Err(rustix::io::Errno::BUSY) = rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+        // The last of its processes is on its way out.
+        if Instant::now() > until {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

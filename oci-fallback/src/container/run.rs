@@ -1,0 +1,143 @@
+//! Owns a run's side of the talk with its keeper.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio as Pipe;
+use std::time::{Duration, SystemTime};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Execution, Request, RunError};
+use crate::engine::Choice;
+use crate::keeper::wire::{self, Order, Report};
+use crate::snapshot::{Method, Rights};
+
+/// How much of an order goes into the socket before there is a keeper to read it: far less than any socket buffer holds.
+const FIRST: usize = 4096;
+
+/// Runs a container to its end. When `cancel` is cancelled its process gets the stop signal, and after the grace all of it is
+/// killed. Dropping the future kills it at once. Nothing of it is left when this returns: no process, mount, cgroup or folder.
+///
+/// # Errors
+/// [`RunError`]: its process never started.
+pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationToken) -> Result<Execution, RunError> {
+    let started_at = SystemTime::now();
+    let asked = wire::now();
+    if cancel.is_cancelled() {
+        return Err(RunError::Cancelled);
+    }
+    check_id(&request.id)?;
+    let Request { id, rootfs, process, hostname, mounts, writable_root, limits, network, stop_grace, stdio } = request;
+    let order = Order {
+        id,
+        engine: engine.clone(),
+        layers: rootfs.layers.clone(),
+        overlay: rootfs.method == Method::Overlay,
+        user: rootfs.rights == Rights::User,
+        process,
+        hostname,
+        mounts,
+        writable_root,
+        limits,
+        network,
+        stop_grace,
+        deadline: limits.wall.map(|wall| asked.saturating_add(u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX))),
+    };
+    let mut line = serde_json::to_vec(&order).map_err(|error| RunError::Failed(error.to_string()))?;
+    line.push(b'\n');
+
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed("make a socket"))?;
+    let streams = [stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
+    let sent = wire::send_order(ours.as_fd(), &line[..line.len().min(FIRST)], streams).map_err(failed("write to the keeper"))?;
+    // The keeper has its own now, and a reader of the container's output waits for the last of them to be closed.
+    drop(stdio);
+
+    let mut keeper = spawn(theirs.into()).map_err(failed("start a keeper"))?;
+    ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
+    let mut socket = BufReader::new(UnixStream::from_std(ours).map_err(failed("set up a socket"))?);
+    socket.get_mut().write_all(&line[sent..]).await.map_err(failed("write to the keeper"))?;
+
+    let mut started = None;
+    let mut told = false;
+    let mut answer = String::new();
+    let end = loop {
+        tokio::select! {
+            read = socket.read_line(&mut answer) => {
+                match read {
+                    Ok(0) | Err(_) => break None,
+                    Ok(_) => {}
+                }
+                match serde_json::from_str(&answer) {
+                    Ok(Report::Started { at }) => started = Some(at),
+                    Ok(report) => break Some(report),
+                    Err(error) => break Some(Report::Refused(wire::Refusal::Failed(format!("the keeper says {answer:?}: {error}")))),
+                }
+                answer.clear();
+            }
+            () = cancel.cancelled(), if !told => {
+                told = true;
+                let _ = socket.get_mut().write_all(b"stop\n").await;
+            }
+        }
+    };
+    // It has told everything and only has to end; its container is gone already.
+    let status = keeper.wait().await.map_err(failed("wait for the keeper"))?;
+    match end {
+        Some(Report::Ended { at, outcome, cpu, peak_memory_bytes, notes }) => {
+            let started = started.unwrap_or(at);
+            Ok(Execution {
+                outcome,
+                started_at,
+                create: Duration::from_nanos(started.saturating_sub(asked)),
+                run: Duration::from_nanos(at.saturating_sub(started)),
+                cpu,
+                peak_memory_bytes,
+                engine: name(engine).await,
+                notes,
+            })
+        }
+        Some(Report::Refused(refusal)) => Err(refusal.into()),
+        Some(Report::Started { .. }) | None => {
+            // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
+            crate::keeper::sweep();
+            Err(RunError::Failed(format!("the keeper ended without a word ({status})")))
+        }
+    }
+}
+
+/// Asks an installed engine the first time, which is why it is done when the run is over.
+async fn name(engine: &Choice) -> String {
+    match engine {
+        Choice::Libcontainer => engine.name(),
+        Choice::Installed(path) => {
+            let engine = engine.clone();
+            let asked = tokio::task::spawn_blocking(move || engine.name()).await;
+            asked.unwrap_or_else(|_| path.display().to_string())
+        }
+    }
+}
+
+/// This program again, with nothing of this process but the socket.
+fn spawn(socket: OwnedFd) -> io::Result<tokio::process::Child> {
+    tokio::process::Command::new("/proc/self/exe")
+        .arg0(crate::keeper::NAME)
+        .env_clear()
+        .stdin(Pipe::from(socket))
+        .stdout(Pipe::null())
+        .stderr(Pipe::null())
+        .spawn()
+}
+
+fn check_id(id: &str) -> Result<(), RunError> {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(good) {
+        return Err(RunError::Failed(format!("a container's id is 1 to 64 of a-z, 0-9 and `-`, not {id:?}")));
+    }
+    Ok(())
+}
+
+fn failed(attempted: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |error| RunError::Failed(format!("can't {attempted}: {error}"))
+}

@@ -1,0 +1,75 @@
+//! Owns the process that keeps one container: its mounts, its cgroup, its engine, its end. It is this very program, started
+//! again under another name, since an engine forks, which a program with threads can't do, and since all of a container has
+//! to end when whoever wanted it ends.
+//!
+//! ```text
+//! caller ──socket──┐   a process with threads; closing the socket is its wish that the container ends
+//!   └─ gate        │   this program again: enters new user, mount and pid namespaces, and waits
+//!        └─ keeper ┘   the first process of that pid namespace: when it ends, however it does, the kernel ends all below
+//!             └─ maker  joins the cgroup and makes the container: the library's code, or an installed engine's program
+//!             └─ the container's first process, in a pid namespace of its own, handed to the keeper when the maker ends
+//! ```
+//!
+//! Nothing of a run is ever on a disk: the bundle, the engine's state and what the container writes are on a file system in
+//! memory that is mounted in the keeper's namespace alone and goes with it. Only a cgroup can be left, by a keeper that was
+//! killed: its name tells which, and [`sweep`] removes it.
+
+mod inroot;
+mod keep;
+mod limit;
+mod loopback;
+mod mounts;
+mod namespaces;
+mod root;
+pub(crate) use root::Place;
+pub(crate) mod wire;
+
+use std::os::fd::AsFd;
+
+use wire::{Refusal, Report};
+
+/// What a keeper is called, by which it knows itself.
+pub(crate) const NAME: &str = "vyr-container";
+
+/// To be called first in `main`, before any thread: a process that was started as a keeper is one until it ends and never
+/// returns from here.
+pub fn run_if_asked() {
+    if std::env::args_os().next().is_none_or(|name| name != NAME) {
+        return;
+    }
+    #[expect(clippy::exit, reason = "a keeper is no vyr: nothing of main may run in it")]
+    std::process::exit(gate());
+}
+
+/// Removes what keepers have left that were killed: cgroups. For a node's start; takes some microseconds when there is
+/// nothing.
+pub fn sweep() {
+    crate::cgroup::sweep();
+}
+
+/// The outer process: what is done before the new namespaces, and the wait for the inner one.
+fn gate() -> i32 {
+    let caller = std::io::stdin();
+    let (order, streams) = match wire::receive_order(caller.as_fd()) {
+        Ok(received) => received,
+        // Nobody to tell: whoever starts this by hand has no socket here.
+        Err(_) => return 2,
+    };
+    let owner = crate::cgroup::owner();
+    if let Err(words) = namespaces::enter(order.user) {
+        wire::report(caller, &Report::Refused(Refusal::Failed(words)));
+        return 1;
+    }
+    match namespaces::fork(|| keep::keep(&order, streams, caller.as_fd(), &owner)) {
+        Ok(keeper) => {
+            // The caller waits for the end of its socket, and a reader for the end of the container's output: neither may
+            // be held open here.
+            namespaces::close_all();
+            namespaces::wait(keeper)
+        }
+        Err(error) => {
+            wire::report(caller, &Report::Refused(Refusal::Failed(format!("can't fork: {error}"))));
+            1
+        }
+    }
+}

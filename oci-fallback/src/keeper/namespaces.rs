@@ -1,0 +1,100 @@
+//! Owns a keeper's own namespaces, and the one fork that they need.
+
+use std::io;
+
+use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::thread::UnshareFlags;
+
+/// Enters new mount and pid namespaces; as an ordinary user also a user namespace in which that user is root and nobody else
+/// exists. The pid namespace is for the children.
+///
+/// # Errors
+/// What the kernel refuses, in words.
+pub(super) fn enter(user: bool) -> Result<(), String> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWPID;
+    let as_user = user || !uid.is_root();
+    if as_user {
+        flags |= UnshareFlags::NEWUSER;
+    } else {
+        // The groups of whoever started vyr are no business of a container's.
+        rustix::thread::set_thread_groups(&[]).map_err(|error| format!("can't leave the groups: {error}"))?;
+    }
+    unshare(flags).map_err(|error| match as_user {
+        true => format!(
+            "this user can't make a user namespace ({error}): see `sysctl user.max_user_namespaces` and, on Ubuntu, \
+             `kernel.apparmor_restrict_unprivileged_userns`"
+        ),
+        false => format!("can't enter a new namespace: {error}"),
+    })?;
+    if as_user {
+        // Without it the kernel takes no group map of an ordinary user: user_namespaces(7).
+        let write = |file: &str, text: String| {
+            std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("can't set {file}: {error}"))
+        };
+        write("setgroups", "deny".into())?;
+        write("uid_map", format!("0 {} 1", uid.as_raw()))?;
+        write("gid_map", format!("0 {} 1", gid.as_raw()))?;
+    }
+    Ok(())
+}
+
+/// Moves this process into new namespaces.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    #[expect(deprecated, reason = "the one flag that makes it unsafe is FILES, which nobody here asks for")]
+    Ok(rustix::thread::unshare(flags)?)
+}
+
+/// Runs `child` in a child of this process, which ends with what it returns.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    #[expect(unsafe_code, reason = "there is no safe fork")]
+    // SAFETY: a keeper has one thread from its start to its end, so no lock is held by a thread that the child lacks.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        0 => {
+            let code = child();
+            #[expect(clippy::exit, reason = "the child has done all that it was for")]
+            std::process::exit(code)
+        }
+        pid => Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error),
+    }
+}
+
+/// Closes all that this process has open.
+pub(super) fn close_all() {
+    #[expect(unsafe_code, reason = "descriptors that others own are closed")]
+    // SAFETY: called in the outer process, which from here on only waits for its child and uses none of them.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
+    }
+}
+
+/// Waits for the end of a child: its code, or 128 and the signal.
+pub(super) fn wait(child: Pid) -> i32 {
+    loop {
+        match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                return status
+                    .exit_status()
+                    .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+                    .unwrap_or(1);
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+    }
+}
+
+/// Ends this process when its parent ends.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn end_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
