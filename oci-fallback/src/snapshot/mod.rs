@@ -189,10 +189,8 @@ impl Snapshots {
     pub fn remove_unused(&self, keep: impl Fn(&str) -> bool) -> io::Result<u64> {
         let mut freed = 0;
         for hex in self.place.all()? {
-            if !keep(&format!("sha256:{hex}"))
-                && let Some(claim) = self.place.try_claim(&hex)?
-            {
-                freed += claim.remove()?.unwrap_or(0);
+            if !keep(&format!("sha256:{hex}")) {
+                freed += self.place.claim(&hex)?.remove()?.unwrap_or(0);
             }
         }
         Ok(freed)

@@ -203,8 +203,11 @@ impl Place {
         rustix::fs::syncfs(File::open(&self.dir)?)?;
         let mut settled = 0;
         for hex in waiting {
-            if let Some(held) = self.hold(&hex)? {
-                durable(held.fs.parent().unwrap_or(&self.dir))?;
+            // With the claim, nobody removes it now; a remover waits for that.
+            if let Some(_claim) = self.try_claim(&hex)?
+                && self.is_whole(&hex)
+            {
+                durable(&self.dir.join(&hex))?;
                 settled += 1;
             }
         }

@@ -47,17 +47,19 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let mut extended = false;
         loop {
             self.skip_rest()?;
-            let Some(block) = self.block()? else {
-                return if extended { Err(Fault::Archive("it ends after an extended header")) } else { Ok(None) };
-            };
-            if block.iter().all(|b| *b == 0) {
-                return match self.block()? {
-                    None if extended => Err(Fault::Archive("it ends after an extended header")),
-                    None => Ok(None),
-                    Some(next) if next.iter().all(|b| *b == 0) => Ok(None),
-                    Some(_) => Err(Fault::Archive("an empty block is followed by one that isn't")),
+            let first = self.block()?;
+            let Some(block) = first.filter(|block| block.iter().any(|b| *b != 0)) else {
+                if extended {
+                    return Err(Fault::Archive("it ends after an extended header"));
+                }
+                // Two empty blocks are the end, and so is the stream's, with one or with none.
+                return match first {
+                    Some(_) if self.block()?.is_some_and(|next| next.iter().any(|b| *b != 0)) => {
+                        Err(Fault::Archive("an empty block is followed by one that isn't"))
+                    }
+                    _ => Ok(None),
                 };
-            }
+            };
             if !header::sum_is_right(&block) {
                 return Err(Fault::Archive("a header's sum is wrong"));
             }
@@ -73,6 +75,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
                     header.name = long_name.unwrap_or(header.name);
                     header.target = long_target.unwrap_or(header.target);
                     extensions.apply(&mut header);
+                    // Before POSIX a folder was a file whose name ends so: the whole name, which may be longer than the header.
                     if block[156] == 0 && header.name.ends_with(b"/") {
                         header.kind = Kind::Folder;
                     }

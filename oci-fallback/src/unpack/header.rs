@@ -119,10 +119,7 @@ pub(super) fn narrow(value: i64) -> Result<u32, &'static str> {
 pub(super) fn read(block: &Block) -> Result<Header, &'static str> {
     let name = name(block);
     let kind = match block[156] {
-        b'0' | b'7' | b'S' => Kind::File,
-        // Before POSIX a folder was a file whose name ends so.
-        0 if name.ends_with(b"/") => Kind::Folder,
-        0 => Kind::File,
+        0 | b'0' | b'7' | b'S' => Kind::File,
         b'1' => Kind::Link,
         b'2' => Kind::Symlink,
         b'3' => Kind::Char,
