@@ -120,11 +120,10 @@ impl Tree {
                     let folder = folder.ok_or(Errno::NOENT).attempted("open it")?;
                     return self.settle_folder(&folder, header);
                 }
-                let whiteout = is_whiteout(&stat);
-                if !whiteout {
-                    self.remove(at, last, &stat)?;
-                }
-                self.make_folder(at, last, finish(header), whiteout)
+                self.remove(at, last, &stat)?;
+                // What it replaces, a whiteout or a file of this layer, has hidden what lies below, and so must the folder.
+                let hides = matches!(below(&at.lower, last, self.rights)?, Below::Folder(_));
+                self.make_folder(at, last, finish(header), hides)
             }
             done => done.attempted("make it"),
         }

@@ -234,22 +234,22 @@ impl Tree {
         Ok(Step::Folder(self.keep(Folder { path, upper, lower })))
     }
 
-    /// Makes a folder that isn't there. One in place of a whiteout hides what is below, as the whiteout did.
+    /// Makes a folder that isn't there, but for a whiteout: one that hides what is below.
     pub(super) fn make_folder(
         &mut self,
         at: &Folder,
         part: &[u8],
         finish: Finish,
-        was_whiteout: bool,
+        hides: bool,
     ) -> Result<(), Fault> {
         let path = name::join(&at.path, part);
         name::bounded(&path).map_err(Fault::Refused)?;
         let upper = at.upper.as_ref().ok_or(Errno::NOENT).attempted("make a folder")?;
-        if was_whiteout {
-            beneath::remove(upper.as_fd(), part).attempted("replace a whiteout")?;
+        if hides {
+            beneath::remove(upper.as_fd(), part).attempted("replace what is there")?;
         }
         rustix::fs::mkdirat(upper, part, Mode::RWXU).attempted("make a folder")?;
-        if was_whiteout {
+        if hides {
             let made = rustix::fs::openat(upper, part, beneath::FOLDER, Mode::empty()).attempted("open a folder")?;
             attributes::make_opaque(made, self.rights).attempted("mark a folder opaque")?;
         }
