@@ -1,0 +1,203 @@
+//! What archives of strangers may try.
+
+use super::*;
+use crate::unpack::Limit;
+
+#[test]
+fn names_that_lead_out_are_refused() {
+    for name in ["../x", "a/../../x", "/../x", "a/b/../../../x"] {
+        assert!(refused(Tar::default().file(name, b"x").end()).contains("leads out of the root"), "{name}");
+    }
+}
+
+#[test]
+fn absolute_names_and_dots_lie_in_the_root() {
+    for one in both(&[Tar::default().file("/etc/./x", b"a").file("//b/../c//d", b"b").end()]) {
+        assert_eq!(one.read("etc/x").as_deref(), Some("a"));
+        assert_eq!(one.read("/c/d").as_deref(), Some("b"));
+        assert!(!one.path("b").exists());
+    }
+}
+
+#[test]
+fn a_link_out_of_the_root_is_followed_inside_of_it() {
+    let outside = tempfile::tempdir().expect("a folder");
+    let target = outside.path().to_str().expect("text");
+    let up = format!("../../../../../../../../../..{target}");
+    for target in [target, &up] {
+        let tar = Tar::default().symlink("l", target).file("l/x", b"in").link("h", "l/x").end();
+        for one in both(&[tar]) {
+            assert_eq!(std::fs::read_dir(outside.path()).expect("there").count(), 0);
+            assert_eq!(one.read("l/x").as_deref(), Some("in"));
+            assert_eq!(one.read("h").as_deref(), Some("in"));
+        }
+    }
+}
+
+#[test]
+fn a_link_out_is_not_written_through_from_a_later_layer() {
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::write(outside.path().join("passwd"), "kept").expect("written");
+    let target = outside.path().to_str().expect("text");
+    let lower = Tar::default().symlink("l", target).end();
+    let upper = Tar::default().file("l/passwd", b"new").file("l/.wh.passwd", b"").dir("l/.wh..wh..opq", 0).end();
+    both(&[lower, upper]);
+    assert_eq!(std::fs::read_to_string(outside.path().join("passwd")).expect("there"), "kept");
+}
+
+#[test]
+fn hard_links_out_of_the_root_are_refused() {
+    let outside = tempfile::tempdir().expect("a folder");
+    std::fs::write(outside.path().join("secret"), "s").expect("written");
+    let target = outside.path().to_str().expect("text");
+    let link = refused(Tar::default().link("h", "../../../../etc/passwd").end());
+    assert!(link.contains("outside of the root"), "{link}");
+    let absolute = refused(Tar::default().link("h", "/etc/passwd").end());
+    assert!(absolute.contains("a file that isn't there"), "{absolute}");
+    let through = refused(Tar::default().symlink("l", target).link("h", "l/secret").end());
+    assert!(through.contains("a file that isn't there"), "{through}");
+    let folder = refused(Tar::default().dir("d", 0o755).link("h", "d").end());
+    assert!(folder.contains("hard link to a folder"), "{folder}");
+}
+
+#[test]
+fn a_file_over_a_link_replaces_the_link() {
+    let outside = tempfile::tempdir().expect("a folder");
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "kept").expect("written");
+    let tar = Tar::default().symlink("l", victim.to_str().expect("text")).file("l", b"new").end();
+    for one in both(&[tar]) {
+        assert_eq!(one.read("l").as_deref(), Some("new"));
+    }
+    assert_eq!(std::fs::read_to_string(&victim).expect("there"), "kept");
+}
+
+#[test]
+fn links_in_a_circle_are_refused() {
+    let error = refused(Tar::default().symlink("a", "b").symlink("b", "a").file("a/x", b"").end());
+    assert!(error.contains("more than 40 symbolic links"), "{error}");
+}
+
+#[test]
+fn whiteouts_of_the_root_or_its_parent_are_refused() {
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh.."] {
+        let error = refused(Tar::default().file(name, b"").end());
+        assert!(error.contains("a whiteout must name"), "{name}: {error}");
+    }
+    let error = refused(Tar::default().symlink(".", "/etc").end());
+    assert!(error.contains("the root can only be a folder"), "{error}");
+}
+
+#[test]
+fn devices_are_made_for_root_and_never_as_whiteouts() {
+    let device = |name: &'static [u8], device| Entry { kind: b'3', name, device, ..Entry::default() };
+    let tar = Tar::default().put(device(b"null", (1, 3))).put(device(b"gone", (0, 0)));
+    let tar = tar.put(Entry { kind: b'6', name: b"pipe", ..Entry::default() }).end();
+    for one in both(std::slice::from_ref(&tar)) {
+        assert_eq!(one.path("null").metadata().expect("there").rdev(), rustix::fs::makedev(1, 3));
+        assert!(!one.path("gone").exists());
+        assert!(one.path("pipe").metadata().expect("there").file_type().is_fifo());
+        assert_eq!(one.rootfs.left_out().devices, 1);
+    }
+    let one = unpack_with(Method::Overlay, Rights::User, Limits::default(), &[layer(tar)]).expect("unpacked");
+    assert!(!one.path("null").exists());
+    assert!(one.path("pipe").exists());
+    assert_eq!(one.rootfs.left_out().devices, 2);
+}
+
+#[test]
+fn attributes_of_overlayfs_are_dropped() {
+    let tar = Tar::default()
+        .pax(b'x', &[("SCHILY.xattr.trusted.overlay.opaque", b"y"), ("SCHILY.xattr.user.overlay.redirect", b"/x")])
+        .dir("d", 0o755)
+        .pax(b'x', &[("SCHILY.xattr.user.kept", b"v"), ("SCHILY.xattr.user.overlay.opaque", b"y")])
+        .file("f", b"")
+        .end();
+    for one in both(&[tar]) {
+        assert!(!is_opaque(&one.path("d"), "trusted.overlay.opaque"));
+        assert!(!is_opaque(&one.path("f"), "user.overlay.opaque"));
+        let mut value = [0_u8; 8];
+        assert_eq!(rustix::fs::getxattr(one.path("f"), "user.kept", &mut value[..]), Ok(1));
+        assert_eq!(one.rootfs.left_out().attributes, 3);
+    }
+}
+
+#[test]
+fn a_terabyte_of_hole_is_stopped_before_it_is_made() {
+    let entry = Entry { kind: b'S', name: b"hole", size: Some(0), ..Entry::default() };
+    let mut block = layout::header(&entry);
+    block[257..265].copy_from_slice(b"ustar  \0");
+    block[483..495].copy_from_slice(b"\x80\0\0\0\0\0\x01\0\0\0\0\0");
+    layout::sum(&mut block);
+    let tar = Tar(block.to_vec()).end();
+    let error = unpack(Method::Overlay, vec![tar]).err().expect("refused");
+    assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(_), .. }), "{error}");
+
+    let tar = Tar::default().put(Entry { name: b"f", size: Some(1 << 40), ..Entry::default() }).end();
+    let error = unpack(Method::Flat, vec![tar]).err().expect("refused");
+    assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(_), .. }), "{error}");
+}
+
+#[test]
+fn entries_and_bytes_count_over_all_layers() {
+    let some = |name: &str| {
+        let mut tar = Tar::default();
+        for n in 0..60 {
+            tar = tar.file(&format!("{name}{n}"), b"1234567890");
+        }
+        layer(tar.end())
+    };
+    for method in [Method::Overlay, Method::Flat] {
+        let image = [some("a"), some("b")];
+        let limits = Limits { entries: 100, ..Limits::default() };
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Entries(100), .. }), "{error}");
+        let limits = Limits { bytes: 1000, ..Limits::default() };
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(1000), .. }), "{error}");
+        assert!(error.to_string().contains("1000 bytes"), "{error}");
+        // A layer that is there already counts as well.
+        let dir = tempfile::tempdir().expect("a folder");
+        let snapshots = Snapshots::open(dir.path(), method, Rights::Root).expect("snapshots");
+        drop(snapshots.unpack(&image[..1], &limits, &|_| {}).expect("unpacked"));
+        let error = snapshots.unpack(&image, &limits, &|_| {}).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(1000), .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_bomb_of_what_is_not_files_is_stopped() {
+    let mut tar = Tar::default().file("f", b"x").end();
+    tar.resize(tar.len() + (8 << 20), 0);
+    let diff_id = layout::sha256(&tar);
+    let bomb = typed(layout::gzip(&tar), diff_id, "application/vnd.oci.image.layer.v1.tar+gzip");
+    let limits = Limits { bytes: 1 << 20, ..Limits::default() };
+    let error = unpack_with(Method::Overlay, Rights::Root, limits, &[bomb]).err().expect("refused");
+    assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(_), .. }), "{error}");
+
+    let huge = Entry { kind: b'L', name: b"x", size: Some(1 << 32), ..Entry::default() };
+    let error = refused(Tar::default().put(huge).end());
+    assert!(error.contains("larger than 1 MiB"), "{error}");
+}
+
+#[test]
+fn deep_and_long_paths_are_refused() {
+    let deep = vec!["d"; 300].join("/");
+    let error = refused(Tar::default().pax(b'x', &[("path", deep.as_bytes())]).file("x", b"").end());
+    assert!(error.contains("256 folders deep"), "{error}");
+    let error = refused(Tar::default().pax(b'x', &[("path", &[b'n'; 256])]).file("x", b"").end());
+    assert!(error.contains("longer than 255 bytes"), "{error}");
+    // Links add up to what no single name is.
+    let half = vec!["d"; 200].join("/");
+    let tar = Tar::default()
+        .pax(b'x', &[("path", half.as_bytes())])
+        .dir("x", 0o755)
+        .pax(b'x', &[("linkpath", half.as_bytes())])
+        .symlink("l", "x")
+        .pax(b'x', &[("path", format!("l/{half}/f").as_bytes())])
+        .file("x", b"");
+    let error = refused(tar.end());
+    assert!(error.contains("256 folders deep"), "{error}");
+    let error = refused(Tar::default().pax(b'x', &[("path", b"a\0b")]).file("x", b"").end());
+    assert!(error.contains("zero byte"), "{error}");
+}
