@@ -96,12 +96,12 @@ fn mixed_runs_and_kills_leave_nothing() {
             1 => &["--writable-root"],
             _ => &["--container-engine", "crun"],
         };
-        let start = ["run", "--allow-unsigned"].iter().chain(options).chain([&layout.as_str(), &"--"]);
+        let start = [&["run", "--allow-unsigned"], options, &[layout.as_str(), "--"]].concat();
         if round % 2 == 0 {
-            home.vyr(start.chain([&"echo done"])).expect(0);
+            home.vyr([&start[..], &["echo done"]].concat()).expect(0);
             continue;
         }
-        let mut child = home.vyr_command(start.chain([&SCRIPT])).spawn().unwrap();
+        let mut child = home.vyr_command([&start[..], &[SCRIPT]].concat()).spawn().unwrap();
         // Before, in and after the making of the container.
         std::thread::sleep(Duration::from_millis((round as u64 * 37) % 160));
         child.kill().unwrap();
