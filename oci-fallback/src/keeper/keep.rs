@@ -265,16 +265,17 @@ impl Children {
         }
     }
 
-    /// The status of a child that has ended.
-    fn status(&mut self, child: Pid) -> Result<WaitStatus, Refusal> {
-        if let Some(at) = self.ended.iter().position(|(pid, _)| *pid == child) {
-            return Ok(self.ended.swap_remove(at).1);
-        }
+    /// The status of a process that has ended. It may still be a child of an engine's process that is about to end too,
+    /// and falls to the keeper then.
+    fn status(&mut self, process: Pid) -> Result<WaitStatus, Refusal> {
         loop {
-            match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
-                Ok(Some((_, status))) => return Ok(status),
+            if let Some(at) = self.ended.iter().position(|(pid, _)| *pid == process) {
+                return Ok(self.ended.swap_remove(at).1);
+            }
+            match rustix::process::wait(WaitOptions::empty()) {
+                Ok(Some(ended)) => self.ended.push(ended),
                 Ok(None) | Err(Errno::INTR) => {}
-                Err(error) => return Err(Refusal::Failed(format!("can't wait for process {child}: {error}"))),
+                Err(error) => return Err(Refusal::Failed(format!("can't wait for process {process}: {error}"))),
             }
         }
     }

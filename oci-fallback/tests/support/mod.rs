@@ -1,34 +1,296 @@
-use std::path::PathBuf;
+//! Owns the way to a container in a test: a root of busybox, a request with all defaults, and what came of it.
+
+pub(crate) mod cases;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
-use vyr_oci_fallback::container::*;
+use vyr_oci_fallback::container::{self, Execution, Limits, Mount, Network, Outcome, Request, RunError, Stdio};
 use vyr_oci_fallback::engine::Choice;
 use vyr_oci_fallback::process::Process;
-use vyr_oci_fallback::snapshot::*;
+use vyr_oci_fallback::snapshot::{Method, Rights, Rootfs};
 
-pub(crate) fn quick() {
-    let mut args = std::env::args().skip(1);
-    let engine = match args.next().as_deref() { Some("lib") => Choice::Libcontainer, Some(p) => Choice::Installed(p.into()), None => panic!() };
-    let n: usize = args.next().unwrap().parse().unwrap();
-    let user = rustix::process::geteuid().is_root();
-    let rootfs = Rootfs { layers: vec![PathBuf::from("/tmp/b-bench/rootfs")], method: Method::Overlay, rights: if user {Rights::Root} else {Rights::User} };
-    let argv: Vec<String> = args.collect();
-    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut times = vec![];
-    for i in 0..n {
-        let t = std::time::Instant::now();
-        let null = || std::fs::File::open("/dev/null").unwrap();
-        let request = Request {
-            id: format!("q{i}"), rootfs: &rootfs,
-            process: Process { argv: argv.clone(), env: vec![("PATH".into(), "/bin".into())], cwd: "/".into(), uid: 0, gid: 0, groups: vec![], stop_signal: 15, volumes: vec![] },
-            hostname: "host".into(), mounts: vec![], writable_root: false, limits: Limits::default(), network: Network::None,
-            stop_grace: Duration::from_secs(1),
-            stdio: Stdio { stdin: null().into(), stdout: rustix::io::dup(std::io::stdout()).unwrap(), stderr: rustix::io::dup(std::io::stderr()).unwrap() },
-        };
-        let r = rt.block_on(run(&engine, request, &CancellationToken::new()));
-        times.push(t.elapsed().as_secs_f64()*1e3);
-        if i == 0 || r.is_err() { println!("{r:?}"); }
+/// Both, whatever the other does: each has to work.
+pub(crate) const ENGINES: [&str; 2] = ["libcontainer", "crun"];
+
+/// An ordinary user that every machine has.
+const NOBODY: u32 = 65534;
+
+pub(crate) type Case = fn(&World);
+pub(crate) type Told = Result<(), String>;
+
+/// Where a case runs.
+pub(crate) struct World {
+    engine: Choice,
+    user: bool,
+    root: PathBuf,
+}
+
+/// What came of a run.
+pub(crate) struct Ran {
+    pub(crate) id: String,
+    pub(crate) end: Result<Execution, RunError>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn ended(&self, outcome: &Outcome) -> &Execution {
+        match &self.end {
+            Ok(execution) if execution.outcome == *outcome => execution,
+            other => panic!("{outcome:?} expected: {other:?}\nstdout: {}\nstderr: {}", self.stdout, self.stderr),
+        }
     }
-    times.sort_by(f64::total_cmp);
-    println!("P50 {:.2} ms", times[times.len()/2]);
+}
+
+/// What can be asked of a run; all else is as by default.
+pub(crate) struct Wish {
+    pub(crate) process: Process,
+    pub(crate) limits: Limits,
+    pub(crate) network: Network,
+    pub(crate) writable_root: bool,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) stop_grace: Duration,
+    pub(crate) stdin: Vec<u8>,
+    pub(crate) id: String,
+}
+
+/// `script` for the shell.
+pub(crate) fn sh(script: &str) -> Wish {
+    argv(&["sh", "-c", script])
+}
+
+pub(crate) fn argv(words: &[&str]) -> Wish {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let id = format!("case-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Wish {
+        process: Process {
+            argv: words.iter().map(ToString::to_string).collect(),
+            env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("HOME".into(), "/".into())],
+            cwd: "/".into(),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            stop_signal: libc::SIGTERM,
+            volumes: Vec::new(),
+        },
+        limits: Limits::default(),
+        network: Network::None,
+        writable_root: false,
+        mounts: Vec::new(),
+        stop_grace: Duration::from_secs(5),
+        stdin: Vec::new(),
+        id,
+    }
+}
+
+impl World {
+    pub(crate) fn run(&self, wish: Wish) -> Ran {
+        self.run_until(wish, |_| async {})
+    }
+
+    /// Also runs `beside`, which may cancel.
+    pub(crate) fn run_until<F: Future<Output = ()>>(&self, wish: Wish, beside: impl FnOnce(CancellationToken) -> F) -> Ran {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let rootfs = self.rootfs();
+        let (stdio, streams) = streams(&wish.stdin);
+        let id = wish.id.clone();
+        let request = request(wish, &rootfs, stdio);
+        let cancel = CancellationToken::new();
+        let end = runtime.block_on(async {
+            let (end, ()) = tokio::join!(container::run(&self.engine, request, &cancel), beside(cancel.clone()));
+            end
+        });
+        let [stdout, stderr] = streams.map(|stream| stream.join().unwrap());
+        Ran { id, end, stdout, stderr }
+    }
+
+    pub(crate) fn rootfs(&self) -> Rootfs {
+        let rights = if self.user { Rights::User } else { Rights::Root };
+        Rootfs { layers: vec![self.root.clone()], method: Method::Overlay, rights }
+    }
+
+    pub(crate) fn is_user(&self) -> bool {
+        self.user
+    }
+
+    /// This program, running `wish`'s like in a process of its own until somebody ends it.
+    pub(crate) fn other(&self, id: &str) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("containers").args(["--part", "hold", self.engine_name(), id]).arg(&self.root);
+        command
+    }
+
+    fn engine_name(&self) -> &'static str {
+        if self.engine == Choice::Libcontainer { ENGINES[0] } else { ENGINES[1] }
+    }
+}
+
+fn request(mut wish: Wish, rootfs: &Rootfs, stdio: Stdio) -> Request<'_> {
+    // By it what is left of a run is found.
+    wish.process.env.push(("CASE".into(), wish.id.clone()));
+    Request {
+        id: wish.id,
+        rootfs,
+        process: wish.process,
+        hostname: "inside".into(),
+        mounts: wish.mounts,
+        writable_root: wish.writable_root,
+        limits: wish.limits,
+        network: wish.network,
+        stop_grace: wish.stop_grace,
+        stdio,
+    }
+}
+
+type Reader = std::thread::JoinHandle<String>;
+
+fn streams(input: &[u8]) -> (Stdio, [Reader; 2]) {
+    let (stdin, mut writer) = std::io::pipe().unwrap();
+    let input = input.to_vec();
+    std::thread::spawn(move || {
+        // The container may end without having read it.
+        let _ = writer.write_all(&input);
+    });
+    let reader = || {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        (OwnedFd::from(writer), thread)
+    };
+    let ((stdout, out), (stderr, err)) = (reader(), reader());
+    (Stdio { stdin: stdin.into(), stdout, stderr }, [out, err])
+}
+
+/// A case in this process.
+pub(crate) fn as_root(engine: &str, case: Case) -> Told {
+    if !rustix::process::geteuid().is_root() {
+        return Err("to be root is needed here: the other half of the cases is an ordinary user's".into());
+    }
+    case(&world(engine, false, &folders().join("root")));
+    Ok(())
+}
+
+/// A case in a process of an ordinary user.
+pub(crate) fn as_user(engine: &str, name: &str) -> Told {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        // The build's folder may be out of that user's reach.
+        let copy = folders().join("containers");
+        fs::copy("/proc/self/exe", &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        copy
+    });
+    let output = Command::new(program)
+        .args(["--part", "case", engine, name])
+        .arg(folders().join("user"))
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+fn world(engine: &str, user: bool, root: &Path) -> World {
+    let engine = if engine == ENGINES[0] { Choice::Libcontainer } else { Choice::Installed(tool("crun")) };
+    World { engine, user, root: root.to_owned() }
+}
+
+/// The parts of a test that are in a process of their own.
+pub(crate) fn run_part_if_asked() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, part, what, engine, name, root] = arguments.as_slice() else { return };
+    if part != "--part" {
+        return;
+    }
+    let user = !rustix::process::geteuid().is_root();
+    let world = world(engine, user, Path::new(root));
+    if what == "case" {
+        let case = cases::ALL.iter().find(|(other, _)| other == name).expect("a case of that name").1;
+        case(&world);
+    } else {
+        let mut wish = sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000");
+        wish.id.clone_from(name);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let rootfs = world.rootfs();
+        let stdio = Stdio {
+            stdin: fs::File::open("/dev/null").unwrap().into(),
+            stdout: rustix::io::dup(std::io::stdout()).unwrap(),
+            stderr: rustix::io::dup(std::io::stderr()).unwrap(),
+        };
+        let end = runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &CancellationToken::new()));
+        println!("{end:?}");
+    }
+    std::process::exit(0);
+}
+
+/// A program that the tests need.
+fn tool(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../envs/tools");
+    let output = Command::new(&script).args(["path", name]).output().expect("envs/tools");
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    assert!(output.status.success() && path.is_file(), "{name} is missing: run `envs/tools`");
+    path
+}
+
+/// The roots, made once a process and removed at its end as far as that comes.
+fn folders() -> &'static Path {
+    static FOLDERS: OnceLock<tempfile::TempDir> = OnceLock::new();
+    FOLDERS
+        .get_or_init(|| {
+            let folder = tempfile::Builder::new().prefix("vyr-containers-").tempdir().unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+            for (name, owner) in [("root", 0), ("user", NOBODY)] {
+                make_root(&folder.path().join(name), owner);
+            }
+            folder
+        })
+        .path()
+}
+
+fn make_root(root: &Path, owner: u32) {
+    let busybox = tool("busybox");
+    for folder in ["bin", "etc", "tmp", "var/lib/data", "home/app", "srv"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::copy(&busybox, root.join("bin/busybox")).unwrap();
+    let applets = Command::new(&busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|applet| *applet != "busybox") {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n").unwrap();
+    fs::write(root.join("var/lib/data/seed"), "from the image\n").unwrap();
+    fs::write(root.join("srv/plain"), "no program\n").unwrap();
+    // A link that leads out of a root that isn't careful.
+    symlink("/../../../../../../etc", root.join("srv/out")).unwrap();
+    own(root, owner);
+}
+
+fn own(path: &Path, owner: u32) {
+    if path.is_symlink() {
+        return;
+    }
+    chown(path, Some(owner), Some(owner)).unwrap();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            own(&entry.unwrap().path(), owner);
+        }
+    }
 }
