@@ -4,6 +4,8 @@
 //! `cargo bench -p vyr-oci-fallback --bench unpack -- [SAMPLES.jsonl] [ROUNDS]`. It needs root, as images have owners, and umoci
 //! (`envs/tools`).
 
+#![expect(clippy::print_stdout, reason = "what it measured is told there")]
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
