@@ -10,6 +10,9 @@ mod chain;
 mod copy;
 mod place;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::chain_ids;
 use place::{Claim, Held, Known, Place};
 

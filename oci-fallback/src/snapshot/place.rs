@@ -76,6 +76,11 @@ impl Place {
         Ok(place)
     }
 
+    #[cfg(test)]
+    pub(super) fn next_boot(&mut self) {
+        self.boot = "another".into();
+    }
+
     /// Removes what nobody makes or removes any more, and what was lost with the power.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.tmp)? {

@@ -116,3 +116,23 @@ fn remove_folder(folder: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
 pub(crate) fn link_target(folder: impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(folder, name, Vec::new())?.into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_walk_does_what_openat2_does() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(dir.path().join("a/b")).expect("made");
+        std::fs::write(dir.path().join("a/f"), "").expect("made");
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).expect("made");
+        std::os::unix::fs::symlink("a", dir.path().join("in")).expect("made");
+        let root = rustix::fs::open(dir.path(), FOLDER, Mode::empty()).expect("open");
+        assert!(open_folder(root.as_fd(), b"a/b").is_ok() && walk(root.as_fd(), b"a/b").is_ok());
+        for path in [&b"out"[..], b"out/ssl", b"in", b"in/b", b"a/f", b"a/../../x", b"..", b"/etc", b"none"] {
+            assert!(open_folder(root.as_fd(), path).is_err(), "{path:?}");
+            assert!(walk(root.as_fd(), path).is_err(), "{path:?}");
+        }
+    }
+}

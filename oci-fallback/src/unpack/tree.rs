@@ -235,13 +235,7 @@ impl Tree {
     }
 
     /// Makes a folder that isn't there, but for a whiteout: one that hides what is below.
-    pub(super) fn make_folder(
-        &mut self,
-        at: &Folder,
-        part: &[u8],
-        finish: Finish,
-        hides: bool,
-    ) -> Result<(), Fault> {
+    pub(super) fn make_folder(&mut self, at: &Folder, part: &[u8], finish: Finish, hides: bool) -> Result<(), Fault> {
         let path = name::join(&at.path, part);
         name::bounded(&path).map_err(Fault::Refused)?;
         let upper = at.upper.as_ref().ok_or(Errno::NOENT).attempted("make a folder")?;

@@ -160,7 +160,7 @@ fn entries_and_bytes_count_over_all_layers() {
         let dir = tempfile::tempdir().expect("a folder");
         let snapshots = Snapshots::open(dir.path(), method, Rights::Root).expect("snapshots");
         drop(snapshots.unpack(&image[..1], &limits, &|_| {}).expect("unpacked"));
-        let error = snapshots.unpack(&image, &limits, &|_| {}).err().expect("refused");
+        let error = snapshots.unpack(&image, &limits, &|_| {}).expect_err("refused");
         assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(1000), .. }), "{error}");
     }
 }

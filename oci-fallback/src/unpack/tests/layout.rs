@@ -7,20 +7,20 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 /// A tar archive that is being made.
 #[derive(Default)]
-pub struct Tar(pub Vec<u8>);
+pub(super) struct Tar(pub(super) Vec<u8>);
 
 /// One header's fields.
-pub struct Entry<'a> {
-    pub kind: u8,
-    pub name: &'a [u8],
-    pub target: &'a [u8],
-    pub mode: u32,
-    pub owner: (u32, u32),
-    pub mtime: u64,
+pub(super) struct Entry<'a> {
+    pub(super) kind: u8,
+    pub(super) name: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) mode: u32,
+    pub(super) owner: (u32, u32),
+    pub(super) mtime: u64,
     /// What the header says, if not the length of the data.
-    pub size: Option<u64>,
-    pub device: (u32, u32),
-    pub data: &'a [u8],
+    pub(super) size: Option<u64>,
+    pub(super) device: (u32, u32),
+    pub(super) data: &'a [u8],
 }
 
 impl Default for Entry<'_> {
@@ -40,7 +40,7 @@ impl Default for Entry<'_> {
 }
 
 /// A header block with its sum.
-pub fn header(entry: &Entry<'_>) -> [u8; 512] {
+pub(super) fn header(entry: &Entry<'_>) -> [u8; 512] {
     let mut block = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &entry.name[..entry.name.len().min(100)]);
@@ -66,44 +66,44 @@ pub fn header(entry: &Entry<'_>) -> [u8; 512] {
 }
 
 /// Writes the sum.
-pub fn sum(block: &mut [u8; 512]) {
+pub(super) fn sum(block: &mut [u8; 512]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
 impl Tar {
-    pub fn put(mut self, entry: Entry<'_>) -> Self {
+    pub(super) fn put(mut self, entry: Entry<'_>) -> Self {
         self.0.extend(header(&entry));
         self.data(entry.data)
     }
 
     /// Data, padded.
-    pub fn data(mut self, data: &[u8]) -> Self {
+    pub(super) fn data(mut self, data: &[u8]) -> Self {
         self.0.extend(data);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
 
-    pub fn file(self, name: &str, data: &[u8]) -> Self {
+    pub(super) fn file(self, name: &str, data: &[u8]) -> Self {
         self.put(Entry { name: name.as_bytes(), data, ..Entry::default() })
     }
 
-    pub fn dir(self, name: &str, mode: u32) -> Self {
+    pub(super) fn dir(self, name: &str, mode: u32) -> Self {
         self.put(Entry { kind: b'5', name: name.as_bytes(), mode, ..Entry::default() })
     }
 
-    pub fn symlink(self, name: &str, target: &str) -> Self {
+    pub(super) fn symlink(self, name: &str, target: &str) -> Self {
         let (name, target) = (name.as_bytes(), target.as_bytes());
         self.put(Entry { kind: b'2', name, target, mode: 0o777, ..Entry::default() })
     }
 
-    pub fn link(self, name: &str, target: &str) -> Self {
+    pub(super) fn link(self, name: &str, target: &str) -> Self {
         self.put(Entry { kind: b'1', name: name.as_bytes(), target: target.as_bytes(), ..Entry::default() })
     }
 
     /// An extended header.
-    pub fn pax(self, kind: u8, records: &[(&str, &[u8])]) -> Self {
+    pub(super) fn pax(self, kind: u8, records: &[(&str, &[u8])]) -> Self {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -118,17 +118,17 @@ impl Tar {
         self.put(Entry { kind, name: b"pax", data: &data, ..Entry::default() })
     }
 
-    pub fn end(mut self) -> Vec<u8> {
+    pub(super) fn end(mut self) -> Vec<u8> {
         self.0.extend([0; 1024]);
         self.0
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(digest(&SHA256, bytes)))
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
     encoder.write_all(bytes).expect("gzip");
     encoder.finish().expect("gzip")
@@ -136,7 +136,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// Writes an OCI layout with one image, tagged `latest`, whose layers are these archives, compressed with gzip. Gives the
 /// layers' digests.
-pub fn layout(dir: &Path, layers: &[Vec<u8>]) -> Vec<String> {
+pub(super) fn layout(dir: &Path, layers: &[Vec<u8>]) -> Vec<String> {
     let blobs = dir.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("a layout");
     let blob = |bytes: &[u8]| {

@@ -9,7 +9,12 @@ fn one(bytes: Vec<u8>, diff_id: String, media_type: &str) -> Result<Unpacked, Un
 }
 
 fn archive() -> (Vec<u8>, String) {
-    let noise: Vec<u8> = (0..700_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut state = 1_u32;
+    let mut noise = vec![0; 700_000];
+    noise.fill_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
     let tar = Tar::default().file("a", b"a").file("noise", &noise).end();
     let diff_id = layout::sha256(&tar);
     (tar, diff_id)

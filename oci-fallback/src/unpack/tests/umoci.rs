@@ -190,8 +190,13 @@ fn compare(tars: &[Vec<u8>], what: &str) {
     for (ours, how) in [(list(&flat.path("")), "flat"), (list_mounted(&overlay.rootfs.layers), "overlay")] {
         let mut differences = String::new();
         let (a, b): (Vec<_>, Vec<_>) = (theirs.lines().collect(), ours.lines().collect());
-        a.iter().filter(|line| !b.contains(line)).for_each(|line| drop(writeln!(differences, "umoci {line}")));
-        b.iter().filter(|line| !a.contains(line)).for_each(|line| drop(writeln!(differences, "here  {line}")));
+        let mut tell = |who: &str, lines: &[&str], others: &[&str]| {
+            for line in lines.iter().filter(|line| !others.contains(line)) {
+                writeln!(differences, "{who} {line}").expect("a text");
+            }
+        };
+        tell("umoci", &a, &b);
+        tell("here ", &b, &a);
         if !differences.is_empty() {
             let kept = dir.keep();
             panic!("{what}: {how} differs, see {}:\n{differences}", kept.display());
