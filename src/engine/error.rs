@@ -172,6 +172,12 @@ impl StartError {
         Self::Engine { why: format!("{error:#}") }
     }
 
+    /// Sorts an error of the linker that is about no import: what needs a feature that is off is found out there, too.
+    pub(super) fn from_link(error: &wasmtime::Error) -> Self {
+        let why = shown(error);
+        if why.contains("is disabled for this engine") { Self::Unsupported { why } } else { Self::Instantiate { why } }
+    }
+
     /// Sorts an error of the compiler: the validator has one error type for "not valid" and "valid only
     /// with a proposal that is off", told apart by its words.
     pub(super) fn from_compile(error: &wasmtime::Error) -> Self {

@@ -106,7 +106,7 @@ impl Engine {
             let why = shown(&error);
             // The cause tells what in the interface is missing, or what is different about it.
             if !outer.contains("matching implementation was not found") {
-                StartError::Instantiate { why }
+                StartError::from_link(&error)
             } else if !self.provides(&import) {
                 StartError::unknown_import(&import, None)
             } else {
@@ -147,6 +147,6 @@ fn incompatible(error: &wasmtime::Error) -> StartError {
         Some(import) if outer.contains("import") => {
             StartError::IncompatibleImport { import: import.to_owned(), why: shown(error) }
         }
-        _ => StartError::Instantiate { why: shown(error) },
+        _ => StartError::from_link(error),
     }
 }

@@ -207,6 +207,8 @@ impl Node {
         node.sweep_states().await?;
         node.keep_house();
         node.keep_synced();
+        let containers = node.clone();
+        tokio::task::spawn_blocking(move || containers.inner.vyr.prepare_containers());
         if let Some(arriving) = arriving {
             node.take_arrivals(arriving);
         }
@@ -242,9 +244,17 @@ impl Node {
             memory_bytes: self.inner.budget.used(),
             memory_budget_bytes: self.inner.budget.limit(),
             stopping: self.is_stopping(),
-            capabilities: vec!["wasi-preview1".into(), "wasi-0.2".into(), "state".into()],
+            capabilities: self.capabilities(),
             allows_unsigned: self.inner.options.allow_unsigned,
         }
+    }
+
+    fn capabilities(&self) -> Vec<String> {
+        let mut all: Vec<String> = ["wasi-preview1", "wasi-0.2", "state"].map(str::to_owned).into();
+        if self.inner.vyr.machine_if_known().is_some_and(|machine| !machine.engines.is_empty()) {
+            all.push("container".to_owned());
+        }
+        all
     }
 
     fn is_stopping(&self) -> bool {

@@ -146,6 +146,12 @@ impl Vyr {
         self.machine.get_or_init(|| probe::look(self.config.container_engine.as_deref()))
     }
 
+    /// The same, where somebody has looked already.
+    #[must_use]
+    pub fn machine_if_known(&self) -> Option<&Machine> {
+        self.machine.get()
+    }
+
     /// The unpacked layers of images.
     ///
     /// # Errors

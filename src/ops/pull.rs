@@ -119,26 +119,32 @@ pub(super) async fn pull_all(vyr: &Vyr, reference: &Reference) -> Result<Digest>
     let store = vyr.store().await?;
     let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
     let mut batch = store.batch()?;
-    let mut indexes = vec![(fetched.digest.clone(), fetched.bytes.clone(), fetched.media_type.clone(), 0)];
-    mover.keep(&mut batch, &fetched).await?;
-    while let Some((_, bytes, media_type, depth)) = indexes.pop() {
-        match Manifest::parse(&bytes, Some(&media_type))? {
-            Manifest::Image(manifest) => mover.image(&manifest, Purpose::Keep).await?,
-            Manifest::Index(index) if depth < 2 => {
+    let root = fetched.digest.clone();
+    let mut waiting = vec![(fetched, 0)];
+    let mut indexes = Vec::new();
+    while let Some((fetched, depth)) = waiting.pop() {
+        match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
+            Manifest::Image(manifest) => {
+                mover.image(&manifest, Purpose::Keep).await?;
+                mover.keep(&mut batch, &fetched).await?;
+            }
+            Manifest::Index(index) => {
                 // What describes an image without being one says `unknown/unknown`.
                 let linux = |d: &&Descriptor| d.platform().as_ref().is_none_or(|p| p.os().to_string() == "linux");
-                for child in index.manifests().iter().filter(linux) {
+                for child in index.manifests().iter().filter(linux).take(if depth < 2 { usize::MAX } else { 0 }) {
                     let named = reference.clone_with_digest(child.digest().to_string());
-                    let below = client.manifest(&named).await?;
-                    mover.keep(&mut batch, &below).await?;
-                    indexes.push((below.digest, below.bytes, below.media_type, depth + 1));
+                    waiting.push((client.manifest(&named).await?, depth + 1));
                 }
+                indexes.push(fetched);
             }
-            Manifest::Index(_) => {}
         }
     }
+    // What lists comes after what it lists.
+    for index in indexes.iter().rev() {
+        mover.keep(&mut batch, index).await?;
+    }
     batch.commit().await?;
-    Ok(fetched.digest)
+    Ok(root)
 }
 
 /// Asks the registry again for the signatures of what the store holds. Returns those that can't be stored.

@@ -62,15 +62,16 @@ pub async fn artifacts(vyr: &Vyr, all: bool) -> Result<Vec<Row>> {
 }
 
 /// Removes what nothing needs, and with a budget the artifacts used longest ago. Compiled code beyond its own budget
-/// goes too, and so do records of what is gone.
+/// goes too, and so do unpacked layers and records of what is gone.
 ///
 /// # Errors
 /// The store's own.
 pub async fn gc(vyr: &Vyr, dry_run: bool, budget_bytes: Option<u64>) -> Result<GcReport> {
     let hint = |digest: &Digest| Ready::last_used(vyr, digest);
     let options = GcOptions { dry_run, budget_bytes, last_used_hint: &hint, ..GcOptions::new(SystemTime::now()) };
-    let report = vyr.store().await?.gc(options).await?;
+    let mut report = vyr.store().await?.gc(options).await?;
     if !dry_run {
+        report.freed_bytes += super::container::collect(vyr).await?;
         for removed in &report.removed {
             let folder = vyr.config().home.ready(&removed.digest);
             if let Err(e) = std::fs::remove_dir_all(&folder)

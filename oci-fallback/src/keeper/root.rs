@@ -280,7 +280,8 @@ impl Builder<'_> {
             let place = if folder { inroot::folder(&self.root, to) } else { inroot::file(&self.root, to) }
                 .map_err(|error| format!("can't make {to} in the container: {error}"))?;
             let access = if mount.read_only { Access::Read } else { Access::Write };
-            let bound = mounts::bind(CWD, &mount.source, access).map_err(|error| format!("can't mount {from}: {error}"))?;
+            let bound =
+                mounts::bind(CWD, &mount.source, access).map_err(|error| format!("can't mount {from}: {error}"))?;
             mounts::attach(&bound, place).map_err(|error| format!("can't mount {from} at {to}: {error}"))?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Owns the container that runs where an artifact's Wasm can't: from its manifest in the store to what can be started, and
 //! one run of it. What a container is made of and kept in is `vyr-oci-fallback`'s.
 
+mod keep;
 mod prepare;
 mod run;
 mod view;
@@ -11,6 +12,7 @@ use oci_spec::image::ImageConfiguration;
 use vyr_oci_fallback::engine::Choice;
 use vyr_oci_fallback::snapshot::Rootfs;
 
+pub(super) use keep::collect;
 pub(super) use prepare::{instead, prove, proven};
 pub use run::Options;
 pub(super) use run::execute;

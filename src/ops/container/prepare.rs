@@ -291,6 +291,14 @@ async fn unpack(
         let position = AtomicU64::new(0);
         let read = |bytes| progress.at(position.fetch_add(bytes, Ordering::Relaxed) + bytes);
         let done = snapshots.unpack(&layers, &Limits::default(), &read);
+        if done.is_ok() {
+            // Nobody waits for the disk: what isn't marked as being there is made anew after a loss of power.
+            std::thread::spawn(move || {
+                if let Err(e) = snapshots.settle() {
+                    tracing::warn!(error = %e, "unpacked layers may not be on disk");
+                }
+            });
+        }
         done.map_err(|e| {
             let kind = match &e {
                 UnpackError::Io(_) => ErrorKind::Storage,

@@ -35,7 +35,7 @@ fn look(home: &Home) -> Left {
         left.mounts.insert(line.split(' ').nth(4).unwrap().to_owned());
     }
     cgroups(Path::new("/sys/fs/cgroup"), 6, &mut left.cgroups);
-    for folder in ["snapshots", "containers", "run"] {
+    for folder in [".", "snapshots", "snapshots/overlay", "snapshots/flat", "containers", "run"] {
         for entry in fs::read_dir(home.vyr_home().join(folder)).into_iter().flatten().flatten() {
             left.folders.insert(format!("{folder}/{}", entry.file_name().to_string_lossy()));
         }
@@ -120,6 +120,7 @@ fn a_node_that_is_killed_leaves_nothing() {
     home.tool("skopeo", copy).expect(0);
     let address = format!("http://{}", node.address);
     let submit = ["submit", "--node", &address, "--allow-unsigned", &target, "--", SCRIPT];
+    home.vyr(["run", "--allow-unsigned", &layout]).expect(0);
     let before = look(&home);
     for _ in 0..4 {
         home.vyr(submit).expect(0);

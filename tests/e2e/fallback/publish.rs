@@ -27,7 +27,6 @@ fn an_index_with_both_is_pushed_signed_once_and_read_by_the_others_tools() {
     for cosign in ["cosign", "cosign-older"] {
         home.cosign_verify(cosign, &by_digest, &home.machine_key().public).expect(0);
     }
-    home.tool("crane", ["validate", "--remote", &reference]).expect(0);
     // The same again is the same digest.
     let again = home.vyr(["push", &reference, guest("hello").to_str().unwrap(), "--fallback", &layout]).expect(0);
     assert_eq!(again.stdout.trim(), by_digest);
@@ -93,7 +92,7 @@ fn inspect_and_gc_know_the_image() {
         &["--config.entrypoint", "/bin/id", "--config.user", "worker", "--config.workingdir", "/tmp"],
     );
     let (_, output) = run(&home, 0, &["--allow-unsigned", &layout]);
-    assert_eq!(output, "uid=1234(worker) gid=5678(worker) groups=5678(worker)\n");
+    assert_eq!(output, "uid=1234(worker) gid=5678(worker)\n");
     let shown = home.vyr(["inspect", &layout, "--output", "json"]).expect(0);
     let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
     let image = &shown["image"];
