@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cgroup::{Controller, Group};
 use crate::container::Network;
-use crate::keeper::Place;
 use crate::keeper::wire::Order;
+use crate::keeper::{Place, STAND_IN};
 
 /// What root in a container may do beyond an ordinary user: to own files, to become other users, to open low ports. Less than
 /// Docker's by making devices, raw packets, audit records, chroot, file capabilities.
@@ -76,6 +76,7 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
     let mut annotations = json!({});
     let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
     let mut linux = json!({
+        "cgroupsPath": format!("/{STAND_IN}"),
         "namespaces": namespaces,
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,

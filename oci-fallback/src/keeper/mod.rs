@@ -21,7 +21,7 @@ mod loopback;
 mod mounts;
 mod namespaces;
 mod root;
-pub(crate) use root::Place;
+pub(crate) use root::{Place, STAND_IN};
 pub(crate) mod wire;
 
 use std::os::fd::AsFd;

@@ -17,6 +17,9 @@ use crate::container::Network;
 /// any: the container's is made and joined already, and some engines refuse two versions side by side.
 const RUN: &str = "/sys/fs/cgroup";
 
+/// The cgroup that an engine is told to join, where it insists.
+pub(crate) const STAND_IN: &str = "vyr";
+
 /// For the bundle and the engine's state.
 const RUN_BYTES: u64 = 16 << 20;
 
@@ -59,6 +62,7 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
     }
+    stand_ins(run).map_err(words("make stand-ins for cgroups"))?;
     let disk = run.join("disk");
     let bytes = order.limits.disk_bytes.max(64 << 10);
     mount_at(&mounts::memory(bytes, (bytes >> 13).clamp(256, 1 << 20)).map_err(words("mount a tmpfs"))?, &disk)?;
@@ -75,6 +79,25 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
     builder.working_folder()?;
     let cgroup = attach_views(views, run).map_err(words("show the container its cgroup"))?;
     Ok(Place { cgroup, ..place })
+}
+
+/// An ordinary user can't take the machine's cgroups of version 1 away, only cover them, and libcontainer still finds them in
+/// the list of mounts and insists on joining: what it then writes goes into these files.
+fn stand_ins(run: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else { continue };
+        let folder = mount.join(STAND_IN);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("cgroup.procs"), "")?;
+        if mount.ends_with("cpuset") {
+            for folder in [mount, &folder] {
+                fs::write(folder.join("cpuset.cpus"), "0")?;
+                fs::write(folder.join("cpuset.mems"), "0")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn words(attempted: &str) -> impl Fn(io::Error) -> String {
