@@ -229,6 +229,16 @@ fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Whether cgroups can be made in a hierarchy.
+///
+/// # Errors
+/// The kernel's own.
+pub(crate) fn trial(hierarchy: &Hierarchy) -> io::Result<()> {
+    let folder = hierarchy.base.join(format!("{PREFIX}trial.{}", owner()));
+    fs::create_dir(&folder)?;
+    fs::remove_dir(&folder)
+}
+
 /// How a keeper is told from all others of this machine's life: its number and when it was started.
 pub(crate) fn owner() -> String {
     let pid = std::process::id();

@@ -17,11 +17,23 @@ use crate::container::Network;
 /// any: the container's is made and joined already, and some engines refuse two versions side by side.
 const RUN: &str = "/sys/fs/cgroup";
 
+/// Mounts the keeper's own file system in memory.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn cover() -> io::Result<&'static Path> {
+    mounts::uncover(RUN);
+    let place = rustix::fs::open(RUN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mounts::attach(&mounts::memory(RUN_BYTES, RUN_INODES)?, place)?;
+    Ok(Path::new(RUN))
+}
+
 /// The cgroup that an engine is told to join, where it insists.
 pub(crate) const STAND_IN: &str = "vyr";
 
 /// For the bundle and the engine's state.
 const RUN_BYTES: u64 = 16 << 20;
+const RUN_INODES: u64 = 4096;
 
 /// The folders that programs expect to be able to write, and what anybody may do in them.
 const SCRATCH: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777)];
@@ -57,8 +69,7 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
         Place { bundle: run.join("bundle"), state: run.join("state"), root: run.join("root"), cgroup: Vec::new() };
     let views = view(group).map_err(words("show the container its cgroup"))?;
 
-    mounts::uncover(RUN);
-    mount_at(&mounts::memory(RUN_BYTES, 4096).map_err(words("mount a tmpfs"))?, run)?;
+    cover().map_err(words("mount a tmpfs"))?;
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
     }
