@@ -208,7 +208,11 @@ pub(crate) fn as_user(engine: &str, name: &str) -> Told {
 }
 
 fn world(engine: &str, user: bool, root: &Path) -> World {
-    let engine = if engine == ENGINES[0] { Choice::Libcontainer } else { Choice::Installed(tool("crun")) };
+    let engine = match engine {
+        "libcontainer" => Choice::Libcontainer,
+        path if path.starts_with('/') => Choice::Installed(path.into()),
+        name => Choice::Installed(tool(name)),
+    };
     World { engine, user, root: root.to_owned() }
 }
 
@@ -230,6 +234,8 @@ pub(crate) fn run_part_if_asked() {
     if what == "case" {
         let case = cases::ALL.iter().find(|(other, _)| other == name).expect("a case of that name").1;
         case(&world);
+    } else if what == "times" {
+        times(&world, name.parse().expect("a number"));
     } else {
         let mut wish = sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000");
         wish.id.clone_from(name);
@@ -244,6 +250,33 @@ pub(crate) fn run_part_if_asked() {
         println!("{end:?}");
     }
     std::process::exit(0);
+}
+
+/// How long a run takes from start to end, and beside it the command line in `VYR_OTHER`'s place: the rest of a bundle's
+/// folder given as `/bundle`. In turn, so that both meet the same weather.
+fn times(world: &World, count: usize) {
+    let mut ours = Vec::new();
+    let mut others = Vec::new();
+    let bundle = world.root.with_file_name("bundle");
+    for at in 0..count {
+        let started = std::time::Instant::now();
+        world.run(argv(&["/bin/true"])).ended(&Outcome::Exited(0));
+        ours.push(started.elapsed());
+        let started = std::time::Instant::now();
+        let status = Command::new(tool("crun"))
+            .args(["run", "--bundle"])
+            .arg(&bundle)
+            .arg(format!("other-{at}"))
+            .stdin(std::process::Stdio::null())
+            .status()
+            .expect("crun");
+        assert!(status.success());
+        others.push(started.elapsed());
+    }
+    for (name, times) in [("vyr", &mut ours), ("crun run", &mut others)] {
+        times.sort();
+        println!("{name}: P50 {:?} P90 {:?}", times[count / 2], times[count * 9 / 10]);
+    }
 }
 
 /// A program that the tests need.
