@@ -102,7 +102,7 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
         Some(Report::Refused(refusal)) => Err(refusal.into()),
         Some(Report::Started { .. }) | None => {
             // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
-            crate::keeper::sweep();
+            crate::cgroup::sweep(false);
             Err(RunError::Failed(format!("the keeper ended without a word ({status})")))
         }
     }

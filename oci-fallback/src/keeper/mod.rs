@@ -14,6 +14,7 @@
 //! memory that is mounted in the keeper's namespace alone and goes with it. Only a cgroup can be left, by a keeper that was
 //! killed: its name tells which, and [`sweep`] removes it.
 
+mod flat;
 mod inroot;
 mod keep;
 mod limit;
@@ -65,10 +66,9 @@ pub(crate) fn ready() -> Result<(), &'static str> {
     }
 }
 
-/// Removes what keepers have left that were killed: cgroups. For a node's start; takes some microseconds when there is
-/// nothing.
+/// Removes what keepers have left that were killed: cgroups. For a node's start; takes a millisecond or so.
 pub fn sweep() {
-    crate::cgroup::sweep();
+    crate::cgroup::sweep(true);
 }
 
 /// The outer process: what is done before the new namespaces, and the wait for the inner one.

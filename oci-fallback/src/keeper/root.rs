@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 
-use super::inroot;
 use super::mounts::{self, Access};
+use super::{flat, inroot};
 use super::wire::Order;
 use crate::cgroup::Group;
 use crate::container::Network;
@@ -36,7 +36,7 @@ const RUN_BYTES: u64 = 16 << 20;
 const RUN_INODES: u64 = 4096;
 
 /// The folders that programs expect to be able to write, and what anybody may do in them.
-const SCRATCH: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777)];
+pub(super) const SCRATCH: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777)];
 
 /// What is ready for an engine.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
     let bytes = order.limits.disk_bytes.max(64 << 10);
     mount_at(&mounts::memory(bytes, (bytes >> 13).clamp(256, 1 << 20)).map_err(words("mount a tmpfs"))?, &disk)?;
 
-    mount_root(order, &place, notes)?;
+    mount_root(order, &place)?;
     let root = rustix::fs::open(&place.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| words("open the root")(error.into()))?;
     let mut builder = Builder { order, disk, root, given: 0 };
@@ -111,11 +111,11 @@ fn stand_ins(run: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn words(attempted: &str) -> impl Fn(io::Error) -> String {
+pub(super) fn words(attempted: &str) -> impl Fn(io::Error) -> String {
     move |error| format!("can't {attempted}: {error}")
 }
 
-fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
+pub(super) fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(io::Error::from)
         .and_then(|place| mounts::attach(mount, place))
@@ -124,7 +124,11 @@ fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
 
 /// Layers with an upper folder over them: in it the mount points that the image lacks can be made, and all else if the root
 /// may be written. Otherwise it is made read-only when the container is.
-fn mount_root(order: &Order, place: &Place, notes: &mut Vec<String>) -> Result<(), String> {
+fn mount_root(order: &Order, place: &Place) -> Result<(), String> {
+    let Some(top) = order.layers.last() else { return Err("an image without layers has no root".into()) };
+    if !order.overlay && !order.writable_root {
+        return flat::bind(top, &place.root, &flat::missing(order, top));
+    }
     let base = place.root.parent().unwrap_or(&place.root);
     let base = if order.writable_root { base.join("disk") } else { base.to_owned() };
     let (upper, work) = (base.join("upper"), base.join("work"));
@@ -134,43 +138,15 @@ fn mount_root(order: &Order, place: &Place, notes: &mut Vec<String>) -> Result<(
         }
     }
     let lower: Vec<&Path> = order.layers.iter().map(PathBuf::as_path).collect();
-    let Some(top) = lower.last() else { return Err("an image without layers has no root".into()) };
     // The root folder's owner and mode come from the highest layer that has it, and an upper folder hides them.
-    if let Ok(like) = rustix::fs::stat(*top) {
+    if let Ok(like) = rustix::fs::stat(top) {
         let _ = rustix::fs::chmod(&upper, Mode::from_raw_mode(like.st_mode & 0o7777));
     }
     match mounts::overlay(&lower, &upper, &work, order.user) {
         Ok(overlay) => mount_at(&overlay, &place.root),
         Err(error) if order.overlay => Err(format!("can't mount the image's layers with overlayfs: {error}")),
-        Err(error) if order.writable_root => {
-            Err(format!("a root that can be written needs overlayfs, which can't be mounted here: {error}"))
-        }
-        Err(_) => {
-            notes.push("the root is bound, not mounted with overlayfs".into());
-            bind_flat(top, &place.root)
-        }
+        Err(error) => Err(format!("a root that can be written needs overlayfs, which can't be mounted here: {error}")),
     }
-}
-
-/// A root of its own with each entry of `image` bound into it: mount points can be made in it, and not in the image.
-fn bind_flat(image: &Path, root: &Path) -> Result<(), String> {
-    for entry in fs::read_dir(image).map_err(words("read the image's root"))? {
-        let entry = entry.map_err(words("read the image's root"))?;
-        let (from, to) = (entry.path(), root.join(entry.file_name()));
-        let kind = entry.file_type().map_err(words("read the image's root"))?;
-        if kind.is_symlink() {
-            let target = fs::read_link(&from).map_err(words("read a link"))?;
-            std::os::unix::fs::symlink(target, to).map_err(words("make a link"))?;
-            continue;
-        }
-        if kind.is_dir() {
-            fs::create_dir(&to).map_err(words("make a folder"))?;
-        } else {
-            fs::write(&to, "").map_err(words("make a file"))?;
-        }
-        mount_at(&mounts::bind(CWD, &from, Access::Read).map_err(words("bind the image"))?, &to)?;
-    }
-    Ok(())
 }
 
 type Views = Vec<(crate::cgroup::View, mounts::Detached)>;
@@ -302,7 +278,14 @@ impl Builder<'_> {
             let work = self.disk.join(format!("work-{}", self.given));
             fs::create_dir(&work).map_err(failed)?;
             let lower = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
-            mounts::overlay(&[&lower], &folder, &work, self.order.user).map_err(failed)?
+            match mounts::overlay(&[&lower], &folder, &work, self.order.user) {
+                Ok(overlay) => overlay,
+                // Not here, or too many over each other.
+                Err(_) => {
+                    flat::copy(&lower, &folder, 0).map_err(failed)?;
+                    mounts::bind(CWD, &folder, Access::Write).map_err(failed)?
+                }
+            }
         };
         mounts::attach(&mount, place).map_err(failed)
     }

@@ -33,6 +33,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("future_dropped", future_dropped),
     ("caller_killed", caller_killed),
     ("keeper_killed", keeper_killed),
+    ("all_killed", all_killed),
+    ("flat_root", flat_root),
     ("ten_megabytes_through", ten_megabytes_through),
     ("no_privileges", no_privileges),
     ("kernel_is_masked", kernel_is_masked),
@@ -305,6 +307,53 @@ fn keeper_killed(world: &World) {
         caller.wait().unwrap();
         before.left_by(&id);
     }
+}
+
+/// Nobody is left who could clean up, and a sweep does.
+fn all_killed(world: &World) {
+    let before = Traces::now();
+    let id = sh("").id + "-all";
+    let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(caller.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    let outer = child_of(caller.id());
+    let keeper = child_of(outer);
+    let signal = |pid: u32, signal| {
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    signal(keeper, Signal::STOP);
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    signal(keeper, Signal::KILL);
+    let alive = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while alive(outer) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // All processes end with the keeper.
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "");
+    if !world.is_user() {
+        assert!(!before.left(&id).is_empty(), "a cgroup outlives them");
+    }
+    vyr_oci_fallback::keeper::sweep();
+    before.left_by(&id);
+}
+
+/// Where there is no overlayfs, a folder with all of the image is bound, piece by piece.
+fn flat_root(world: &World) {
+    let mut wish = sh("cat /var/lib/data/seed; echo mine > /data/x; cat /data/x; touch /srv/x /x; ls /proc/1 > /dev/null && id -u app; \
+        echo mine > /var/lib/data/seed && cat /var/lib/data/seed");
+    wish.process.volumes = vec!["/data".into(), "/var/lib/data".into()];
+    wish.flat = true;
+    let ran = world.run(wish);
+    ran.ended(&Outcome::Exited(0));
+    assert_eq!(ran.stdout, "from the image\nmine\n1000\nmine\n", "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("Read-only file system").count(), 2, "{}", ran.stderr);
+    assert!(!world.root.join("data").exists());
 }
 
 fn child_of(parent: u32) -> u32 {

@@ -62,6 +62,7 @@ pub(crate) struct Wish {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) stop_grace: Duration,
     pub(crate) stdin: Vec<u8>,
+    pub(crate) flat: bool,
     pub(crate) id: String,
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn argv(words: &[&str]) -> Wish {
         mounts: Vec::new(),
         stop_grace: Duration::from_secs(5),
         stdin: Vec::new(),
+        flat: false,
         id,
     }
 }
@@ -102,7 +104,10 @@ impl World {
     /// Also runs `beside`, which may cancel.
     pub(crate) fn run_until<F: Future<Output = ()>>(&self, wish: Wish, beside: impl FnOnce(CancellationToken) -> F) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let rootfs = self.rootfs();
+        let mut rootfs = self.rootfs();
+        if wish.flat {
+            rootfs.method = Method::Flat;
+        }
         let (stdio, streams) = streams(&wish.stdin);
         let id = wish.id.clone();
         let request = request(wish, &rootfs, stdio);
