@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::cgroup::{Controller, Group};
 use crate::container::Network;
-use crate::keeper::Place;
+use crate::engine::Choice;
 use crate::keeper::wire::Order;
+use crate::keeper::{Place, STAND_IN};
 
 /// What root in a container may do beyond an ordinary user: to own files, to become other users, to open low ports. Less than
 /// Docker's by making devices, raw packets, audit records, chroot, file capabilities.
@@ -65,22 +66,30 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
     let process = &order.process;
     let (mut uid, mut gid, mut groups) = (process.uid, process.gid, process.groups.clone());
     if order.user {
-        if uid != 0 || gid != 0 {
+        // The library's last step gives the user its number.
+        if (uid, gid) != (0, 0) && order.engine != Choice::Libcontainer {
             notes.push(format!("runs as the only user there is here, not as {uid}:{gid}"));
         }
         (uid, gid) = (0, 0);
         groups.clear();
     }
-    let capabilities: &[&str] = if uid == 0 { &CAPABILITIES } else { &[] };
+    let mut bounding = CAPABILITIES.to_vec();
+    if order.user && order.engine == Choice::Libcontainer && (process.uid, process.gid) != (0, 0) {
+        // The last step gives root another number in a further user namespace, which takes this: user_namespaces(7). None of
+        // it is left in there.
+        bounding.push("CAP_SETFCAP");
+    }
+    let capabilities: &[&str] = if uid == 0 { &bounding } else { &[] };
     let environment: Vec<String> = process.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let mut annotations = json!({});
     let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
     let mut linux = json!({
+        "cgroupsPath": format!("/{STAND_IN}"),
         "namespaces": namespaces,
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,
     });
-    if let crate::engine::Choice::Installed(_) = order.engine {
+    if let Choice::Installed(_) = order.engine {
         linux["seccomp"] = crate::seccomp::config();
         // `crun` takes the compiled filter in place of the list.
         if let Ok(program) = crate::seccomp::encoded() {
@@ -100,7 +109,7 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
             "cwd": process.cwd,
             "capabilities": {
                 // The bounding set is for programs that root starts as another user.
-                "bounding": CAPABILITIES,
+                "bounding": bounding,
                 "effective": capabilities,
                 "permitted": capabilities,
                 "inheritable": [],

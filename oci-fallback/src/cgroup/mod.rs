@@ -230,29 +230,58 @@ fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// Whether cgroups can be made in a hierarchy.
+///
+/// # Errors
+/// The kernel's own.
+pub(crate) fn trial(hierarchy: &Hierarchy) -> io::Result<()> {
+    let folder = hierarchy.base.join(format!("{PREFIX}trial.{}", owner()));
+    fs::create_dir(&folder)?;
+    fs::remove_dir(&folder)
+}
+
 /// How a keeper is told from all others of this machine's life: its number and when it was started.
 pub(crate) fn owner() -> String {
     let pid = std::process::id();
     format!("{pid}.{}", started(pid).unwrap_or_default())
 }
 
-/// When a process was started, in clock ticks since boot: field 22 of proc_pid_stat(5).
+/// When a process was started that hasn't ended, in clock ticks since boot: fields 3 and 22 of proc_pid_stat(5).
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name may hold spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    // What nobody has waited for yet is dead all the same.
+    fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
+    fields.nth(18)?.parse().ok()
 }
 
-/// Removes the cgroups of keepers that don't live any more, and kills what is left in them.
-pub(crate) fn sweep() {
+/// How deep below a hierarchy's root, and how many of its cgroups, are looked at for what was left.
+const DEEPEST: usize = 8;
+const MOST: usize = 20_000;
+
+/// Removes the cgroups of keepers that don't live any more, and kills what is left in them: in this process's own cgroup, or
+/// `everywhere`, since vyr may have run in another one before.
+pub(crate) fn sweep(everywhere: bool) {
     for hierarchy in hierarchies() {
-        let Ok(entries) = fs::read_dir(&hierarchy.base) else { continue };
-        for entry in entries.filter_map(Result::ok) {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if is_orphan(name) {
-                clear(&hierarchy.base, name);
-            }
+        let mut left = MOST;
+        if everywhere {
+            sweep_below(&hierarchy.mount, DEEPEST, &mut left);
+        } else {
+            sweep_below(&hierarchy.base, 0, &mut left);
+        }
+    }
+}
+
+fn sweep_below(folder: &Path, depth: usize, left: &mut usize) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let Some(rest) = left.checked_sub(1) else { return };
+        *left = rest;
+        match entry.file_name().to_str() {
+            Some(name) if is_orphan(name) => clear(folder, name),
+            _ if depth > 0 => sweep_below(&entry.path(), depth - 1, left),
+            _ => {}
         }
     }
 }

@@ -29,6 +29,7 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
         return Err(RunError::Cancelled);
     }
     check_id(&request.id)?;
+    crate::keeper::ready().map_err(|words| RunError::Failed(words.into()))?;
     let Request { id, rootfs, process, hostname, mounts, writable_root, limits, network, stop_grace, stdio } = request;
     let order = Order {
         id,
@@ -102,7 +103,7 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
         Some(Report::Refused(refusal)) => Err(refusal.into()),
         Some(Report::Started { .. }) | None => {
             // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
-            crate::keeper::sweep();
+            crate::cgroup::sweep(false);
             Err(RunError::Failed(format!("the keeper ended without a word ({status})")))
         }
     }

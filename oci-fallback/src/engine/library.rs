@@ -53,7 +53,9 @@ fn make(place: &Place, order: &Order, told: &OwnedFd) -> Result<i32, String> {
     // Compiled here, where there is time: its process may only install it.
     let filter = crate::seccomp::program().map_err(|error| format!("can't compile the seccomp filter: {error}"))?;
     let told = told.try_clone().map_err(|error| error.to_string())?;
-    let last = LastStep { process: Rc::new(order.process.clone()), filter: Rc::new(filter), told: Rc::new(told) };
+    let process = Rc::new(order.process.clone());
+    let other = order.user && (process.uid, process.gid) != (0, 0);
+    let last = LastStep { process, other, filter: Rc::new(filter), told: Rc::new(told) };
     let container = ContainerBuilder::new(order.id.clone(), SyscallType::default())
         .with_executor(last)
         .with_root_path(&place.state)
@@ -87,6 +89,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[derive(Clone)]
 struct LastStep {
     process: Rc<Process>,
+    /// It has to become another user, in a user namespace where there is one alone.
+    other: bool,
     filter: Rc<BpfProgram>,
     told: Rc<OwnedFd>,
 }
@@ -96,6 +100,12 @@ impl Executor for LastStep {
         let Some((name, arguments)) = self.process.argv.split_first() else { return Err(ExecutorError::InvalidArg) };
         let words = match find(name, &self.process) {
             Ok(program) => {
+                if self.other
+                    && let Err(error) = rename_user(self.process.uid, self.process.gid)
+                {
+                    tell(&self.told, &Word::Failed(format!("can't become user {}: {error}", self.process.uid)));
+                    return Err(ExecutorError::Other("user".into()));
+                }
                 // std undoes what Rust's start has done to signals, and what else a new program shouldn't inherit.
                 let mut command = std::process::Command::new(&program);
                 command.arg0(name).args(arguments).env_clear();
@@ -122,6 +132,16 @@ impl Executor for LastStep {
     fn setup_envs(&self, _: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         Ok(())
     }
+}
+
+/// Makes the only user there is appear under another number, by one more user namespace: to the files of its own it is
+/// still the same. It has no capabilities in that namespace once the program runs, for it isn't root there.
+fn rename_user(uid: u32, gid: u32) -> io::Result<()> {
+    // libcontainer has made the process one whose files in /proc are root's, but this is to be written by itself.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)?;
+    crate::keeper::unshare(rustix::thread::UnshareFlags::NEWUSER)?;
+    fs::write("/proc/self/uid_map", format!("{uid} 0 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} 0 1"))
 }
 
 /// Without the number that std adds.

@@ -72,15 +72,12 @@ impl Life<'_> {
         crate::spec::write(self.order, &place, self.group, notes)
             .map_err(|error| Refusal::Failed(format!("can't write the bundle: {error}")))?;
         let engine = engine::engine(&self.order.engine);
-        let end = self.run(engine.as_ref(), &place, streams);
+        let mut watch = Watch::new(self.order, self.group);
+        let end = self.run(engine.as_ref(), &place, streams, &mut watch);
         // Whatever happened, nothing of it lives on.
         self.children.end_all();
-        let (started, ended) = match end {
-            Ok(end) => end,
-            Err(refusal) => return Err(refusal),
-        };
+        let (started, ended) = end?;
         let at = wire::now();
-        let watch = Watch::new(self.order, self.group);
         let (cpu, peak_memory_bytes) = watch.total();
         let outcome = match ended {
             Ended::Unwanted => return Ok(None),
@@ -101,7 +98,13 @@ impl Life<'_> {
     }
 
     /// Whether it was started, and how it ended.
-    fn run(&mut self, engine: &dyn Engine, place: &Place, streams: [OwnedFd; 3]) -> Result<(bool, Ended), Refusal> {
+    fn run(
+        &mut self,
+        engine: &dyn Engine,
+        place: &Place,
+        streams: [OwnedFd; 3],
+        watch: &mut Watch<'_>,
+    ) -> Result<(bool, Ended), Refusal> {
         let failed = |error: &dyn std::fmt::Display| Refusal::Failed(format!("can't make the container: {error}"));
         let (words, told) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(&error))?;
@@ -110,19 +113,18 @@ impl Life<'_> {
         // Readers of the container's output wait until the last copy is closed.
         drop(streams);
 
-        let mut watch = Watch::new(self.order, self.group);
-        let said = match self.wait_for_words(words, &mut watch)? {
+        let said = match self.wait_for_words(words, watch)? {
             Ok(said) => said,
             Err(ended) => return Ok((false, ended)),
         };
-        let status = match self.wait_for(maker, &mut watch)? {
+        let status = match self.wait_for(maker, watch)? {
             Ended::Process(status) => status,
             ended => return Ok((false, ended)),
         };
         self.group.made(&self.order.limits);
         let process = engine.made(place, status, &said)?;
         wire::report(self.caller, &Report::Started { at: wire::now() });
-        Ok((true, self.wait_for_end(process, &mut watch)?))
+        Ok((true, self.wait_for_end(process, watch)?))
     }
 
     /// In the maker. What it returns is its end.

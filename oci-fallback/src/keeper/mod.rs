@@ -14,6 +14,7 @@
 //! memory that is mounted in the keeper's namespace alone and goes with it. Only a cgroup can be left, by a keeper that was
 //! killed: its name tells which, and [`sweep`] removes it.
 
+mod flat;
 mod inroot;
 mod keep;
 mod limit;
@@ -21,30 +22,53 @@ mod loopback;
 mod mounts;
 mod namespaces;
 mod root;
-pub(crate) use root::Place;
+mod trial;
+pub(crate) use namespaces::unshare;
+pub(crate) use root::{Place, STAND_IN};
 pub(crate) mod wire;
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wire::{Refusal, Report};
 
 /// What a keeper is called, by which it knows itself.
 pub(crate) const NAME: &str = "vyr-container";
 
+/// Whether `main` has called [`run_if_asked`]. Without it a keeper would be the whole program once more, which would start
+/// the next one.
+static READY: AtomicBool = AtomicBool::new(false);
+
 /// To be called first in `main`, before any thread: a process that was started as a keeper is one until it ends and never
 /// returns from here.
 pub fn run_if_asked() {
-    if std::env::args_os().next().is_none_or(|name| name != NAME) {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_none_or(|name| name != NAME) {
+        READY.store(true, Ordering::Relaxed);
         return;
     }
+    let code = match arguments.next() {
+        Some(word) if word == crate::probe::trial::WORD => trial::run(arguments.next().is_some_and(|who| who == "user")),
+        _ => gate(),
+    };
     #[expect(clippy::exit, reason = "a keeper is no vyr: nothing of main may run in it")]
-    std::process::exit(gate());
+    std::process::exit(code);
 }
 
-/// Removes what keepers have left that were killed: cgroups. For a node's start; takes some microseconds when there is
-/// nothing.
+/// Whether keepers can be started.
+///
+/// # Errors
+/// `main` doesn't begin as it has to.
+pub(crate) fn ready() -> Result<(), &'static str> {
+    match READY.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err("this program's `main` doesn't begin with `vyr_oci_fallback::keeper::run_if_asked()`"),
+    }
+}
+
+/// Removes what keepers have left that were killed: cgroups. For a node's start; takes a millisecond or so.
 pub fn sweep() {
-    crate::cgroup::sweep();
+    crate::cgroup::sweep(true);
 }
 
 /// The outer process: what is done before the new namespaces, and the wait for the inner one.

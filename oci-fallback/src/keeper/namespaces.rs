@@ -43,7 +43,7 @@ pub(super) fn enter(user: bool) -> Result<(), String> {
 ///
 /// # Errors
 /// The kernel's own.
-pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     #[expect(deprecated, reason = "the one flag that makes it unsafe is FILES, which nobody here asks for")]
     Ok(rustix::thread::unshare(flags)?)
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 
-use super::inroot;
 use super::mounts::{self, Access};
+use super::{flat, inroot};
 use super::wire::Order;
 use crate::cgroup::Group;
 use crate::container::Network;
@@ -17,11 +17,26 @@ use crate::container::Network;
 /// any: the container's is made and joined already, and some engines refuse two versions side by side.
 const RUN: &str = "/sys/fs/cgroup";
 
+/// Mounts the keeper's own file system in memory.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn cover() -> io::Result<&'static Path> {
+    mounts::uncover(RUN);
+    let place = rustix::fs::open(RUN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mounts::attach(&mounts::memory(RUN_BYTES, RUN_INODES)?, place)?;
+    Ok(Path::new(RUN))
+}
+
+/// The cgroup that an engine is told to join, where it insists.
+pub(crate) const STAND_IN: &str = "vyr";
+
 /// For the bundle and the engine's state.
 const RUN_BYTES: u64 = 16 << 20;
+const RUN_INODES: u64 = 4096;
 
 /// The folders that programs expect to be able to write, and what anybody may do in them.
-const SCRATCH: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777)];
+pub(super) const SCRATCH: [(&str, u32); 3] = [("/tmp", 0o1777), ("/run", 0o755), ("/var/tmp", 0o1777)];
 
 /// What is ready for an engine.
 #[derive(Debug)]
@@ -54,16 +69,16 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
         Place { bundle: run.join("bundle"), state: run.join("state"), root: run.join("root"), cgroup: Vec::new() };
     let views = view(group).map_err(words("show the container its cgroup"))?;
 
-    mounts::uncover(RUN);
-    mount_at(&mounts::memory(RUN_BYTES, 4096).map_err(words("mount a tmpfs"))?, run)?;
+    cover().map_err(words("mount a tmpfs"))?;
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
     }
+    stand_ins(run).map_err(words("make stand-ins for cgroups"))?;
     let disk = run.join("disk");
     let bytes = order.limits.disk_bytes.max(64 << 10);
     mount_at(&mounts::memory(bytes, (bytes >> 13).clamp(256, 1 << 20)).map_err(words("mount a tmpfs"))?, &disk)?;
 
-    mount_root(order, &place, notes)?;
+    mount_root(order, &place)?;
     let root = rustix::fs::open(&place.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| words("open the root")(error.into()))?;
     let mut builder = Builder { order, disk, root, given: 0 };
@@ -77,11 +92,30 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
     Ok(Place { cgroup, ..place })
 }
 
-fn words(attempted: &str) -> impl Fn(io::Error) -> String {
+/// An ordinary user can't take the machine's cgroups of version 1 away, only cover them, and libcontainer still finds them in
+/// the list of mounts and insists on joining: what it then writes goes into these files.
+fn stand_ins(run: &Path) -> io::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
+        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else { continue };
+        let folder = mount.join(STAND_IN);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("cgroup.procs"), "")?;
+        if mount.ends_with("cpuset") {
+            for folder in [mount, &folder] {
+                fs::write(folder.join("cpuset.cpus"), "0")?;
+                fs::write(folder.join("cpuset.mems"), "0")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn words(attempted: &str) -> impl Fn(io::Error) -> String {
     move |error| format!("can't {attempted}: {error}")
 }
 
-fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
+pub(super) fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(io::Error::from)
         .and_then(|place| mounts::attach(mount, place))
@@ -90,7 +124,11 @@ fn mount_at(mount: &mounts::Detached, path: &Path) -> Result<(), String> {
 
 /// Layers with an upper folder over them: in it the mount points that the image lacks can be made, and all else if the root
 /// may be written. Otherwise it is made read-only when the container is.
-fn mount_root(order: &Order, place: &Place, notes: &mut Vec<String>) -> Result<(), String> {
+fn mount_root(order: &Order, place: &Place) -> Result<(), String> {
+    let Some(top) = order.layers.last() else { return Err("an image without layers has no root".into()) };
+    if !order.overlay && !order.writable_root {
+        return flat::bind(top, &place.root, &flat::missing(order, top));
+    }
     let base = place.root.parent().unwrap_or(&place.root);
     let base = if order.writable_root { base.join("disk") } else { base.to_owned() };
     let (upper, work) = (base.join("upper"), base.join("work"));
@@ -100,43 +138,15 @@ fn mount_root(order: &Order, place: &Place, notes: &mut Vec<String>) -> Result<(
         }
     }
     let lower: Vec<&Path> = order.layers.iter().map(PathBuf::as_path).collect();
-    let Some(top) = lower.last() else { return Err("an image without layers has no root".into()) };
     // The root folder's owner and mode come from the highest layer that has it, and an upper folder hides them.
-    if let Ok(like) = rustix::fs::stat(*top) {
+    if let Ok(like) = rustix::fs::stat(top) {
         let _ = rustix::fs::chmod(&upper, Mode::from_raw_mode(like.st_mode & 0o7777));
     }
     match mounts::overlay(&lower, &upper, &work, order.user) {
         Ok(overlay) => mount_at(&overlay, &place.root),
         Err(error) if order.overlay => Err(format!("can't mount the image's layers with overlayfs: {error}")),
-        Err(error) if order.writable_root => {
-            Err(format!("a root that can be written needs overlayfs, which can't be mounted here: {error}"))
-        }
-        Err(_) => {
-            notes.push("the root is bound, not mounted with overlayfs".into());
-            bind_flat(top, &place.root)
-        }
+        Err(error) => Err(format!("a root that can be written needs overlayfs, which can't be mounted here: {error}")),
     }
-}
-
-/// A root of its own with each entry of `image` bound into it: mount points can be made in it, and not in the image.
-fn bind_flat(image: &Path, root: &Path) -> Result<(), String> {
-    for entry in fs::read_dir(image).map_err(words("read the image's root"))? {
-        let entry = entry.map_err(words("read the image's root"))?;
-        let (from, to) = (entry.path(), root.join(entry.file_name()));
-        let kind = entry.file_type().map_err(words("read the image's root"))?;
-        if kind.is_symlink() {
-            let target = fs::read_link(&from).map_err(words("read a link"))?;
-            std::os::unix::fs::symlink(target, to).map_err(words("make a link"))?;
-            continue;
-        }
-        if kind.is_dir() {
-            fs::create_dir(&to).map_err(words("make a folder"))?;
-        } else {
-            fs::write(&to, "").map_err(words("make a file"))?;
-        }
-        mount_at(&mounts::bind(CWD, &from, Access::Read).map_err(words("bind the image"))?, &to)?;
-    }
-    Ok(())
 }
 
 type Views = Vec<(crate::cgroup::View, mounts::Detached)>;
@@ -268,7 +278,14 @@ impl Builder<'_> {
             let work = self.disk.join(format!("work-{}", self.given));
             fs::create_dir(&work).map_err(failed)?;
             let lower = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
-            mounts::overlay(&[&lower], &folder, &work, self.order.user).map_err(failed)?
+            match mounts::overlay(&[&lower], &folder, &work, self.order.user) {
+                Ok(overlay) => overlay,
+                // Not here, or too many over each other.
+                Err(_) => {
+                    flat::copy(&lower, &folder, 0).map_err(failed)?;
+                    mounts::bind(CWD, &folder, Access::Write).map_err(failed)?
+                }
+            }
         };
         mounts::attach(&mount, place).map_err(failed)
     }

@@ -62,6 +62,7 @@ pub(crate) struct Wish {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) stop_grace: Duration,
     pub(crate) stdin: Vec<u8>,
+    pub(crate) flat: bool,
     pub(crate) id: String,
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn argv(words: &[&str]) -> Wish {
         mounts: Vec::new(),
         stop_grace: Duration::from_secs(5),
         stdin: Vec::new(),
+        flat: false,
         id,
     }
 }
@@ -106,7 +108,10 @@ impl World {
         beside: impl FnOnce(CancellationToken) -> F,
     ) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let rootfs = self.rootfs();
+        let mut rootfs = self.rootfs();
+        if wish.flat {
+            rootfs.method = Method::Flat;
+        }
         let (stdio, streams) = streams(&wish.stdin);
         let id = wish.id.clone();
         let request = request(wish, &rootfs, stdio);
@@ -212,13 +217,23 @@ pub(crate) fn as_user(engine: &str, name: &str) -> Told {
 }
 
 fn world(engine: &str, user: bool, root: &Path) -> World {
-    let engine = if engine == ENGINES[0] { Choice::Libcontainer } else { Choice::Installed(tool("crun")) };
+    let engine = match engine {
+        "libcontainer" => Choice::Libcontainer,
+        path if path.starts_with('/') => Choice::Installed(path.into()),
+        name => Choice::Installed(tool(name)),
+    };
     World { engine, user, root: root.to_owned() }
 }
 
 /// The parts of a test that are in a process of their own.
 pub(crate) fn run_part_if_asked() {
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|part| part == "--look") {
+        let started = std::time::Instant::now();
+        let machine = vyr_oci_fallback::probe::look(None);
+        println!("{machine:#?} {:?}", started.elapsed());
+        std::process::exit(0);
+    }
     let [_, part, what, engine, name, root] = arguments.as_slice() else { return };
     if part != "--part" {
         return;
@@ -228,6 +243,8 @@ pub(crate) fn run_part_if_asked() {
     if what == "case" {
         let case = cases::ALL.iter().find(|(other, _)| other == name).expect("a case of that name").1;
         case(&world);
+    } else if what == "times" {
+        times(&world, name.parse().expect("a number"));
     } else {
         let mut wish = sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000");
         wish.id.clone_from(name);
@@ -243,6 +260,33 @@ pub(crate) fn run_part_if_asked() {
         println!("{end:?}");
     }
     std::process::exit(0);
+}
+
+/// How long a run takes from start to end, and beside it the command line in `VYR_OTHER`'s place: the rest of a bundle's
+/// folder given as `/bundle`. In turn, so that both meet the same weather.
+fn times(world: &World, count: usize) {
+    let mut ours = Vec::new();
+    let mut others = Vec::new();
+    let bundle = world.root.with_file_name("bundle");
+    for at in 0..count {
+        let started = std::time::Instant::now();
+        world.run(argv(&["/bin/true"])).ended(&Outcome::Exited(0));
+        ours.push(started.elapsed());
+        let started = std::time::Instant::now();
+        let status = Command::new(tool("crun"))
+            .args(["run", "--bundle"])
+            .arg(&bundle)
+            .arg(format!("other-{at}"))
+            .stdin(std::process::Stdio::null())
+            .status()
+            .expect("crun");
+        assert!(status.success());
+        others.push(started.elapsed());
+    }
+    for (name, times) in [("vyr", &mut ours), ("crun run", &mut others)] {
+        times.sort();
+        println!("{name}: P50 {:?} P90 {:?}", times[count / 2], times[count * 9 / 10]);
+    }
 }
 
 /// A program that the tests need.
