@@ -242,6 +242,7 @@ impl Tree {
             Some(stat) if kind(&stat) == FileType::Directory => {
                 let inside = rustix::fs::openat(upper(&at)?, gone, beneath::FOLDER, Mode::empty());
                 let inside = inside.attempted("open a folder to mark it")?;
+                beneath::remove_whiteouts(inside.as_fd()).attempted("remove whiteouts")?;
                 attributes::make_opaque(inside, self.rights).attempted("mark a folder opaque")?;
             }
             Some(_) => return Ok(()),
@@ -268,6 +269,8 @@ impl Tree {
             for name in listed(upper(&at)?)? {
                 self.purge(&at, &name)?;
             }
+            // The layer has a folder there, if nothing else in it.
+            self.note(&at.path);
             return Ok(());
         }
         if at.path.is_empty() {
@@ -282,6 +285,7 @@ impl Tree {
         if !at.lower.is_empty() {
             let path = at.path.clone();
             let at = self.resolve(&path, true)?.ok_or(Errno::NOENT).attempted("make it")?;
+            beneath::remove_whiteouts(upper(&at)?.as_fd()).attempted("remove whiteouts")?;
             attributes::make_opaque(upper(&at)?, self.rights).attempted("mark a folder opaque")?;
             self.forget();
         }
