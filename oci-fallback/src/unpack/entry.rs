@@ -228,7 +228,12 @@ impl Tree {
             return Ok(());
         };
         if self.method == Method::Flat {
-            return self.purge(&at, gone);
+            if beneath::look(upper(&at)?, gone).attempted("look at what is there")?.is_some() {
+                self.purge(&at, gone)?;
+                // As with overlayfs, where the whiteout lies in a folder of this layer.
+                self.note(&at.path);
+            }
+            return Ok(());
         }
         let was = below(&at.lower, gone, self.rights)?;
         if matches!(was, Below::Nothing) {
