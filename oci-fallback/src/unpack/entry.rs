@@ -9,11 +9,12 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Entry};
 use super::attributes;
+use super::below::{Below, below};
 use super::beneath::{self, is_whiteout, kind};
 use super::fault::{Attempted, Fault};
 use super::header::{Header, Kind};
 use super::name::{self, Meaning};
-use super::tree::{Below, Finish, Folder, Tree, below, chown, times};
+use super::tree::{Finish, Folder, Tree, chown, times};
 use crate::snapshot::{Method, Rights};
 
 impl Tree {

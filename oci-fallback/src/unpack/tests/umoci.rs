@@ -273,7 +273,7 @@ fn no_change_of_bytes_makes_it_panic_or_write_elsewhere() {
         .put(Entry { kind: b'L', name: b"@", data: b"d/name\0", ..Entry::default() })
         .file("short", b"z")
         .end();
-    both(&[good.clone()]);
+    both(std::slice::from_ref(&good));
     for _ in 0..600 {
         let mut bad = good.clone();
         for _ in 0..1 + chance.below(4) {
