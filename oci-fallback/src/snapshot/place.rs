@@ -132,12 +132,14 @@ impl Place {
 
     /// Holds a snapshot, if it is there and nobody removes it.
     pub(super) fn hold(&self, hex: &str) -> io::Result<Option<Held>> {
-        let folder = self.dir.join(hex);
-        let lock = match File::open(folder.join("lock")) {
-            Ok(lock) => lock,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
+        match File::open(self.dir.join(hex).join("lock")) {
+            Ok(lock) => self.hold_by(hex, lock),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn hold_by(&self, hex: &str, lock: File) -> io::Result<Option<Held>> {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -153,7 +155,7 @@ impl Place {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         // When it was last used. One that can't be told this is used all the same.
         let _ = rustix::fs::futimens(&lock, &Timestamps { last_access: now, last_modification: now });
-        Ok(Some(Held { fs: folder.join("fs"), known, _lock: lock }))
+        Ok(Some(Held { fs: self.dir.join(hex).join("fs"), known, _lock: lock }))
     }
 
     /// When a snapshot was last used, and what is known of it.

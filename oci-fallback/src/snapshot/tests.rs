@@ -144,6 +144,32 @@ fn unpacking_and_removing_race_without_harm() {
 }
 
 #[test]
+fn a_lock_of_what_was_removed_meanwhile_holds_nothing() {
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().expect("a folder");
+    let snapshots = Snapshots::open(dir.path(), Method::Overlay, Rights::Root).expect("snapshots");
+    let rootfs = unpack(&snapshots, &[layer(&[("f", "1")], &OPENED)]);
+    let hex = snapshots.list().expect("listed")[0].chain_id[7..].to_owned();
+    let late = std::fs::File::open(rootfs.layers[0].with_file_name("lock")).expect("open");
+    drop(rootfs);
+    snapshots.remove_unused(|_| false).expect("removed");
+    assert!(snapshots.place.hold_by(&hex, late).expect("looked").is_none());
+    // And a claim that was waited for is the one that is there now.
+    let first = snapshots.place.claim(&hex).expect("claimed");
+    let path = dir.path().join(format!("overlay/tmp/{hex}.claim"));
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let claim = snapshots.place.claim(&hex).expect("claimed");
+            assert!(path.exists());
+            drop(claim);
+        });
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(first);
+        second.join().expect("claimed");
+    });
+}
+
+#[test]
 fn what_the_dead_left_is_swept_and_what_the_living_make_is_not() {
     static OPENED: AtomicUsize = AtomicUsize::new(0);
     let dir = tempfile::tempdir().expect("a folder");

@@ -65,6 +65,21 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     kind(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
+/// Removes all whiteouts below a folder. Overlayfs filters them out of a list only where a folder has others below it; in one
+/// that hides them, or lies in such a one, they would be listed and not be there.
+pub(crate) fn remove_whiteouts(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    for name in names(folder)? {
+        match look(folder, &name)? {
+            Some(stat) if is_whiteout(&stat) => rustix::fs::unlinkat(folder, &name, AtFlags::empty())?,
+            Some(stat) if kind(&stat) == FileType::Directory => {
+                remove_whiteouts(rustix::fs::openat(folder, &name, FOLDER, Mode::empty())?.as_fd())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The names in a folder.
 pub(crate) fn names(folder: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();

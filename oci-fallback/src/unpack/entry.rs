@@ -9,11 +9,12 @@ use rustix::io::Errno;
 
 use super::archive::{Archive, Entry};
 use super::attributes;
+use super::below::{Below, below};
 use super::beneath::{self, is_whiteout, kind};
 use super::fault::{Attempted, Fault};
 use super::header::{Header, Kind};
 use super::name::{self, Meaning};
-use super::tree::{Below, Finish, Folder, Tree, below, chown, times};
+use super::tree::{Finish, Folder, Tree, chown, times};
 use crate::snapshot::{Method, Rights};
 
 impl Tree {
@@ -228,7 +229,12 @@ impl Tree {
             return Ok(());
         };
         if self.method == Method::Flat {
-            return self.purge(&at, gone);
+            if beneath::look(upper(&at)?, gone).attempted("look at what is there")?.is_some() {
+                self.purge(&at, gone)?;
+                // As with overlayfs, where the whiteout lies in a folder of this layer.
+                self.note(&at.path);
+            }
+            return Ok(());
         }
         let was = below(&at.lower, gone, self.rights)?;
         if matches!(was, Below::Nothing) {
@@ -242,6 +248,7 @@ impl Tree {
             Some(stat) if kind(&stat) == FileType::Directory => {
                 let inside = rustix::fs::openat(upper(&at)?, gone, beneath::FOLDER, Mode::empty());
                 let inside = inside.attempted("open a folder to mark it")?;
+                beneath::remove_whiteouts(inside.as_fd()).attempted("remove whiteouts")?;
                 attributes::make_opaque(inside, self.rights).attempted("mark a folder opaque")?;
             }
             Some(_) => return Ok(()),
@@ -268,6 +275,8 @@ impl Tree {
             for name in listed(upper(&at)?)? {
                 self.purge(&at, &name)?;
             }
+            // The layer has a folder there, if nothing else in it.
+            self.note(&at.path);
             return Ok(());
         }
         if at.path.is_empty() {
@@ -282,6 +291,7 @@ impl Tree {
         if !at.lower.is_empty() {
             let path = at.path.clone();
             let at = self.resolve(&path, true)?.ok_or(Errno::NOENT).attempted("make it")?;
+            beneath::remove_whiteouts(upper(&at)?.as_fd()).attempted("remove whiteouts")?;
             attributes::make_opaque(upper(&at)?, self.rights).attempted("mark a folder opaque")?;
             self.forget();
         }

@@ -5,10 +5,11 @@ use std::fs::File;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::below::{Below, below};
 use super::beneath::{self, is_whiteout, kind};
 use super::fault::{Attempted, Fault};
 use super::name;
-use super::tree::{Below, MOST_LINKS, Tree, below};
+use super::tree::{MOST_LINKS, Tree};
 
 /// Opens a regular file, links followed inside of the root; `None` where there is none.
 pub(super) fn open_file(tree: &mut Tree, path: &[u8]) -> Result<Option<File>, Fault> {

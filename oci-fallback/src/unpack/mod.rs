@@ -5,6 +5,7 @@
 //!                                                                  │
 //! name     what an entry's name means, confined                    ▼
 //! tree     the folders, those of the layers below under them ◄── entry: makes it
+//! below    what the layers below have of a name
 //! beneath  the calls that can't leave a folder
 //! ```
 
@@ -12,6 +13,7 @@ use std::io;
 
 mod archive;
 mod attributes;
+mod below;
 mod beneath;
 mod budget;
 mod entry;

@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::attributes::{self, Attributes};
+use super::below::{Below, below, below_raw};
 use super::beneath::{self, is_whiteout, kind};
 use super::fault::{Attempted, Fault};
 use super::header::Moment;
@@ -67,14 +68,6 @@ impl Finish {
             attributes: attributes::all(folder)?,
         })
     }
-}
-
-/// What the layers below have of a name.
-pub(super) enum Below {
-    Nothing,
-    Folder(Vec<OwnedFd>),
-    /// The folder of the layer that has it, and what it is.
-    Other(usize, Stat),
 }
 
 enum Step {
@@ -383,33 +376,6 @@ impl Tree {
     pub(super) fn root(&self) -> &Rc<Folder> {
         &self.root
     }
-}
-
-/// What the layers below have of a name.
-pub(super) fn below(lower: &[OwnedFd], part: &[u8], rights: Rights) -> Result<Below, Fault> {
-    below_raw(lower, part, rights).attempted("look into the layers below")
-}
-
-fn below_raw(lower: &[OwnedFd], part: &[u8], rights: Rights) -> Result<Below, Errno> {
-    let mut folders = Vec::new();
-    for (layer, folder) in lower.iter().enumerate() {
-        let Some(stat) = beneath::look(folder, part)? else {
-            continue;
-        };
-        if kind(&stat) != FileType::Directory {
-            if folders.is_empty() && !is_whiteout(&stat) {
-                return Ok(Below::Other(layer, stat));
-            }
-            break;
-        }
-        let inside = rustix::fs::openat(folder, part, beneath::FOLDER, Mode::empty())?;
-        let last = attributes::is_opaque(&inside, rights);
-        folders.push(inside);
-        if last {
-            break;
-        }
-    }
-    Ok(if folders.is_empty() { Below::Nothing } else { Below::Folder(folders) })
 }
 
 /// Both times; a file that was never read was read when it was changed.

@@ -61,6 +61,19 @@ fn a_folder_that_comes_again_keeps_its_files_and_not_its_attributes() {
     }
 }
 
+/// What is in the layers when this user mounts them in a namespace of its own.
+fn list_as_user(layers: &[PathBuf]) -> String {
+    let lower: Vec<_> = layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    let script = format!(
+        "set -e; mount -t overlay overlay -o userxattr,lowerdir={} /mnt; cd /mnt; find . -mindepth 1 -printf '%P\n' | sort",
+        lower.join(":")
+    );
+    let out = std::process::Command::new("unshare").args(["-Urm", "sh", "-c", &script]).env("LC_ALL", "C").output();
+    let out = out.expect("unshare");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn an_ordinary_user_owns_all_and_no_mode_is_in_the_way() {
     let tar = Tar::default()
@@ -69,9 +82,10 @@ fn an_ordinary_user_owns_all_and_no_mode_is_in_the_way() {
         .dir("read", 0o555)
         .file("read/f", b"1")
         .file("gone", b"")
+        .file("op/old", b"")
         .end();
-    let more =
-        Tar::default().file("shut/g", b"g").file("read/.wh.f", b"").link("h", "shut/f").file(".wh.gone", b"").end();
+    let more = Tar::default().file("shut/g", b"g").file("read/.wh.f", b"").link("h", "shut/f").file(".wh.gone", b"");
+    let more = more.file("op/new", b"").file("op/.wh..wh..opq", b"").end();
     let last = Tar::default().file("read/g", b"2").end();
     let image = [layer(tar), layer(more), layer(last)];
     // Another user, so that modes count: the thread's own, which nothing else in this process shares.
@@ -96,6 +110,8 @@ fn an_ordinary_user_owns_all_and_no_mode_is_in_the_way() {
             assert_eq!(rootfs.read("gone", 9).expect("readable"), None);
             if method == Method::Overlay {
                 assert!(is_whiteout(&rootfs.layers[1].join("gone")));
+                assert!(is_opaque(&rootfs.layers[1].join("op"), "user.overlay.opaque"));
+                assert_eq!(list_as_user(&rootfs.layers), "h op op/new read read/g shut shut/f shut/g");
             }
             drop(rootfs);
             assert!(snapshots.remove_unused(|_| false).expect("removed") > 0);
