@@ -372,7 +372,7 @@ fn outcome_of(error: &wasmtime::Error, started: bool, state: &State) -> Result<O
         }
         return Err(match state.limiter.refused() {
             Some((what, needed, limit)) => StartError::Limit { what, needed, limit },
-            None => StartError::Instantiate { why: shown(error) },
+            None => StartError::from_link(error),
         });
     }
     let (kind, message) = match error.downcast_ref::<Trap>() {
