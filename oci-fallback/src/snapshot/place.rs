@@ -69,7 +69,7 @@ impl Place {
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
         let tmp = dir.join("tmp");
         // Set-uid files of strangers lie in it: nobody else may come near.
-        DirBuilder::new().recursive(true).mode(0o700).create(&tmp)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&tmp).map_err(doing("make", &tmp))?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let place = Self { dir, tmp, boot };
         place.sweep()?;
@@ -185,11 +185,12 @@ impl Place {
 
     fn claim_once(&self, hex: &str, how: FlockOperation) -> io::Result<Option<Claim<'_>>> {
         let path = self.tmp.join(format!("{hex}.claim"));
-        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+        let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let lock = lock.map_err(doing("claim with", &path))?;
         match rustix::io::retry_on_intr(|| rustix::fs::flock(&lock, how)) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(doing("lock", &path)(e)),
         }
         // Whoever had it has unlinked it: there may be another by now.
         if lock.metadata()?.nlink() == 0 {
@@ -242,7 +243,7 @@ impl Claim<'_> {
     pub(super) fn begin(&self) -> io::Result<OwnedFd> {
         self.clear()?;
         let fs = self.folder().join("fs");
-        DirBuilder::new().recursive(true).mode(0o700).create(&fs)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&fs).map_err(doing("make", &fs))?;
         open_folder(&fs)
     }
 
@@ -251,10 +252,10 @@ impl Claim<'_> {
         let folder = self.folder();
         known.format = FORMAT;
         known.boot.clone_from(&self.place.boot);
-        let mut lock =
-            OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(folder.join("lock"))?;
+        let lock = OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(folder.join("lock"));
+        let mut lock = lock.map_err(doing("finish", &folder))?;
         lock.write_all(&serde_json::to_vec(&known)?)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).map_err(doing("hold", &folder))?;
         if known.boot.is_empty() {
             rustix::fs::syncfs(&lock)?;
             durable(&folder)?;
@@ -262,7 +263,7 @@ impl Claim<'_> {
         self.clear_broken()?;
         // A folder, with what makes it count in it: nothing here is replaced, so the store's atomic write isn't what it is.
         let target = self.place.dir.join(&self.hex);
-        rustix::fs::renameat(CWD, &folder, CWD, &target)?;
+        rustix::fs::renameat(CWD, &folder, CWD, &target).map_err(doing("put in its place", &target))?;
         Ok(Held { fs: target.join("fs"), known, _lock: lock })
     }
 
@@ -303,11 +304,19 @@ impl Drop for Claim<'_> {
     }
 }
 
+/// Says what was being done, and to what.
+fn doing<E: Into<io::Error>>(what: &str, path: &Path) -> impl Fn(E) -> io::Error {
+    move |e| {
+        let e = e.into();
+        io::Error::new(e.kind(), format!("{what} {}: {e}", path.display()))
+    }
+}
+
 /// Opens one of our own folders.
 pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(CWD, path, unpack::FOLDER, rustix::fs::Mode::empty())?)
+    rustix::fs::openat(CWD, path, unpack::FOLDER, rustix::fs::Mode::empty()).map_err(doing("open", path))
 }
 
 fn remove_in(folder: &Path, name: &str) -> io::Result<()> {
-    Ok(unpack::remove(open_folder(folder)?.as_fd(), name.as_bytes())?)
+    unpack::remove(open_folder(folder)?.as_fd(), name.as_bytes()).map_err(doing("remove from", folder))
 }

@@ -49,8 +49,9 @@ impl Tree {
         if self.made.is_some() || !at.lower.is_empty() {
             let path = name::join(&at.path, last);
             self.note(&path);
-            // It may hide a folder that was looked into below.
-            if entry.header.kind != Kind::Folder && self.open.contains_key(&path) {
+            // It may hide a folder that was looked into below, or one in that.
+            let hidden = |open: &[u8]| open.strip_prefix(&path[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+            if entry.header.kind != Kind::Folder && self.open.keys().any(|open| hidden(open)) {
                 self.forget();
             }
         }

@@ -71,7 +71,8 @@ pub(crate) fn layer(
     let digest = std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("vyr-inflate".into())
-            .spawn_scoped(scope, move || pump.run(&*layer.open, progress))?;
+            .spawn_scoped(scope, move || pump.run(&*layer.open, progress))
+            .map_err(|e| io::Error::new(e.kind(), format!("can't start the thread that reads a layer: {e}")))?;
         entries(layer, stream, tree, budget)
     })?;
     let actual = digest.map(|digest| format!("sha256:{}", hex::encode(digest))).unwrap_or_default();
