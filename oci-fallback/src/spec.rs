@@ -138,9 +138,7 @@ fn rlimits(order: &Order, group: &Group) -> Vec<Value> {
 }
 
 fn mounts(order: &Order, place: &Place) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": source, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let shared = format!("size={}", order.limits.disk_bytes.min(SHARED_MEMORY));
     // Group 5 is `tty`, which a user namespace of one user doesn't have.
     let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];

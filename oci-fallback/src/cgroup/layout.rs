@@ -76,8 +76,10 @@ fn find(mounts: &str, own: &str) -> Vec<Hierarchy> {
         let (kind, options) = (after.next(), after.nth(1).unwrap_or_default());
         match kind {
             Some("cgroup") => {
-                let controllers: Vec<_> =
-                    Controller::ALL.into_iter().filter(|one| options.split(',').any(|name| name == one.name())).collect();
+                let controllers: Vec<_> = Controller::ALL
+                    .into_iter()
+                    .filter(|one| options.split(',').any(|name| name == one.name()))
+                    .collect();
                 let taken = |one: &Controller| found.iter().any(|other| other.controllers.contains(one));
                 if controllers.is_empty() || controllers.iter().any(taken) {
                     continue;
@@ -152,7 +154,9 @@ impl Hierarchy {
         let wanted: Vec<String> = self
             .controllers
             .iter()
-            .filter(|one| **one != Controller::Cpuacct && !given.split_ascii_whitespace().any(|name| name == one.name()))
+            .filter(|one| {
+                **one != Controller::Cpuacct && !given.split_ascii_whitespace().any(|name| name == one.name())
+            })
             .map(|one| format!("+{one}"))
             .collect();
         if wanted.is_empty() {

@@ -84,7 +84,8 @@ impl Group {
             };
             if let Some(why) = missing {
                 group.notes.push(format!("{words}: {why}"));
-                if let Some(part) = group.parts.iter_mut().find(|part| part.hierarchy.controllers.contains(&controller)) {
+                if let Some(part) = group.parts.iter_mut().find(|part| part.hierarchy.controllers.contains(&controller))
+                {
                     part.hierarchy.controllers.retain(|other| *other != controller);
                 }
             }

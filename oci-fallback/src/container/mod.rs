@@ -147,4 +147,3 @@ pub enum RunError {
     #[error("{0}")]
     Failed(String),
 }
-

@@ -51,7 +51,8 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
 
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed("make a socket"))?;
     let streams = [stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()];
-    let sent = wire::send_order(ours.as_fd(), &line[..line.len().min(FIRST)], streams).map_err(failed("write to the keeper"))?;
+    let sent = wire::send_order(ours.as_fd(), &line[..line.len().min(FIRST)], streams)
+        .map_err(failed("write to the keeper"))?;
     // The keeper has its own now, and a reader of the container's output waits for the last of them to be closed.
     drop(stdio);
 

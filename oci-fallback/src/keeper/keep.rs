@@ -106,11 +106,9 @@ impl Life<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<(bool, Ended), Refusal> {
         let failed = |error: &dyn std::fmt::Display| Refusal::Failed(format!("can't make the container: {error}"));
-        let (words, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(&error))?;
-        let maker = namespaces::fork(|| {
-            self.make(engine, place, &streams, &told)
-        })
-        .map_err(|error| failed(&error))?;
+        let (words, told) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(&error))?;
+        let maker = namespaces::fork(|| self.make(engine, place, &streams, &told)).map_err(|error| failed(&error))?;
         drop(told);
         // Readers of the container's output wait until the last copy is closed.
         drop(streams);
@@ -171,7 +169,9 @@ impl Life<'_> {
 
     /// The end of a process that makes the container.
     fn wait_for(&mut self, process: Pid, watch: &mut Watch<'_>) -> Result<Ended, Refusal> {
-        let Some(handle) = self.children.open(process)? else { return Ok(Ended::Process(self.children.status(process)?)) };
+        let Some(handle) = self.children.open(process)? else {
+            return Ok(Ended::Process(self.children.status(process)?));
+        };
         match self.wait(handle.as_fd(), watch, None)? {
             Some(ended) => Ok(ended),
             None => Ok(Ended::Process(self.children.status(process)?)),
@@ -180,7 +180,9 @@ impl Life<'_> {
 
     /// The end of the container's first process, which is asked and then made to when it is told to stop.
     fn wait_for_end(&mut self, process: Pid, watch: &mut Watch<'_>) -> Result<Ended, Refusal> {
-        let Some(handle) = self.children.open(process)? else { return Ok(Ended::Process(self.children.status(process)?)) };
+        let Some(handle) = self.children.open(process)? else {
+            return Ok(Ended::Process(self.children.status(process)?));
+        };
         match self.wait(handle.as_fd(), watch, None)? {
             None => return Ok(Ended::Process(self.children.status(process)?)),
             Some(Ended::Here(Outcome::Cancelled)) => {}
@@ -214,7 +216,8 @@ impl Life<'_> {
                 }
                 left = Some(left.map_or(grace, |left| left.min(grace)));
             }
-            let mut sources = [PollFd::from_borrowed_fd(event, PollFlags::IN), PollFd::new(&self.caller, PollFlags::IN)];
+            let mut sources =
+                [PollFd::from_borrowed_fd(event, PollFlags::IN), PollFd::new(&self.caller, PollFlags::IN)];
             match rustix::event::poll(&mut sources, timespec(left).as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(Refusal::Failed(format!("can't wait: {error}"))),

@@ -115,7 +115,8 @@ impl<'a> Watch<'a> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let ticks = if children { number(16)? + number(17)? } else { number(14)? + number(15)? + number(16)? + number(17)? };
+        let ticks =
+            if children { number(16)? + number(17)? } else { number(14)? + number(15)? + number(16)? + number(17)? };
         let cpu = Duration::from_millis(ticks * 1000 / self.ticks);
         Some(Use { cpu, memory: number(24)? * self.page })
     }

@@ -14,8 +14,7 @@ pub(super) fn raise() -> io::Result<()> {
     const NLM_F_REQUEST_ACK: u16 = 1 | 4;
     const IFF_UP: u32 = 1;
 
-    let socket =
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     let mut message = Vec::with_capacity(32);
     message.extend(32_u32.to_ne_bytes()); // nlmsghdr: length, type, flags, sequence, port
     message.extend(RTM_NEWLINK.to_ne_bytes());

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::mounts::{self, Access};
-use super::{flat, inroot};
 use super::wire::Order;
+use super::{flat, inroot};
 use crate::cgroup::Group;
 use crate::container::Network;
 
@@ -97,7 +97,9 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
 fn stand_ins(run: &Path) -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
-        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else { continue };
+        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else {
+            continue;
+        };
         let folder = mount.join(STAND_IN);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("cgroup.procs"), "")?;
@@ -297,7 +299,8 @@ impl Builder<'_> {
             let place = if folder { inroot::folder(&self.root, to) } else { inroot::file(&self.root, to) }
                 .map_err(|error| format!("can't make {to} in the container: {error}"))?;
             let access = if mount.read_only { Access::Read } else { Access::Write };
-            let bound = mounts::bind(CWD, &mount.source, access).map_err(|error| format!("can't mount {from}: {error}"))?;
+            let bound =
+                mounts::bind(CWD, &mount.source, access).map_err(|error| format!("can't mount {from}: {error}"))?;
             mounts::attach(&bound, place).map_err(|error| format!("can't mount {from} at {to}: {error}"))?;
         }
         Ok(())

@@ -97,9 +97,8 @@ pub fn resolve(config: &ImageConfiguration, overrides: &Overrides, root: &Rootfs
         groups: user.groups,
         stop_signal: match config.and_then(|config| config.stop_signal().as_deref()) {
             None | Some("") => STOP,
-            Some(name) => {
-                signal(name).ok_or_else(|| ProcessError::Invalid(format!("the image's stop signal {name:?} is none")))?
-            }
+            Some(name) => signal(name)
+                .ok_or_else(|| ProcessError::Invalid(format!("the image's stop signal {name:?} is none")))?,
         },
         volumes: volumes(config.and_then(|config| config.volumes().as_deref()).unwrap_or_default())?,
     };
@@ -156,7 +155,8 @@ fn volumes(listed: &[String]) -> Result<Vec<String>, ProcessError> {
     }
     let mut volumes: Vec<String> = Vec::new();
     for path in listed {
-        let bad = !path.starts_with('/') || path.trim_matches('/').is_empty() || path.split('/').any(|part| part == "..");
+        let bad =
+            !path.starts_with('/') || path.trim_matches('/').is_empty() || path.split('/').any(|part| part == "..");
         let kernel = ["/proc", "/sys", "/dev"].iter().any(|own| std::path::Path::new(path).starts_with(own));
         if bad || kernel {
             return Err(ProcessError::Invalid(format!("the image's volume {path:?} is no place for one")));
@@ -175,9 +175,9 @@ fn signal(name: &str) -> Option<i32> {
     const FIRST_REAL_TIME: i32 = 34;
     // signal(7), in the order of their numbers on the machines that images are made for.
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-        "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
+        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
+        "WINCH", "IO", "PWR", "SYS",
     ];
     let valid = |number: i32| (1..=LAST).contains(&number).then_some(number);
     if let Ok(number) = name.parse() {
@@ -213,7 +213,9 @@ fn check(process: &Process) -> Result<(), ProcessError> {
         bytes += word.len() + 1;
     }
     if bytes > WORDS {
-        return Err(ProcessError::Invalid(format!("arguments and environment have {bytes} bytes; {WORDS} is the most")));
+        return Err(ProcessError::Invalid(format!(
+            "arguments and environment have {bytes} bytes; {WORDS} is the most"
+        )));
     }
     match process.env.iter().find(|(name, _)| name.contains('=')) {
         Some((name, _)) => Err(ProcessError::Invalid(format!("the variable {name:?} has a `=` in its name"))),

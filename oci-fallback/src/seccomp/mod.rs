@@ -42,10 +42,7 @@ fn compile() -> Result<BpfProgram, Box<dyn std::error::Error>> {
         PERSONALITIES.into_iter().map(|value| one(0, Is::Eq, value)).collect::<Result<_, _>>()?,
     );
     let family = |is, value| Condition::new(0, Length::Dword, is, value);
-    rules.insert(
-        libc::SYS_socket,
-        vec![Rule::new(vec![family(Is::Le, LAST_FAMILY)?, family(Is::Ne, ALG)?])?],
-    );
+    rules.insert(libc::SYS_socket, vec![Rule::new(vec![family(Is::Le, LAST_FAMILY)?, family(Is::Ne, ALG)?])?]);
     let errno = |number: i32| u32::try_from(number).map(SeccompAction::Errno);
     let filter = SeccompFilter::new(rules, errno(libc::EPERM)?, SeccompAction::Allow, arch)?;
     let mut program = missing(u32::try_from(libc::SYS_clone3)?);
@@ -96,11 +93,15 @@ pub(crate) fn config() -> Value {
     CONFIG
         .get_or_init(|| {
             let names: Vec<_> = allowed().map(|(name, _)| name).collect();
-            let allow = |names: &[&str], args: Value| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": args });
+            let allow =
+                |names: &[&str], args: Value| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": args });
             let mut calls = vec![
                 json!({ "names": names, "action": "SCMP_ACT_ALLOW" }),
                 json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }),
-                allow(&["clone"], json!([{ "index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }])),
+                allow(
+                    &["clone"],
+                    json!([{ "index": 0, "value": NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]),
+                ),
                 allow(
                     &["socket"],
                     json!([

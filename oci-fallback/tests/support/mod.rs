@@ -102,7 +102,11 @@ impl World {
     }
 
     /// Also runs `beside`, which may cancel.
-    pub(crate) fn run_until<F: Future<Output = ()>>(&self, wish: Wish, beside: impl FnOnce(CancellationToken) -> F) -> Ran {
+    pub(crate) fn run_until<F: Future<Output = ()>>(
+        &self,
+        wish: Wish,
+        beside: impl FnOnce(CancellationToken) -> F,
+    ) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut rootfs = self.rootfs();
         if wish.flat {
@@ -251,7 +255,8 @@ pub(crate) fn run_part_if_asked() {
             stdout: rustix::io::dup(std::io::stdout()).unwrap(),
             stderr: rustix::io::dup(std::io::stderr()).unwrap(),
         };
-        let end = runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &CancellationToken::new()));
+        let end =
+            runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &CancellationToken::new()));
         println!("{end:?}");
     }
     std::process::exit(0);
