@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 pub(crate) use layout::{Controller, Hierarchy, Version, hierarchies};
 
 use crate::container::Limits;
+use crate::keeper::STAND_IN;
 
 /// What every name of ours begins with.
 const PREFIX: &str = "vyr-";
@@ -56,12 +57,15 @@ pub(crate) struct View {
 }
 
 impl Group {
-    /// Makes them with their limits. What can't be made is noted.
-    pub(crate) fn make(id: &str, owner: &str, limits: &Limits) -> Self {
+    /// Makes them with their limits. What can't be made is noted. With `devices`, also the one that the engine manages.
+    pub(crate) fn make(id: &str, owner: &str, limits: &Limits, devices: bool) -> Self {
         let mut group = Self { parts: Vec::new(), notes: Vec::new() };
         let name = format!("{PREFIX}{id}.{owner}");
         let mut refused = None;
         for hierarchy in hierarchies() {
+            if hierarchy.controllers == [Controller::Devices] && !devices {
+                continue;
+            }
             match Part::make(hierarchy, &name) {
                 Ok(part) => group.parts.push(part),
                 Err(error) => refused = Some(error),
@@ -89,6 +93,9 @@ impl Group {
                     part.hierarchy.controllers.retain(|other| *other != controller);
                 }
             }
+        }
+        if group.for_engine().is_some() {
+            group.notes.push("the container can't see its own limits: the engine would take them for the machine's".into());
         }
         group
     }
@@ -146,13 +153,24 @@ impl Group {
         part.read(file).and_then(|text| number(&text, "oom_kill")).unwrap_or(0)
     }
 
+    /// Where the engine may make its own, by the name that it knows the hierarchy by.
+    pub(crate) fn for_engine(&self) -> Option<(&'static str, PathBuf)> {
+        let part = self.part(Controller::Devices)?;
+        Some((Controller::Devices.name(), part.hierarchy.base.join(&part.name)))
+    }
+
     /// What of it the container may see.
     pub(crate) fn views(&self) -> Vec<View> {
+        // An engine that manages one itself would take these for the machine's, and try to manage them too.
+        if self.for_engine().is_some() {
+            return Vec::new();
+        }
         // A unified hierarchy beside others holds nothing for it.
         let unified = self.parts.iter().all(|part| part.hierarchy.version == Version::V2);
         self.parts
             .iter()
             .filter(|part| unified || part.hierarchy.version == Version::V1)
+            .filter(|part| part.hierarchy.controllers != [Controller::Devices])
             .map(|part| {
                 let name = match part.hierarchy.version {
                     Version::V1 => part.hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -168,6 +186,7 @@ impl Group {
     pub(crate) fn remove(&self) {
         let until = Instant::now() + PATIENCE;
         for part in &self.parts {
+            remove(&part.folder, STAND_IN, until);
             remove(&part.parent, &part.name, until);
         }
     }
@@ -209,7 +228,7 @@ impl Part {
                     self.write("cpu.max", &format!("{quota} 100000"))
                 }
             }
-            Controller::Cpuacct => Ok(()),
+            Controller::Cpuacct | Controller::Devices => Ok(()),
         }
     }
 
@@ -305,6 +324,9 @@ fn clear(base: &Path, name: &str) {
         }
     }
     if let Ok(parent) = rustix::fs::open(base, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        if let Ok(folder) = rustix::fs::open(&folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            remove(folder, STAND_IN, until);
+        }
         remove(parent, name, until);
     }
 }

@@ -68,10 +68,20 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
     let place =
         Place { bundle: run.join("bundle"), state: run.join("state"), root: run.join("root"), cgroup: Vec::new() };
     let views = view(group).map_err(words("show the container its cgroup"))?;
+    let engines = match group.for_engine() {
+        Some((name, path)) => {
+            Some((name, mounts::bind(CWD, path, Access::Write).map_err(words("show the engine its cgroup"))?))
+        }
+        None => None,
+    };
 
     cover().map_err(words("mount a tmpfs"))?;
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
+    }
+    if let Some((name, mount)) = engines {
+        fs::create_dir(run.join(name)).map_err(words("make a folder"))?;
+        mount_at(&mount, &run.join(name))?;
     }
     stand_ins(run).map_err(words("make stand-ins for cgroups"))?;
     let disk = run.join("disk");

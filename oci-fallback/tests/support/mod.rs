@@ -262,8 +262,8 @@ pub(crate) fn run_part_if_asked() {
     std::process::exit(0);
 }
 
-/// How long a run takes from start to end, and beside it the command line in `VYR_OTHER`'s place: the rest of a bundle's
-/// folder given as `/bundle`. In turn, so that both meet the same weather.
+/// How long a run takes from start to end, and beside it `crun run` of the bundle beside the root. In turn, so that both meet
+/// the same weather.
 fn times(world: &World, count: usize) {
     let mut ours = Vec::new();
     let mut others = Vec::new();
