@@ -71,9 +71,14 @@ impl Group {
                 Err(error) => refused = Some(error),
             }
         }
+        let root = !in_user_namespace();
         for (controller, wanted, words) in [
             (Controller::Memory, limits.memory_bytes.is_some(), "memory is watched, not limited"),
-            (Controller::Pids, true, "processes are limited by user, not by cgroup"),
+            (
+                Controller::Pids,
+                true,
+                if root { "processes are not limited" } else { "processes are limited by user, not by cgroup" },
+            ),
             (Controller::Cpu, limits.cpus_milli.is_some(), "the share of processors is not limited"),
         ] {
             if !wanted {
@@ -95,7 +100,9 @@ impl Group {
             }
         }
         if group.for_engine().is_some() {
-            group.notes.push("the container can't see its own limits: the engine would take them for the machine's".into());
+            group
+                .notes
+                .push("the container can't see its own limits: the engine would take them for the machine's".into());
         }
         group
     }
@@ -157,6 +164,16 @@ impl Group {
     pub(crate) fn for_engine(&self) -> Option<(&'static str, PathBuf)> {
         let part = self.part(Controller::Devices)?;
         Some((Controller::Devices.name(), part.hierarchy.base.join(&part.name)))
+    }
+
+    /// The cgroup that an engine is to make, as it names it: below the container's. `None`: none can be made.
+    pub(crate) fn path_for_engine(&self) -> Option<String> {
+        if self.for_engine().is_some() {
+            return Some(format!("/{STAND_IN}"));
+        }
+        let part = self.parts.iter().find(|part| part.hierarchy.version == Version::V2)?;
+        let base = part.hierarchy.base.strip_prefix(&part.hierarchy.mount).ok()?;
+        Some(Path::new("/").join(base).join(&part.name).join(STAND_IN).to_string_lossy().into_owned())
     }
 
     /// What of it the container may see.
@@ -257,6 +274,11 @@ pub(crate) fn trial(hierarchy: &Hierarchy) -> io::Result<()> {
     let folder = hierarchy.base.join(format!("{PREFIX}trial.{}", owner()));
     fs::create_dir(&folder)?;
     fs::remove_dir(&folder)
+}
+
+/// Whether this process's root is an ordinary user outside: user_namespaces(7).
+fn in_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
 }
 
 /// How a keeper is told from all others of this machine's life: its number and when it was started.

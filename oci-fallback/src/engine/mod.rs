@@ -84,8 +84,8 @@ fn heard(said: &[u8]) -> Result<Option<Pid>, Refusal> {
 }
 
 impl Choice {
-    /// Whether it refuses to start where it can't set device rules by a cgroup of version 1: all but `crun` and the library.
-    pub(crate) fn wants_devices(&self) -> bool {
+    /// Whether it insists on a cgroup of its own making, on version 1 for its device rules: all but `crun` and the library.
+    pub(crate) fn wants_cgroup(&self) -> bool {
         matches!(self, Self::Installed(program) if !installed::is(program, "crun"))
     }
 

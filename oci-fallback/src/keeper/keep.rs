@@ -36,7 +36,7 @@ pub(super) fn keep(order: &Order, streams: [OwnedFd; 3], caller: BorrowedFd<'_>,
         return 1;
     }
     let mut notes = Vec::new();
-    let group = Group::make(&order.id, owner, &order.limits, order.engine.wants_devices());
+    let group = Group::make(&order.id, owner, &order.limits, order.engine.wants_cgroup());
     notes.extend(group.notes.iter().cloned());
     let end = Life { order, caller, group: &group, children: Children::default() }.live(streams, &mut notes);
     group.remove();

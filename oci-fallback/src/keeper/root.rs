@@ -17,15 +17,29 @@ use crate::container::Network;
 /// any: the container's is made and joined already, and some engines refuse two versions side by side.
 const RUN: &str = "/sys/fs/cgroup";
 
+/// The same for an engine that has to see cgroups of version 2.
+const ASIDE: &str = "/dev/shm";
+
+/// Whether cgroups of version 2 are all there is: then they are mounted where otherwise the others' folders are.
+fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    #[expect(clippy::useless_conversion, reason = "its width differs between machines")]
+    rustix::fs::statfs(RUN).is_ok_and(|there| i64::from(there.f_type) == CGROUP2_SUPER_MAGIC)
+}
+
 /// Mounts the keeper's own file system in memory.
 ///
 /// # Errors
 /// The kernel's own.
 pub(super) fn cover() -> io::Result<&'static Path> {
-    mounts::uncover(RUN);
-    let place = rustix::fs::open(RUN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    cover_at(RUN)
+}
+
+fn cover_at(run: &'static str) -> io::Result<&'static Path> {
+    mounts::uncover(run);
+    let place = rustix::fs::open(run, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mounts::attach(&mounts::memory(RUN_BYTES, RUN_INODES)?, place)?;
-    Ok(Path::new(RUN))
+    Ok(Path::new(run))
 }
 
 /// The cgroup that an engine is told to join, where it insists.
@@ -51,6 +65,13 @@ pub(crate) struct Place {
     pub(crate) cgroup: Vec<(PathBuf, String)>,
 }
 
+impl Place {
+    /// Whether the engine sees no cgroups but those that it is given.
+    pub(crate) fn covers_cgroups(&self) -> bool {
+        self.bundle.starts_with(RUN)
+    }
+}
+
 struct Builder<'a> {
     order: &'a Order,
     disk: PathBuf,
@@ -64,7 +85,8 @@ struct Builder<'a> {
 /// # Errors
 /// What couldn't be done, in words.
 pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> Result<Place, String> {
-    let run = Path::new(RUN);
+    let wanted = if order.engine.wants_cgroup() && is_unified() { ASIDE } else { RUN };
+    let run = Path::new(wanted);
     let place =
         Place { bundle: run.join("bundle"), state: run.join("state"), root: run.join("root"), cgroup: Vec::new() };
     let views = view(group).map_err(words("show the container its cgroup"))?;
@@ -75,7 +97,7 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
         None => None,
     };
 
-    cover().map_err(words("mount a tmpfs"))?;
+    cover_at(wanted).map_err(words("mount a tmpfs"))?;
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
     }
