@@ -81,6 +81,7 @@ impl Life<'_> {
         let (cpu, peak_memory_bytes) = watch.total();
         let outcome = match ended {
             Ended::Unwanted => return Ok(None),
+            Ended::Here(Outcome::Cancelled) if !started => return Err(Refusal::Cancelled),
             Ended::Here(outcome) => outcome,
             Ended::Process(status) => {
                 if started && let Some(refusal) = engine.never_ran(&place, status) {

@@ -115,9 +115,9 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
         .map_err(|error| words("open the root")(error.into()))?;
     let mut builder = Builder { order, disk, root, given: 0 };
     builder.mount_points()?;
-    builder.etc(run, notes)?;
     builder.scratch(notes)?;
     builder.volumes()?;
+    builder.etc(run, notes)?;
     builder.mounts()?;
     builder.working_folder()?;
     let cgroup = attach_views(views, run).map_err(words("show the container its cgroup"))?;

@@ -1,6 +1,8 @@
 //! Owns the way to a container in a test: a root of busybox, a request with all defaults, and what came of it.
 
 pub(crate) mod cases;
+mod ends;
+mod limits;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -329,6 +331,8 @@ fn make_root(root: &Path, owner: u32) {
     fs::write(root.join("srv/plain"), "no program\n").unwrap();
     // A link that leads out of a root that isn't careful.
     symlink("/../../../../../../etc", root.join("srv/out")).unwrap();
+    // As in some distributions' images.
+    symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();
     own(root, owner);
 }
 
