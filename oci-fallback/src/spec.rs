@@ -160,6 +160,10 @@ fn mounts(order: &Order, place: &Place) -> Vec<Value> {
     if order.user && order.network == Network::Host {
         // A user namespace may mount only the sysfs of a network of its own.
         all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+        if place.cgroup.is_empty() {
+            // The keeper's own files are there, and a bind takes them along.
+            all.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "size=4k"]));
+        }
     } else {
         all.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
     }

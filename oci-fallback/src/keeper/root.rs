@@ -1,4 +1,9 @@
 //! Owns what a container sees as its root: the image's layers, and over them what is its own for this run.
+//!
+//! What a container writes is in a file system in memory of `disk_bytes`, for three reasons: its size is a limit that holds
+//! for anybody, where quotas of a disk's folders are root's and only some file systems'; nothing of it can be left on a disk
+//! by a kill; and what is discarded anyway needs no disk's speed. Its price is that it counts as the container's memory, of
+//! which it takes as much as was written and not as much as is allowed.
 
 use std::fs;
 use std::io;
@@ -327,6 +332,10 @@ impl Builder<'_> {
     fn mounts(&self) -> Result<(), String> {
         for mount in &self.order.mounts {
             let (from, to) = (mount.source.display(), &mount.destination);
+            let place = Path::new(to);
+            if place.file_name().is_none() || ["/proc", "/sys", "/dev"].iter().any(|own| place.starts_with(own)) {
+                return Err(format!("can't mount {from} at {to}: that is the container's own"));
+            }
             let folder = fs::metadata(&mount.source).map_err(|error| format!("can't mount {from}: {error}"))?.is_dir();
             let place = if folder { inroot::folder(&self.root, to) } else { inroot::file(&self.root, to) }
                 .map_err(|error| format!("can't make {to} in the container: {error}"))?;

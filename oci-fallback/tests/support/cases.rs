@@ -152,7 +152,7 @@ fn network_of_the_machine(world: &World) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut wish = sh(&format!(
-        "echo hello | nc -w 2 127.0.0.1 {port}; cat /etc/hosts /etc/resolv.conf > /dev/null && ls /sys/class/net"
+        "echo hello | nc -w 2 127.0.0.1 {port}; cat /etc/hosts /etc/resolv.conf > /dev/null && ls /sys/class/net; ls /sys/fs/cgroup/"
     ));
     wish.network = Network::Host;
     let server = std::thread::spawn(move || {
@@ -164,6 +164,7 @@ fn network_of_the_machine(world: &World) {
     let ran = world.run(wish);
     ran.ended(&Outcome::Exited(0));
     assert_eq!(server.join().unwrap(), "hello\n");
+    assert!(!ran.stdout.contains("bundle"), "the keeper's own files: {}", ran.stdout);
 }
 
 /// Where there is no overlayfs, a folder with all of the image is bound, piece by piece.
@@ -269,6 +270,12 @@ fn mounts(world: &World) {
     assert!(ran.stdout.ends_with("file\ny\n"), "{}", ran.stdout);
     assert_eq!(fs::read_to_string(folder.path().join("y")).unwrap(), "back\n");
     assert!(!Path::new("/etc/made").exists());
+    for own in ["/", "/proc/x", "/dev"] {
+        let mut wish = sh("true");
+        wish.mounts = vec![mount(folder.path(), own, true)];
+        let ran = world.run(wish);
+        assert!(matches!(&ran.end, Err(RunError::Failed(words)) if words.contains(own)), "{own}: {:?}", ran.end);
+    }
     let mut wish = sh("true");
     wish.mounts = vec![mount(Path::new("/does/not/exist"), "/in", true)];
     let ran = world.run(wish);
