@@ -84,7 +84,6 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
     let mut annotations = json!({});
     let namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({ "type": kind }));
     let mut linux = json!({
-        "cgroupsPath": format!("/{STAND_IN}"),
         "namespaces": namespaces,
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,
@@ -95,6 +94,12 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
         if let Ok(program) = crate::seccomp::encoded() {
             annotations["run.oci.seccomp_bpf_data"] = program.into();
         }
+    }
+    let own = group.path_for_engine().filter(|_| order.engine.wants_cgroup());
+    // Where cgroups are covered, it is a stand-in. Where they can be seen and not written, it is to be left to the engine.
+    let cgroup = own.or_else(|| place.covers_cgroups().then(|| format!("/{STAND_IN}")));
+    if let Some(cgroup) = cgroup {
+        linux["cgroupsPath"] = cgroup.into();
     }
     json!({
         "ociVersion": "1.0.2",
@@ -155,6 +160,10 @@ fn mounts(order: &Order, place: &Place) -> Vec<Value> {
     if order.user && order.network == Network::Host {
         // A user namespace may mount only the sysfs of a network of its own.
         all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+        if place.cgroup.is_empty() {
+            // The keeper's own files are there, and a bind takes them along.
+            all.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "size=4k"]));
+        }
     } else {
         all.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
     }

@@ -1,6 +1,13 @@
 //! Containers for real: each case with each engine, as root and as an ordinary user. Has its own `main`, since a keeper is
 //! this very program again.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::exit,
+    reason = "these are tests, which clippy can't see where they have their own `main`"
+)]
+
 mod support;
 
 use libtest_mimic::{Arguments, Trial};

@@ -14,10 +14,12 @@ pub(crate) enum Controller {
     Cpu,
     /// Counts CPU time; every cgroup of version 2 does.
     Cpuacct,
+    /// Of version 1; for engines that don't start without it.
+    Devices,
 }
 
 impl Controller {
-    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuacct];
+    const ALL: [Self; 5] = [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuacct, Self::Devices];
 
     /// As the kernel writes it.
     pub(crate) fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
+            Self::Devices => "devices",
         }
     }
 }

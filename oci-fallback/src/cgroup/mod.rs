@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 pub(crate) use layout::{Controller, Hierarchy, Version, hierarchies};
 
 use crate::container::Limits;
+use crate::keeper::STAND_IN;
 
 /// What every name of ours begins with.
 const PREFIX: &str = "vyr-";
@@ -56,20 +57,28 @@ pub(crate) struct View {
 }
 
 impl Group {
-    /// Makes them with their limits. What can't be made is noted.
-    pub(crate) fn make(id: &str, owner: &str, limits: &Limits) -> Self {
+    /// Makes them with their limits. What can't be made is noted. With `devices`, also the one that the engine manages.
+    pub(crate) fn make(id: &str, owner: &str, limits: &Limits, devices: bool) -> Self {
         let mut group = Self { parts: Vec::new(), notes: Vec::new() };
         let name = format!("{PREFIX}{id}.{owner}");
         let mut refused = None;
         for hierarchy in hierarchies() {
+            if hierarchy.controllers == [Controller::Devices] && !devices {
+                continue;
+            }
             match Part::make(hierarchy, &name) {
                 Ok(part) => group.parts.push(part),
                 Err(error) => refused = Some(error),
             }
         }
+        let root = !in_user_namespace();
         for (controller, wanted, words) in [
             (Controller::Memory, limits.memory_bytes.is_some(), "memory is watched, not limited"),
-            (Controller::Pids, true, "processes are limited by user, not by cgroup"),
+            (
+                Controller::Pids,
+                true,
+                if root { "processes are not limited" } else { "processes are limited by user, not by cgroup" },
+            ),
             (Controller::Cpu, limits.cpus_milli.is_some(), "the share of processors is not limited"),
         ] {
             if !wanted {
@@ -89,6 +98,11 @@ impl Group {
                     part.hierarchy.controllers.retain(|other| *other != controller);
                 }
             }
+        }
+        if group.for_engine().is_some() {
+            group
+                .notes
+                .push("the container can't see its own limits: the engine would take them for the machine's".into());
         }
         group
     }
@@ -146,13 +160,34 @@ impl Group {
         part.read(file).and_then(|text| number(&text, "oom_kill")).unwrap_or(0)
     }
 
+    /// Where the engine may make its own, by the name that it knows the hierarchy by.
+    pub(crate) fn for_engine(&self) -> Option<(&'static str, PathBuf)> {
+        let part = self.part(Controller::Devices)?;
+        Some((Controller::Devices.name(), part.hierarchy.base.join(&part.name)))
+    }
+
+    /// The cgroup that an engine is to make, as it names it: below the container's. `None`: none can be made.
+    pub(crate) fn path_for_engine(&self) -> Option<String> {
+        if self.for_engine().is_some() {
+            return Some(format!("/{STAND_IN}"));
+        }
+        let part = self.parts.iter().find(|part| part.hierarchy.version == Version::V2)?;
+        let base = part.hierarchy.base.strip_prefix(&part.hierarchy.mount).ok()?;
+        Some(Path::new("/").join(base).join(&part.name).join(STAND_IN).to_string_lossy().into_owned())
+    }
+
     /// What of it the container may see.
     pub(crate) fn views(&self) -> Vec<View> {
+        // An engine that manages one itself would take these for the machine's, and try to manage them too.
+        if self.for_engine().is_some() {
+            return Vec::new();
+        }
         // A unified hierarchy beside others holds nothing for it.
         let unified = self.parts.iter().all(|part| part.hierarchy.version == Version::V2);
         self.parts
             .iter()
             .filter(|part| unified || part.hierarchy.version == Version::V1)
+            .filter(|part| part.hierarchy.controllers != [Controller::Devices])
             .map(|part| {
                 let name = match part.hierarchy.version {
                     Version::V1 => part.hierarchy.mount.file_name().map(|name| name.to_string_lossy().into_owned()),
@@ -168,6 +203,7 @@ impl Group {
     pub(crate) fn remove(&self) {
         let until = Instant::now() + PATIENCE;
         for part in &self.parts {
+            remove(&part.folder, STAND_IN, until);
             remove(&part.parent, &part.name, until);
         }
     }
@@ -209,7 +245,7 @@ impl Part {
                     self.write("cpu.max", &format!("{quota} 100000"))
                 }
             }
-            Controller::Cpuacct => Ok(()),
+            Controller::Cpuacct | Controller::Devices => Ok(()),
         }
     }
 
@@ -238,6 +274,11 @@ pub(crate) fn trial(hierarchy: &Hierarchy) -> io::Result<()> {
     let folder = hierarchy.base.join(format!("{PREFIX}trial.{}", owner()));
     fs::create_dir(&folder)?;
     fs::remove_dir(&folder)
+}
+
+/// Whether this process's root is an ordinary user outside: user_namespaces(7).
+fn in_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
 }
 
 /// How a keeper is told from all others of this machine's life: its number and when it was started.
@@ -305,6 +346,9 @@ fn clear(base: &Path, name: &str) {
         }
     }
     if let Ok(parent) = rustix::fs::open(base, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        if let Ok(folder) = rustix::fs::open(&folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            remove(folder, STAND_IN, until);
+        }
         remove(parent, name, until);
     }
 }

@@ -18,10 +18,9 @@ pub(super) struct Installed {
     pub(super) program: PathBuf,
 }
 
-impl Installed {
-    fn is(&self, name: &str) -> bool {
-        self.program.file_name().is_some_and(|file| file.to_string_lossy().contains(name))
-    }
+/// Whether this is that engine, by its file's name.
+pub(super) fn is(program: &Path, name: &str) -> bool {
+    program.file_name().is_some_and(|file| file.to_string_lossy().contains(name))
 }
 
 impl Engine for Installed {
@@ -33,7 +32,7 @@ impl Engine for Installed {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XDG_RUNTIME_DIR", &place.state);
         command.arg("--root").arg(&place.state).arg("--log").arg(log(place));
         command.args(["--log-format", "json"]);
-        if self.is("crun") {
+        if is(&self.program, "crun") {
             // Its cgroup is made and joined already. The others skip hierarchies that they don't see.
             command.args(["--cgroup-manager", "disabled"]);
         }

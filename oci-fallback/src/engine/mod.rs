@@ -84,6 +84,11 @@ fn heard(said: &[u8]) -> Result<Option<Pid>, Refusal> {
 }
 
 impl Choice {
+    /// Whether it insists on a cgroup of its own making, on version 1 for its device rules: all but `crun` and the library.
+    pub(crate) fn wants_cgroup(&self) -> bool {
+        matches!(self, Self::Installed(program) if !installed::is(program, "crun"))
+    }
+
     /// Its name and version, as `libcontainer 0.7` or `crun 1.8.1`. An installed one is asked once, and again when its file
     /// has changed; that blocks for some milliseconds.
     #[must_use]

@@ -45,12 +45,52 @@ fn make(root: std::os::fd::BorrowedFd<'_>, path: &str, folder: bool, depth: usiz
     if depth >= DEEPEST || name.is_empty() || name == "." || name == ".." {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path} is no place for a mount")));
     }
-    let parent = make(root, parent, true, depth + 1)?;
-    if folder {
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+    let folder_of_it = make(root, parent, true, depth + 1)?;
+    let made = if folder {
+        rustix::fs::mkdirat(&folder_of_it, name, Mode::from_raw_mode(0o755))
     } else {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+        rustix::fs::openat(&folder_of_it, name, flags, Mode::from_raw_mode(0o644)).map(|_| ())
+    };
+    match made {
+        Ok(()) => Ok(open(root, path)?),
+        // A link to what isn't there, such as `/etc/resolv.conf` has in some images: that is what is made.
+        Err(Errno::EXIST) => {
+            let target = rustix::fs::readlinkat(&folder_of_it, name, Vec::new())?;
+            let target = target.to_str().map_err(|_| io::Error::other(format!("the link {path} is no UTF-8")))?;
+            let target = if target.starts_with('/') { target.to_owned() } else { format!("{parent}/{target}") };
+            make(root, &target, folder, depth + 1)
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(open(root, path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = outside.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        symlink("/../../../../out", root.join("etc/away")).unwrap();
+        symlink("../run/deep/file", root.join("etc/dangling")).unwrap();
+        symlink("loop", root.join("etc/loop")).unwrap();
+        let handle = rustix::fs::open(&root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+
+        folder(&handle, "/etc/away/folder").unwrap();
+        file(&handle, "/etc/dangling").unwrap();
+        file(&handle, "/a/b/c").unwrap();
+        assert!(folder(&handle, "/etc/loop").is_err());
+        assert!(folder(&handle, "/new/../..").is_err() || outside.path().read_dir().unwrap().count() == 1);
+        assert!(root.join("out/folder").is_dir());
+        assert!(root.join("run/deep/file").is_file());
+        assert!(root.join("a/b/c").is_file());
+        let names: Vec<_> = outside.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["root"]);
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn keep(order: &Order, streams: [OwnedFd; 3], caller: BorrowedFd<'_>,
         return 1;
     }
     let mut notes = Vec::new();
-    let group = Group::make(&order.id, owner, &order.limits);
+    let group = Group::make(&order.id, owner, &order.limits, order.engine.wants_cgroup());
     notes.extend(group.notes.iter().cloned());
     let end = Life { order, caller, group: &group, children: Children::default() }.live(streams, &mut notes);
     group.remove();
@@ -81,6 +81,7 @@ impl Life<'_> {
         let (cpu, peak_memory_bytes) = watch.total();
         let outcome = match ended {
             Ended::Unwanted => return Ok(None),
+            Ended::Here(Outcome::Cancelled) if !started => return Err(Refusal::Cancelled),
             Ended::Here(outcome) => outcome,
             Ended::Process(status) => {
                 if started && let Some(refusal) = engine.never_ran(&place, status) {

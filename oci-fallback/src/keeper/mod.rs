@@ -48,7 +48,9 @@ pub fn run_if_asked() {
         return;
     }
     let code = match arguments.next() {
-        Some(word) if word == crate::probe::trial::WORD => trial::run(arguments.next().is_some_and(|who| who == "user")),
+        Some(word) if word == crate::probe::trial::WORD => {
+            trial::run(arguments.next().is_some_and(|who| who == "user"))
+        }
         _ => gate(),
     };
     #[expect(clippy::exit, reason = "a keeper is no vyr: nothing of main may run in it")]

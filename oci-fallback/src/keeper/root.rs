@@ -1,4 +1,9 @@
 //! Owns what a container sees as its root: the image's layers, and over them what is its own for this run.
+//!
+//! What a container writes is in a file system in memory of `disk_bytes`, for three reasons: its size is a limit that holds
+//! for anybody, where quotas of a disk's folders are root's and only some file systems'; nothing of it can be left on a disk
+//! by a kill; and what is discarded anyway needs no disk's speed. Its price is that it counts as the container's memory, of
+//! which it takes as much as was written and not as much as is allowed.
 
 use std::fs;
 use std::io;
@@ -8,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::mounts::{self, Access};
-use super::{flat, inroot};
 use super::wire::Order;
+use super::{flat, inroot};
 use crate::cgroup::Group;
 use crate::container::Network;
 
@@ -17,15 +22,29 @@ use crate::container::Network;
 /// any: the container's is made and joined already, and some engines refuse two versions side by side.
 const RUN: &str = "/sys/fs/cgroup";
 
+/// The same for an engine that has to see cgroups of version 2.
+const ASIDE: &str = "/dev/shm";
+
+/// Whether cgroups of version 2 are all there is: then they are mounted where otherwise the others' folders are.
+fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    #[expect(clippy::useless_conversion, reason = "its width differs between machines")]
+    rustix::fs::statfs(RUN).is_ok_and(|there| i64::from(there.f_type) == CGROUP2_SUPER_MAGIC)
+}
+
 /// Mounts the keeper's own file system in memory.
 ///
 /// # Errors
 /// The kernel's own.
 pub(super) fn cover() -> io::Result<&'static Path> {
-    mounts::uncover(RUN);
-    let place = rustix::fs::open(RUN, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    cover_at(RUN)
+}
+
+fn cover_at(run: &'static str) -> io::Result<&'static Path> {
+    mounts::uncover(run);
+    let place = rustix::fs::open(run, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mounts::attach(&mounts::memory(RUN_BYTES, RUN_INODES)?, place)?;
-    Ok(Path::new(RUN))
+    Ok(Path::new(run))
 }
 
 /// The cgroup that an engine is told to join, where it insists.
@@ -51,6 +70,13 @@ pub(crate) struct Place {
     pub(crate) cgroup: Vec<(PathBuf, String)>,
 }
 
+impl Place {
+    /// Whether the engine sees no cgroups but those that it is given.
+    pub(crate) fn covers_cgroups(&self) -> bool {
+        self.bundle.starts_with(RUN)
+    }
+}
+
 struct Builder<'a> {
     order: &'a Order,
     disk: PathBuf,
@@ -64,14 +90,25 @@ struct Builder<'a> {
 /// # Errors
 /// What couldn't be done, in words.
 pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> Result<Place, String> {
-    let run = Path::new(RUN);
+    let wanted = if order.engine.wants_cgroup() && is_unified() { ASIDE } else { RUN };
+    let run = Path::new(wanted);
     let place =
         Place { bundle: run.join("bundle"), state: run.join("state"), root: run.join("root"), cgroup: Vec::new() };
     let views = view(group).map_err(words("show the container its cgroup"))?;
+    let engines = match group.for_engine() {
+        Some((name, path)) => {
+            Some((name, mounts::bind(CWD, path, Access::Write).map_err(words("show the engine its cgroup"))?))
+        }
+        None => None,
+    };
 
-    cover().map_err(words("mount a tmpfs"))?;
+    cover_at(wanted).map_err(words("mount a tmpfs"))?;
     for folder in ["bundle", "state", "root", "upper", "work", "cgroup", "etc", "disk"] {
         fs::create_dir(run.join(folder)).map_err(words("make a folder"))?;
+    }
+    if let Some((name, mount)) = engines {
+        fs::create_dir(run.join(name)).map_err(words("make a folder"))?;
+        mount_at(&mount, &run.join(name))?;
     }
     stand_ins(run).map_err(words("make stand-ins for cgroups"))?;
     let disk = run.join("disk");
@@ -83,9 +120,9 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
         .map_err(|error| words("open the root")(error.into()))?;
     let mut builder = Builder { order, disk, root, given: 0 };
     builder.mount_points()?;
-    builder.etc(run, notes)?;
     builder.scratch(notes)?;
     builder.volumes()?;
+    builder.etc(run, notes)?;
     builder.mounts()?;
     builder.working_folder()?;
     let cgroup = attach_views(views, run).map_err(words("show the container its cgroup"))?;
@@ -97,7 +134,9 @@ pub(super) fn prepare(order: &Order, group: &Group, notes: &mut Vec<String>) -> 
 fn stand_ins(run: &Path) -> io::Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     for line in mounts.lines().filter(|line| line.contains(" - cgroup ")) {
-        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else { continue };
+        let Some(mount) = line.split(' ').nth(4).map(Path::new).filter(|mount| mount.starts_with(run)) else {
+            continue;
+        };
         let folder = mount.join(STAND_IN);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("cgroup.procs"), "")?;
@@ -293,6 +332,10 @@ impl Builder<'_> {
     fn mounts(&self) -> Result<(), String> {
         for mount in &self.order.mounts {
             let (from, to) = (mount.source.display(), &mount.destination);
+            let place = Path::new(to);
+            if place.file_name().is_none() || ["/proc", "/sys", "/dev"].iter().any(|own| place.starts_with(own)) {
+                return Err(format!("can't mount {from} at {to}: that is the container's own"));
+            }
             let folder = fs::metadata(&mount.source).map_err(|error| format!("can't mount {from}: {error}"))?.is_dir();
             let place = if folder { inroot::folder(&self.root, to) } else { inroot::file(&self.root, to) }
                 .map_err(|error| format!("can't make {to} in the container: {error}"))?;

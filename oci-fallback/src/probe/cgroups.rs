@@ -41,7 +41,8 @@ pub(super) fn look(rights: Rights) -> Vec<Finding> {
         next: Some(match rights {
             Rights::Root => "mount the controllers, and let this process write its own cgroup".into(),
             Rights::User => {
-                "with systemd and cgroups version 2, start vyr with `systemd-run --user --scope -p Delegate=yes vyr …`".into()
+                "with systemd and cgroups version 2, start vyr with `systemd-run --user --scope -p Delegate=yes vyr …`"
+                    .into()
             }
         }),
     }]

@@ -22,10 +22,13 @@ pub(super) fn look(chosen: Option<&Path>, containers: bool) -> (Vec<Choice>, Vec
         findings.push(Finding {
             name: "engine",
             works: works.then_some(containers),
-            found: if works { format!("{} at {}, as set", choice.name(), path.display()) } else {
+            found: if works {
+                format!("{} at {}, as set", choice.name(), path.display())
+            } else {
                 format!("{} is set, and doesn't answer to `--version`", path.display())
             },
-            next: (!works).then(|| "set the path of a crun, runc or youki, or none: vyr has an engine of its own".into()),
+            next: (!works)
+                .then(|| "set the path of a crun, runc or youki, or none: vyr has an engine of its own".into()),
         });
         if works && containers {
             engines.push(choice);
@@ -65,7 +68,9 @@ fn installed() -> Vec<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&path).chain(FOLDERS.map(PathBuf::from)).collect();
     KNOWN
         .iter()
-        .filter_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_absolute() && is_program(path)))
+        .filter_map(|name| {
+            folders.iter().map(|folder| folder.join(name)).find(|path| path.is_absolute() && is_program(path))
+        })
         .collect()
 }
 

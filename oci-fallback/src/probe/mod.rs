@@ -64,9 +64,11 @@ fn namespaces(rights: Rights, trial: &trial::Trial) -> Finding {
             found: format!("containers can't be made {who}: {words}"),
             next: Some(match rights {
                 Rights::Root => "give this process CAP_SYS_ADMIN: in Docker, run it with --privileged".into(),
-                Rights::User => "allow user namespaces (`sysctl -w user.max_user_namespaces=15000`; on Ubuntu also `sysctl -w \
+                Rights::User => {
+                    "allow user namespaces (`sysctl -w user.max_user_namespaces=15000`; on Ubuntu also `sysctl -w \
                     kernel.apparmor_restrict_unprivileged_userns=0`), or run vyr as root"
-                    .into(),
+                        .into()
+                }
             }),
         },
     }
@@ -74,16 +76,15 @@ fn namespaces(rights: Rights, trial: &trial::Trial) -> Finding {
 
 fn overlay(trial: &trial::Trial) -> Finding {
     match &trial.overlay {
-        Ok(()) => Finding {
-            name: "overlayfs",
-            works: Some(true),
-            found: "images share their layers".into(),
-            next: None,
-        },
+        Ok(()) => {
+            Finding { name: "overlayfs", works: Some(true), found: "images share their layers".into(), next: None }
+        }
         Err(words) => Finding {
             name: "overlayfs",
             works: Some(false),
-            found: format!("it can't be mounted, so each image is unpacked whole, and none has a root that can be written: {words}"),
+            found: format!(
+                "it can't be mounted, so each image is unpacked whole, and none has a root that can be written: {words}"
+            ),
             next: Some("load it with `modprobe overlay`; as an ordinary user it takes Linux 5.11 or later".into()),
         },
     }

@@ -123,3 +123,64 @@ pub(crate) fn config() -> Value {
         })
         .clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel takes at most 4096 steps: seccomp(2).
+    #[test]
+    fn the_filter_fits() {
+        let steps = program().unwrap().len();
+        assert!(steps > 300 && steps <= 4096, "{steps}");
+        assert_eq!(encoded().unwrap().len(), (steps * 8).div_ceil(3) * 4);
+    }
+
+    #[test]
+    fn what_leads_out_is_not_in_the_list() {
+        let names: Vec<_> = allowed().map(|(name, _)| name).collect();
+        for name in [
+            "mount",
+            "umount2",
+            "pivot_root",
+            "unshare",
+            "setns",
+            "clone",
+            "clone3",
+            "bpf",
+            "keyctl",
+            "add_key",
+            "request_key",
+            "kexec_load",
+            "init_module",
+            "finit_module",
+            "delete_module",
+            "reboot",
+            "swapon",
+            "swapoff",
+            "open_by_handle_at",
+            "perf_event_open",
+            "userfaultfd",
+            "io_uring_setup",
+            "fsopen",
+            "fsmount",
+            "move_mount",
+            "open_tree",
+            "mount_setattr",
+            "quotactl",
+            "syslog",
+            "acct",
+            "settimeofday",
+            "iopl",
+            "ioperm",
+            "personality",
+            "socket",
+            "vhangup",
+            "chroot",
+        ] {
+            assert!(!names.contains(&name), "{name}");
+        }
+        let unique: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(unique.len(), names.len());
+    }
+}

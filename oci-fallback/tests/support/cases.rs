@@ -1,16 +1,15 @@
-//! Owns what is promised of a container.
+//! Owns what is promised of a container, by name; and the cases of what it is inside.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
 use vyr_oci_fallback::container::{Limits, Mount, Network, Outcome, RunError};
 use vyr_oci_fallback::engine::Choice;
 
-use super::{Case, Ran, World, argv, sh};
+use super::ends::{self, nothing_left};
+use super::limits;
+use super::{Case, World, argv, sh};
 
 /// All cases by name.
 pub(crate) const ALL: &[(&str, Case)] = &[
@@ -21,19 +20,21 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("read_only_root", read_only_root),
     ("writable_root_is_discarded", writable_root_is_discarded),
     ("volumes_keep_the_images_content", volumes_keep_the_images_content),
-    ("disk_is_bounded", disk_is_bounded),
+    ("disk_is_bounded", limits::disk_is_bounded),
     ("no_network_but_loopback", no_network_but_loopback),
     ("network_of_the_machine", network_of_the_machine),
-    ("fork_bomb", fork_bomb),
-    ("memory", memory),
-    ("cpu", cpu),
-    ("wall_clock", wall_clock),
-    ("cancel", cancel),
-    ("cancel_before", cancel_before),
-    ("future_dropped", future_dropped),
-    ("caller_killed", caller_killed),
-    ("keeper_killed", keeper_killed),
-    ("all_killed", all_killed),
+    ("fork_bomb", limits::fork_bomb),
+    ("memory", limits::memory),
+    ("cpu", limits::cpu),
+    ("share_of_processors", limits::share_of_processors),
+    ("little_memory", limits::little_memory),
+    ("wall_clock", limits::wall_clock),
+    ("cancel", ends::cancel),
+    ("cancel_before", ends::cancel_before),
+    ("future_dropped", ends::future_dropped),
+    ("caller_killed", ends::caller_killed),
+    ("keeper_killed", ends::keeper_killed),
+    ("all_killed", ends::all_killed),
     ("flat_root", flat_root),
     ("ten_megabytes_through", ten_megabytes_through),
     ("no_privileges", no_privileges),
@@ -139,25 +140,6 @@ fn volumes_keep_the_images_content(world: &World) {
     assert_eq!(fs::read_to_string(world.root.join("var/lib/data/seed")).unwrap(), "from the image\n");
 }
 
-fn disk_is_bounded(world: &World) {
-    for (writable_root, place) in [(false, "/tmp"), (true, "/srv")] {
-        let mut wish = sh(&format!(
-            "dd if=/dev/zero of={place}/big bs=64k count=200 2>&1; dd if=/dev/zero of=/var/tmp/more bs=64k count=200 2>&1; \
-             du -k {place}/big | cut -f1"
-        ));
-        wish.limits.disk_bytes = 4 << 20;
-        wish.writable_root = writable_root;
-        if writable_root {
-            wish.process.argv[2] = wish.process.argv[2].replace("/var/tmp", "/tmp");
-        }
-        let ran = world.run(wish);
-        ran.ended(&Outcome::Exited(0));
-        assert_eq!(ran.stdout.matches("No space left").count(), 2, "{}", ran.stdout);
-        let kilobytes: u64 = ran.stdout.lines().last().unwrap().parse().unwrap();
-        assert!(kilobytes <= 4096, "{kilobytes}");
-    }
-}
-
 fn no_network_but_loopback(world: &World) {
     let ran = world.run(sh("ls /sys/class/net; ping -c 1 -W 1 127.0.0.1 > /dev/null 2>&1 || true; \
         (echo answer | nc -l -p 80 127.0.0.1 &) ; sleep 0.3; nc -w 2 127.0.0.1 80 < /dev/null; \
@@ -169,8 +151,9 @@ fn no_network_but_loopback(world: &World) {
 fn network_of_the_machine(world: &World) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut wish =
-        sh(&format!("echo hello | nc -w 2 127.0.0.1 {port}; cat /etc/hosts > /dev/null && ls /sys/class/net"));
+    let mut wish = sh(&format!(
+        "echo hello | nc -w 2 127.0.0.1 {port}; cat /etc/hosts /etc/resolv.conf > /dev/null && ls /sys/class/net; ls /sys/fs/cgroup/"
+    ));
     wish.network = Network::Host;
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -181,174 +164,15 @@ fn network_of_the_machine(world: &World) {
     let ran = world.run(wish);
     ran.ended(&Outcome::Exited(0));
     assert_eq!(server.join().unwrap(), "hello\n");
-}
-
-fn fork_bomb(world: &World) {
-    let mut wish = sh("bomb() { bomb | bomb & }; bomb; sleep 0.5; echo alive; exit 5");
-    wish.limits.pids = 40;
-    wish.limits.wall = Some(Duration::from_secs(20));
-    let ran = world.run(wish);
-    assert!(ran.stderr.contains("fork"), "{} {}", ran.stdout, ran.stderr);
-    assert!(matches!(ran.end.as_ref().unwrap().outcome, Outcome::Exited(_)), "{:?}", ran.end);
-    nothing_left(&ran);
-}
-
-fn memory(world: &World) {
-    let mut wish = sh("tail /dev/zero");
-    wish.limits.memory_bytes = Some(32 << 20);
-    wish.limits.wall = Some(Duration::from_secs(30));
-    let started = Instant::now();
-    let ran = world.run(wish);
-    let execution = ran.ended(&Outcome::OutOfMemory);
-    assert!(started.elapsed() < Duration::from_secs(20));
-    if !world.is_user() {
-        assert!(execution.notes.is_empty(), "{execution:?}");
-        assert!((16 << 20..=33 << 20).contains(&execution.peak_memory_bytes), "{execution:?}");
-    }
-    let mut wish = sh("echo fits");
-    wish.limits.memory_bytes = Some(32 << 20);
-    world.run(wish).ended(&Outcome::Exited(0));
-}
-
-fn cpu(world: &World) {
-    let mut wish = sh("while :; do :; done");
-    wish.limits.cpu = Some(Duration::from_millis(300));
-    let ran = world.run(wish);
-    let execution = ran.ended(&Outcome::Cpu);
-    let used = execution.cpu;
-    assert!(used >= Duration::from_millis(290) && used < Duration::from_millis(900), "{used:?}");
-}
-
-fn wall_clock(world: &World) {
-    let mut wish = sh("trap '' TERM; sleep 1000");
-    wish.limits.wall = Some(Duration::from_millis(700));
-    let started = Instant::now();
-    let ran = world.run(wish);
-    ran.ended(&Outcome::WallClock);
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
-    nothing_left(&ran);
-}
-
-fn cancel(world: &World) {
-    for (script, grace, least, most) in [
-        ("trap 'exit 0' TERM; while :; do sleep 0.05; done", 10_000, 0, 5_000),
-        ("trap '' TERM; sleep 1000 & while :; do sleep 0.05; done", 400, 400, 5_000),
-    ] {
-        let mut wish = sh(script);
-        wish.stop_grace = Duration::from_millis(grace);
-        let told = std::rc::Rc::new(std::cell::Cell::new(None));
-        let noted = told.clone();
-        let ran = world.run_until(wish, |cancel| async move {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            noted.set(Some(Instant::now()));
-            cancel.cancel();
-        });
-        let took = told.get().unwrap().elapsed();
-        ran.ended(&Outcome::Cancelled);
-        assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most), "{script}: {took:?}");
-        nothing_left(&ran);
-    }
-}
-
-fn cancel_before(world: &World) {
-    let ran = world.run_until(sh("sleep 1000"), |cancel| async move { cancel.cancel() });
-    match &ran.end {
-        Err(RunError::Cancelled) => {}
-        Ok(execution) if execution.outcome == Outcome::Cancelled => {}
-        other => panic!("{other:?}"),
-    }
-}
-
-fn future_dropped(world: &World) {
-    let before = Traces::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let rootfs = world.rootfs();
-    let wish = sh("trap '' TERM; sleep 1001");
-    let id = wish.id.clone();
-    let (stdio, streams) = super::streams(b"");
-    let request = super::request(wish, &rootfs, stdio);
-    runtime.block_on(async {
-        let never = tokio_util::sync::CancellationToken::new();
-        let run = vyr_oci_fallback::container::run(&world.engine, request, &never);
-        assert!(tokio::time::timeout(Duration::from_millis(800), run).await.is_err());
-    });
-    // The readers end when the last process that holds the streams has.
-    let _ = streams.map(|stream| stream.join().unwrap());
-    before.left_by(&id);
-}
-
-fn caller_killed(world: &World) {
-    let before = Traces::now();
-    let id = sh("").id + "-caller";
-    let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    let mut output = BufReader::new(caller.stdout.take().unwrap());
-    output.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n");
-    caller.kill().unwrap();
-    caller.wait().unwrap();
-    before.left_by(&id);
-}
-
-fn keeper_killed(world: &World) {
-    for inner in [false, true] {
-        let before = Traces::now();
-        let id = sh("").id + if inner { "-inner" } else { "-outer" };
-        let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
-        let mut output = BufReader::new(caller.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line, "up\n");
-        let outer = child_of(caller.id());
-        let victim = if inner { child_of(outer) } else { outer };
-        let victim = Pid::from_raw(i32::try_from(victim).unwrap()).unwrap();
-        rustix::process::kill_process(victim, Signal::KILL).unwrap();
-        line.clear();
-        output.read_line(&mut line).unwrap();
-        assert!(line.contains("without a word"), "{line}");
-        caller.wait().unwrap();
-        before.left_by(&id);
-    }
-}
-
-/// Nobody is left who could clean up, and a sweep does.
-fn all_killed(world: &World) {
-    let before = Traces::now();
-    let id = sh("").id + "-all";
-    let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
-    let mut output = BufReader::new(caller.stdout.take().unwrap());
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n");
-    let outer = child_of(caller.id());
-    let keeper = child_of(outer);
-    let signal = |pid: u32, signal| {
-        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    };
-    signal(keeper, Signal::STOP);
-    caller.kill().unwrap();
-    caller.wait().unwrap();
-    signal(keeper, Signal::KILL);
-    let alive = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    while alive(outer) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // All processes end with the keeper.
-    line.clear();
-    output.read_line(&mut line).unwrap();
-    assert_eq!(line, "");
-    if !world.is_user() {
-        assert!(!before.left(&id).is_empty(), "a cgroup outlives them");
-    }
-    vyr_oci_fallback::keeper::sweep();
-    before.left_by(&id);
+    assert!(!ran.stdout.contains("bundle"), "the keeper's own files: {}", ran.stdout);
 }
 
 /// Where there is no overlayfs, a folder with all of the image is bound, piece by piece.
 fn flat_root(world: &World) {
-    let mut wish = sh("cat /var/lib/data/seed; echo mine > /data/x; cat /data/x; touch /srv/x /x; ls /proc/1 > /dev/null && id -u app; \
-        echo mine > /var/lib/data/seed && cat /var/lib/data/seed");
+    let mut wish = sh(
+        "cat /var/lib/data/seed; echo mine > /data/x; cat /data/x; touch /srv/x /x; ls /proc/1 > /dev/null && id -u app; \
+        echo mine > /var/lib/data/seed && cat /var/lib/data/seed",
+    );
     wish.process.volumes = vec!["/data".into(), "/var/lib/data".into()];
     wish.flat = true;
     let ran = world.run(wish);
@@ -356,11 +180,6 @@ fn flat_root(world: &World) {
     assert_eq!(ran.stdout, "from the image\nmine\n1000\nmine\n", "{}", ran.stderr);
     assert_eq!(ran.stderr.matches("Read-only file system").count(), 2, "{}", ran.stderr);
     assert!(!world.root.join("data").exists());
-}
-
-fn child_of(parent: u32) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-    children.split_ascii_whitespace().next().expect("a child").parse().unwrap()
 }
 
 fn ten_megabytes_through(world: &World) {
@@ -413,7 +232,9 @@ fn no_such_program(world: &World) {
         let ran = world.run(argv(&[program]));
         match &ran.end {
             Err(RunError::Program(message)) => {
-                let named = message.contains(words) || message.contains("ermission denied") || message.contains("not permitted");
+                let named = message.contains(words)
+                    || message.contains("ermission denied")
+                    || message.contains("not permitted");
                 assert!(named, "{program}: {message}");
             }
             other => panic!("{program}: {other:?}"),
@@ -423,7 +244,7 @@ fn no_such_program(world: &World) {
     // A file that may be executed and is no program.
     let mut wish = sh("printf 'no program' > /tmp/x; chmod 755 /tmp/x; /tmp/x; exec /tmp/x");
     wish.limits = Limits::default();
-    assert!(matches!(world.run(wish).end, Ok(_)));
+    world.run(wish).end.unwrap();
 }
 
 fn mounts(world: &World) {
@@ -449,6 +270,12 @@ fn mounts(world: &World) {
     assert!(ran.stdout.ends_with("file\ny\n"), "{}", ran.stdout);
     assert_eq!(fs::read_to_string(folder.path().join("y")).unwrap(), "back\n");
     assert!(!Path::new("/etc/made").exists());
+    for own in ["/", "/proc/x", "/dev"] {
+        let mut wish = sh("true");
+        wish.mounts = vec![mount(folder.path(), own, true)];
+        let ran = world.run(wish);
+        assert!(matches!(&ran.end, Err(RunError::Failed(words)) if words.contains(own)), "{own}: {:?}", ran.end);
+    }
     let mut wish = sh("true");
     wish.mounts = vec![mount(Path::new("/does/not/exist"), "/in", true)];
     let ran = world.run(wish);
@@ -471,72 +298,4 @@ fn pipes_break(world: &World) {
     let ran = world.run(sh("(yes; echo $? >&2) | head -1; sleep 0.1"));
     ran.ended(&Outcome::Exited(0));
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("y\n", "141\n"));
-}
-
-#[track_caller]
-fn nothing_left(ran: &Ran) {
-    Traces::default().left_by(&ran.id);
-}
-
-/// What a run could leave on this machine.
-#[derive(Default)]
-struct Traces {
-    mounts: Option<String>,
-}
-
-impl Traces {
-    fn now() -> Self {
-        Self { mounts: fs::read_to_string("/proc/self/mountinfo").ok() }
-    }
-
-    /// Nothing of the run whose id begins with `id`, after a moment: whoever was killed can't be waited for.
-    #[track_caller]
-    fn left_by(&self, id: &str) {
-        let until = Instant::now() + Duration::from_secs(5);
-        loop {
-            let left = self.left(id);
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < until, "left: {left:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn left(&self, id: &str) -> Vec<String> {
-        let mut left = Vec::new();
-        for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let read = |file: &str| {
-                String::from_utf8_lossy(&fs::read(entry.path().join(file)).unwrap_or_default()).replace('\0', " ")
-            };
-            let command = read("cmdline");
-            if read("environ").contains(&format!("CASE={id}")) {
-                left.push(format!("process {pid} {command}"));
-            }
-            let cgroups = read("cgroup");
-            if cgroups.contains(&format!("vyr-{id}")) {
-                left.push(format!("process {pid} {command} in {cgroups}"));
-            }
-        }
-        folders(Path::new("/sys/fs/cgroup"), &format!("vyr-{id}"), &mut left);
-        if let Some(before) = &self.mounts {
-            let now = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            if now != *before {
-                left.push(format!("mounts {now}"));
-            }
-        }
-        left
-    }
-}
-
-fn folders(folder: &Path, name: &str, left: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            if entry.file_name().to_string_lossy().starts_with(name) {
-                left.push(entry.path().display().to_string());
-            }
-            folders(&entry.path(), name, left);
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! Owns the way to a container in a test: a root of busybox, a request with all defaults, and what came of it.
 
 pub(crate) mod cases;
+mod ends;
+mod limits;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -262,8 +264,8 @@ pub(crate) fn run_part_if_asked() {
     std::process::exit(0);
 }
 
-/// How long a run takes from start to end, and beside it the command line in `VYR_OTHER`'s place: the rest of a bundle's
-/// folder given as `/bundle`. In turn, so that both meet the same weather.
+/// How long a run takes from start to end, and beside it `crun run` of the bundle beside the root. In turn, so that both meet
+/// the same weather.
 fn times(world: &World, count: usize) {
     let mut ours = Vec::new();
     let mut others = Vec::new();
@@ -329,6 +331,8 @@ fn make_root(root: &Path, owner: u32) {
     fs::write(root.join("srv/plain"), "no program\n").unwrap();
     // A link that leads out of a root that isn't careful.
     symlink("/../../../../../../etc", root.join("srv/out")).unwrap();
+    // As in some distributions' images.
+    symlink("../run/systemd/resolve/stub-resolv.conf", root.join("etc/resolv.conf")).unwrap();
     own(root, owner);
 }
 
