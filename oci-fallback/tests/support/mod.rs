@@ -128,7 +128,7 @@ impl World {
 
     pub(crate) fn rootfs(&self) -> Rootfs {
         let rights = if self.user { Rights::User } else { Rights::Root };
-        Rootfs { layers: vec![self.root.clone()], method: Method::Overlay, rights }
+        Rootfs::of_folders(vec![self.root.clone()], Method::Overlay, rights)
     }
 
     pub(crate) fn is_user(&self) -> bool {
