@@ -28,5 +28,7 @@ fn main() {
             }
         }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::clean_up();
+    conclusion.exit();
 }

@@ -180,7 +180,10 @@ impl Hierarchy {
         let program = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
         let own = program("self")?;
         let there = fs::read_to_string(self.base.join("cgroup.procs"))?;
-        if !there.lines().all(|pid| program(pid).is_ok_and(|other| other == own)) {
+        // One that has ended meanwhile is nobody's.
+        let ours =
+            |pid| program(pid).map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |other| other == own);
+        if !there.lines().all(ours) {
             return Err(io::Error::other("other programs are in vyr's cgroup: give it one of its own"));
         }
         let leaf = self.base.join(LEAF);
@@ -189,7 +192,10 @@ impl Hierarchy {
         {
             return Err(error);
         }
-        there.lines().try_for_each(|pid| fs::write(leaf.join("cgroup.procs"), pid))
+        there.lines().try_for_each(|pid| match fs::write(leaf.join("cgroup.procs"), pid) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other,
+        })
     }
 }
 

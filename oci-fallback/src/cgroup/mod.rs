@@ -211,7 +211,11 @@ impl Group {
 
 impl Part {
     fn make(mut hierarchy: Hierarchy, name: &str) -> io::Result<Self> {
-        hierarchy.prepare()?;
+        if let Err(error) = hierarchy.prepare() {
+            // Root may make them at the top, where processes are no hindrance, as engines do that manage cgroups themselves.
+            hierarchy.base.clone_from(&hierarchy.mount);
+            hierarchy.prepare().map_err(|_| error)?;
+        }
         let folder = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let parent = rustix::fs::open(&hierarchy.base, folder, Mode::empty())?;
         rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
@@ -310,6 +314,7 @@ pub(crate) fn sweep(everywhere: bool) {
             sweep_below(&hierarchy.mount, DEEPEST, &mut left);
         } else {
             sweep_below(&hierarchy.base, 0, &mut left);
+            sweep_below(&hierarchy.mount, 0, &mut left);
         }
     }
 }
@@ -362,3 +367,6 @@ fn remove(parent: impl AsFd, name: &str, until: Instant) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests;

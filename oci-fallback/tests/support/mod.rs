@@ -300,9 +300,17 @@ fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// The roots, made once a process and removed at its end as far as that comes.
+static FOLDERS: OnceLock<tempfile::TempDir> = OnceLock::new();
+
+/// Removes what the cases ran on: nobody drops it.
+pub(crate) fn clean_up() {
+    if let Some(folder) = FOLDERS.get() {
+        fs::remove_dir_all(folder.path()).unwrap();
+    }
+}
+
+/// The roots, made once a process.
 fn folders() -> &'static Path {
-    static FOLDERS: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDERS
         .get_or_init(|| {
             let folder = tempfile::Builder::new().prefix("vyr-containers-").tempdir().unwrap();
