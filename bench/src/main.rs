@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "it sets up its own environment")]
 
 mod api;
+mod fallback;
 mod inside;
 mod process;
 mod pull;
@@ -67,6 +68,12 @@ enum Part {
         #[arg(long)]
         count: Option<usize>,
     },
+    /// Containers: busybox start to exit, against crun run and youki run of the same bundle
+    Containers,
+    /// What deciding to fall back adds to a failed start
+    Decision,
+    /// Unpacking an image, against umoci unpack
+    Unpack,
     /// Ten minutes of all kinds of guests at once: what the node holds must not grow
     Soak {
         /// How long
@@ -87,6 +94,8 @@ enum Part {
 }
 
 fn main() -> Result<()> {
+    // Containers are kept by this program, started once more.
+    vyr_oci_fallback::keeper::run_if_asked();
     let bench = Bench::parse();
     if let Part::EchoServer { address_file } = &bench.part {
         return api::serve_echo(address_file);
@@ -101,6 +110,9 @@ fn main() -> Result<()> {
         Part::Registry => registry::measure(&stage),
         Part::Api { only } => api::measure(&stage, only),
         Part::State { only, count } => state::measure(&stage, only, count),
+        Part::Containers => fallback::containers(&stage),
+        Part::Decision => fallback::decision(&stage),
+        Part::Unpack => fallback::unpack(&stage),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::EchoServer { .. } => Ok(()),
         Part::Report => report::write(&stage),
@@ -112,6 +124,9 @@ fn main() -> Result<()> {
             registry::measure(&stage)?;
             api::measure(&stage, None)?;
             state::measure(&stage, None, None)?;
+            fallback::containers(&stage)?;
+            fallback::decision(&stage)?;
+            fallback::unpack(&stage)?;
             report::write(&stage)
         }
     }

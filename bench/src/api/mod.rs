@@ -22,6 +22,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use tokio::runtime::Builder;
 
+pub(crate) use client::{Client, WAIT, elapsed, succeeded};
 pub(crate) use echo::serve as serve_echo;
 pub(crate) use report::report;
 pub(crate) use server::Server;
