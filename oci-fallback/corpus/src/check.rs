@@ -13,7 +13,7 @@ use crate::kit::timed;
 use crate::make::Workshop;
 use crate::oci::{self, Layout, TAG};
 
-/// What a container may write besides its volumes: as [`vyr`] promises it.
+/// What a container may write besides its volumes: as VYR promises it.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/run"];
 
 /// What root in a container may do by Docker's defaults, which software in images is used to.
@@ -61,9 +61,8 @@ fn simplify(case: &Case, layout: &Path, plain: &Path) -> Result<Value> {
     let manifest = loop {
         let value = oci::read(layout, &descriptor)?;
         let Some(entries) = value["manifests"].as_array() else { break value };
-        let here = |entry: &&Value| {
-            entry["platform"].is_null() || entry["platform"]["architecture"] == oci::architecture()
-        };
+        let here =
+            |entry: &&Value| entry["platform"].is_null() || entry["platform"]["architecture"] == oci::architecture();
         descriptor = entries.iter().find(here).context("the index has nothing for this machine")?.clone();
     };
     let out = Layout::create(plain)?;
@@ -78,8 +77,7 @@ fn simplify(case: &Case, layout: &Path, plain: &Path) -> Result<Value> {
     }
     let config = oci::read(layout, &manifest["config"])?;
     let described = out.json(oci::CONFIG, &config)?;
-    let manifest =
-        json!({ "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": described, "layers": layers });
+    let manifest = json!({ "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": described, "layers": layers });
     let named = out.json(oci::MANIFEST, &manifest)?;
     out.name(named)?;
     let _ = case;
@@ -93,7 +91,9 @@ fn adjust(case: &Case, run: &Value, bundle: &Path) -> Result<()> {
     // crun of this suite knows none after it; nothing here needs one.
     spec["ociVersion"] = json!("1.0.2");
     spec["process"]["terminal"] = json!(false);
-    let sets = ["bounding", "effective", "permitted"].map(|set| (set.to_owned(), json!(CAPABILITIES)));
+    let root = spec["process"]["user"]["uid"] == 0;
+    let set = |name: &str, yes: bool| (name.to_owned(), if yes { json!(CAPABILITIES) } else { json!([]) });
+    let sets = [set("bounding", true), set("effective", root), set("permitted", root)];
     spec["process"]["capabilities"] = serde_json::Map::from_iter(sets).into();
     spec["process"]["noNewPrivileges"] = json!(true);
     spec["root"]["readonly"] = json!(!case.writable_root);
@@ -105,18 +105,20 @@ fn adjust(case: &Case, run: &Value, bundle: &Path) -> Result<()> {
     }
     let mounts = spec["mounts"].as_array_mut().context("a spec lists mounts")?;
     // It makes volumes folders of the root's; here they are places to write of their own, with what the image has there.
-    mounts.retain(|mount| mount["type"] != "tmpfs" || mount["destination"].as_str().is_some_and(|d| d.starts_with("/dev")));
+    mounts.retain(|mount| {
+        mount["type"] != "tmpfs" || mount["destination"].as_str().is_some_and(|d| d.starts_with("/dev"))
+    });
     let volumes = run["Volumes"].as_object().map(|set| set.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     let temporary = TEMPORARY.map(str::to_owned);
     for place in temporary.iter().chain(&volumes) {
-        let mode = if volumes.contains(place) { "" } else { "mode=1777" };
+        let mode = if place.ends_with("tmp") { "mode=1777" } else { "mode=755" };
         let there = bundle.join("rootfs").join(place.trim_start_matches('/'));
         if volumes.contains(place) && there.is_dir() {
             // A bind of the unpacked folder itself: writable although the root isn't, with the image's content and owner.
             mounts.push(json!({ "destination": place, "type": "bind", "source": there, "options": ["bind", "rw"] }));
         } else if !there.is_symlink() {
             std::fs::create_dir_all(&there)?;
-            let options: Vec<&str> = ["nosuid", "nodev", mode].into_iter().filter(|o| !o.is_empty()).collect();
+            let options = ["nosuid", "nodev", mode];
             mounts.push(json!({ "destination": place, "type": "tmpfs", "source": "tmpfs", "options": options }));
         }
     }

@@ -90,9 +90,9 @@ impl<'a> Debian<'a> {
             let mut words = line.split([' ', '(', ')']).filter(|word| !word.is_empty());
             let (name, version) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let start = format!("{name}_{}_", version.replace(':', "%3a"));
-            let found = std::fs::read_dir(&archives)?.flatten().find(|entry| {
-                entry.file_name().to_string_lossy().starts_with(&start)
-            });
+            let found = std::fs::read_dir(&archives)?
+                .flatten()
+                .find(|entry| entry.file_name().to_string_lossy().starts_with(&start));
             files.push(found.with_context(|| format!("apt has fetched no {start}"))?.path());
         }
         Ok(files)
@@ -118,7 +118,19 @@ impl<'a> Debian<'a> {
         }
         // In namespaces of its own: whatever happens, nothing stays mounted and nothing goes on running.
         let mut shell = Command::new("unshare");
-        shell.args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "sh", "-eu", "-c", INSTALL, "install"]);
+        shell.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--uts",
+            "--ipc",
+            "sh",
+            "-eu",
+            "-c",
+            INSTALL,
+            "install",
+        ]);
         shell.arg(&base).arg(scratch.path()).arg(command).arg(only.join(" "));
         shell.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         shell.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8").env("HOME", "/root");

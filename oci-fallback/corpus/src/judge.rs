@@ -55,9 +55,8 @@ mod tests {
     use super::*;
 
     fn case(more: &str) -> Case {
-        let text = format!(
-            "name = 'x'\nsoftware = ''\nmaker = 'hand'\nwasm = 'none'\nlayers = [{{ base = true }}]\n{more}\n"
-        );
+        let text =
+            format!("name = 'x'\nsoftware = ''\nmaker = 'hand'\nwasm = 'none'\nlayers = [{{ base = true }}]\n{more}\n");
         toml::from_str(&text).unwrap()
     }
 

@@ -83,9 +83,6 @@ pub(crate) fn run(command: Command) -> Result<Output> {
     bail!("{}: {}", output.status, said.trim().chars().skip(skip).collect::<String>())
 }
 
-/// The exit code of `timeout` for a command that it ended.
-pub(crate) const TIMED_OUT: i32 = 124;
-
 /// Runs a command with an input and an end, which takes what it has started with it.
 pub(crate) fn timed(command: Command, seconds: u32, stdin: &[u8]) -> Result<Output> {
     let mut wrapped = Command::new("timeout");

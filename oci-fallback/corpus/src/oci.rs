@@ -114,6 +114,10 @@ impl Layout {
         Ok(Self { root: root.to_owned() })
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Writes a blob as `write` gives it; its descriptor.
     pub(crate) fn blob(
         &self,

@@ -38,8 +38,11 @@ fn walk<W: Write>(builder: &mut Builder<W>, root: &Path, below: &Path, seen: &mu
     Ok(())
 }
 
+/// Names and values, as PAX has them.
+type Marks = Vec<(String, Vec<u8>)>;
+
 /// The attributes that belong to the file, and whether the overlay has marked it opaque.
-fn attributes(path: &Path) -> Result<(Vec<(String, Vec<u8>)>, bool)> {
+fn attributes(path: &Path) -> Result<(Marks, bool)> {
     let mut list = vec![0; 4096];
     let size = rustix::fs::llistxattr(path, &mut list[..]).unwrap_or(0);
     let (mut all, mut opaque) = (Vec::new(), false);
@@ -100,6 +103,6 @@ fn one<W: Write>(builder: &mut Builder<W>, root: &Path, path: &Path, seen: &mut 
         head.set_entry_type(EntryType::Fifo);
         builder.append_data(&mut head, path, io::empty())?;
     }
-    // Sockets are nothing that a layer can hold.
+    // Sockets are nothing that a layer can hold, and devices are made by the runtime.
     Ok(())
 }

@@ -40,11 +40,7 @@ impl Partner {
 
 macro_rules! wat {
     ($name:literal, $reason:literal) => {
-        Partner {
-            name: $name,
-            reason: $reason,
-            source: Source::Wat(include_str!(concat!("../wasm/", $name, ".wat"))),
-        }
+        Partner { name: $name, reason: $reason, source: Source::Wat(include_str!(concat!("../wasm/", $name, ".wat"))) }
     };
 }
 

@@ -62,7 +62,14 @@ pub(super) fn make(workshop: &Workshop<'_>, case: &Case, made: &Path) -> Result<
     text += &instructions(&case.config);
     std::fs::write(context.join("Dockerfile"), text)?;
     let place = |name: &str| scratch.path().join(name).display().to_string();
-    let store = ["--root".to_owned(), place("store"), "--runroot".into(), place("run"), "--storage-driver".into(), "overlay".into()];
+    let store = [
+        "--root".to_owned(),
+        place("store"),
+        "--runroot".into(),
+        place("run"),
+        "--storage-driver".into(),
+        "overlay".into(),
+    ];
     let name = format!("{}/{}:built", workshop.registry()?.host(), case.name);
     let format = if case.types == Types::Docker { "docker" } else { "oci" };
     let buildah = |words: &[&str]| {
@@ -70,7 +77,16 @@ pub(super) fn make(workshop: &Workshop<'_>, case: &Case, made: &Path) -> Result<
         kit.run("buildah", &words)
     };
     let built = buildah(&[
-        "bud", "--isolation", "chroot", "--network", "host", "--layers", "--format", format, "--tag", &name,
+        "bud",
+        "--isolation",
+        "chroot",
+        "--network",
+        "host",
+        "--layers",
+        "--format",
+        format,
+        "--tag",
+        &name,
         &context.display().to_string(),
     ])
     .and_then(|_| buildah(&["push", "--tls-verify=false", &name, &format!("docker://{name}")]));

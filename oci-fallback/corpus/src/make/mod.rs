@@ -16,6 +16,8 @@ use crate::layers::Layers;
 use crate::oci;
 use crate::registry::Registry;
 
+pub(crate) use hand::manifest;
+
 /// What the makers share.
 #[derive(Debug)]
 pub(crate) struct Workshop<'a> {

@@ -34,8 +34,7 @@ pub(super) fn make(workshop: &Workshop<'_>, case: &Case, made: &Path) -> Result<
     config.volumes.iter().for_each(|path| add("volume", path));
     config.labels.iter().for_each(|(name, value)| add("label", &format!("{name}={value}")));
     config.ports.iter().for_each(|port| add("exposedports", port));
-    for (name, value) in
-        [("user", &config.user), ("workingdir", &config.workdir), ("stopsignal", &config.stop_signal)]
+    for (name, value) in [("user", &config.user), ("workingdir", &config.workdir), ("stopsignal", &config.stop_signal)]
     {
         if !value.is_empty() {
             add(name, value);
