@@ -125,3 +125,33 @@ fn one<W: Write>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_may_hold_any_byte() {
+        assert_eq!(bytes_of("caf\\xe9/\\x0a.txt").unwrap(), b"caf\xe9/\n.txt");
+        assert!(bytes_of("\\xg0").is_err() && bytes_of("\\x1").is_err());
+    }
+
+    /// Attributes belong to the entry after them, and whiteouts are named by the specification.
+    #[test]
+    fn entries_are_as_the_specification_has_them() {
+        let text = "kind = 'whiteout'\npath = '/a/b'\nxattrs = { 'user.x' = 'y' }";
+        let entry: Entry = toml::from_str(text).unwrap();
+        let mut builder = tar::Builder::new(Vec::new());
+        add(&mut builder, &entry, &|_| bail!("none")).unwrap();
+        add(&mut builder, &toml::from_str("path = 'n{}'\ncount = 2\nzeros = 3").unwrap(), &|_| bail!("none")).unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut seen = Vec::new();
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let marks = entry.pax_extensions().unwrap().map_or(0, Iterator::count);
+            seen.push((entry.path().unwrap().display().to_string(), entry.size(), marks));
+        }
+        assert_eq!(seen, [("a/.wh.b".to_owned(), 0, 1), ("n0".to_owned(), 3, 0), ("n1".to_owned(), 3, 0)]);
+    }
+}

@@ -173,3 +173,22 @@ pub(crate) fn architecture() -> &'static str {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_several_and_read_as_one() {
+        let plain: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+        let packed = compress(&plain, Compression::Multi).unwrap();
+        let members = packed.windows(3).filter(|bytes| *bytes == [0x1f, 0x8b, 8]).count();
+        assert!(members >= 3, "{members}");
+        let mut back = Vec::new();
+        flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
+        assert!(back == plain);
+        let mut first = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut first).unwrap();
+        assert_eq!(first.len(), 1 << 20);
+    }
+}

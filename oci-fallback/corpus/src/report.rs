@@ -130,6 +130,17 @@ impl Results<'_> {
             text,
             "\n**{}** of all runs did what they should: the container ran, for the right reason, with the right output and \
              exit code. In brackets the count, and the interval of 95 % (Wilson).\n\n\
+             Every image holds real software and is made by a real tool; beside it stands a Wasm that can't start here. \
+             `fallback-corpus` pushes both as one artifact to a node of its own, submits it, and compares. Each case passes on \
+             the reference, umoci and crun. Nothing is left out of what is counted. It needs root and Debian's archive:\n\n\
+             ```console\n\
+             $ envs/tools corpus\n\
+             $ cargo build --package vyr --package fallback-corpus\n\
+             $ cargo run --package fallback-corpus -- check\n\
+             $ cargo run --package fallback-corpus -- run\n\
+             $ cargo run --package fallback-corpus -- bad\n\
+             $ cargo run --package fallback-corpus -- report\n\
+             ```\n\n\
              {} cases; {} CPUs, Linux {}, Debian {}, cgroups of {}; {}.\n\n![Shares with intervals](img/oci-fallback.svg)\n",
             self.all().words(),
             self.cases.len(),
@@ -236,6 +247,23 @@ mod tests {
             run_us: None,
             why: None,
         }
+    }
+
+    /// The page that is checked in is the one that the results beside it give, and they leave nothing unexplained. Until
+    /// there are results there is no such page.
+    #[test]
+    fn the_page_tells_of_the_results() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        if !root.join("results/cases.jsonl").exists() {
+            return;
+        }
+        let cases = crate::case::all(&root.join("cases")).unwrap();
+        let rows = Rows::read(&root.join("results/cases.jsonl")).unwrap();
+        let bad = Rows::read(&root.join("results/bad.jsonl")).ok();
+        let results = Results { cases: &cases, rows: &rows, bad: bad.as_ref() };
+        let written = std::fs::read_to_string(root.join("../../docs/oci-fallback.md")).unwrap();
+        assert!(written.contains(&results.text()), "run: cargo run --package fallback-corpus -- report");
+        assert_eq!(results.complaints(), Vec::<String>::new());
     }
 
     #[test]

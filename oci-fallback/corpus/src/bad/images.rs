@@ -81,9 +81,12 @@ fn outside_name() -> String {
     outside().file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// More folders than any root lies deep, and few enough for a header's hundred bytes.
+const UPS: usize = 14;
+
 /// From any root up to the host's, and down to the file.
 fn climbing() -> Vec<u8> {
-    let up = "../".repeat(30);
+    let up = "../".repeat(UPS);
     file(format!("{up}{}", outside().display().to_string().trim_start_matches('/')).as_bytes(), b"escaped")
 }
 
@@ -115,7 +118,7 @@ pub(crate) const BAD: &[Bad] = &[
         b.with_two(&[link("out", &outside_folder())], &[through], &command)
     }),
     bad("escape-by-hard-link", "a hard link to a file of the host", FAILED, "hard link", |b| {
-        let name = format!("{}etc/passwd", "../".repeat(30));
+        let name = format!("{}etc/passwd", "../".repeat(UPS));
         b.with(&[Raw::new(b'1', b"stolen", 0).target(name.as_bytes()).done().to_vec()], "cat /stolen")
     }),
     bad("escape-by-whiteout", "a whiteout of the root's parent", FAILED, "refused|whiteout", |b| {
