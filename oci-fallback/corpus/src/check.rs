@@ -38,7 +38,7 @@ pub(crate) fn check(workshop: &Workshop<'_>, case: &Case) -> Result<Option<Strin
     let layout = workshop.image(case)?;
     let scratch = workshop.cache.scratch()?;
     let (plain, bundle) = (scratch.path().join("plain"), scratch.path().join("bundle"));
-    let run = simplify(case, &layout, &plain).context("reading the image")?;
+    let run = simplify(&layout, &plain).context("reading the image")?;
     let image = format!("{}:{TAG}", plain.display());
     workshop.kit.run("umoci", &["unpack", "--image", &image, &bundle.display().to_string()])?;
     adjust(case, &run, &bundle)?;
@@ -46,7 +46,12 @@ pub(crate) fn check(workshop: &Workshop<'_>, case: &Case) -> Result<Option<Strin
     let mut command = Command::new("unshare");
     // crun refuses cgroups of both versions at once, as some machines have them: it needn't see the second one.
     let script = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" run --bundle \"$1\" \"$2\"";
-    command.args(["--mount", "sh", "-c", script]).arg(workshop.kit.path("crun")?).arg(&bundle).arg(&id);
+    // In a process namespace that ends with the time that it has: crun alone wouldn't take its container with it.
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script])
+        .arg(workshop.kit.path("crun")?)
+        .arg(&bundle)
+        .arg(&id);
     let output = timed(command, case.timeout, case.stdin.as_bytes())?;
     let mut delete = Command::new(workshop.kit.path("crun")?);
     delete.args(["delete", "--force", &id]);
@@ -56,7 +61,7 @@ pub(crate) fn check(workshop: &Workshop<'_>, case: &Case) -> Result<Option<Strin
 
 /// umoci reads plain OCI images of one platform alone: a layout of the same blobs, so described. Returns the config's part
 /// about running.
-fn simplify(case: &Case, layout: &Path, plain: &Path) -> Result<Value> {
+fn simplify(layout: &Path, plain: &Path) -> Result<Value> {
     let mut descriptor = oci::named(layout)?;
     let manifest = loop {
         let value = oci::read(layout, &descriptor)?;
@@ -80,7 +85,6 @@ fn simplify(case: &Case, layout: &Path, plain: &Path) -> Result<Value> {
     let manifest = json!({ "schemaVersion": 2, "mediaType": oci::MANIFEST, "config": described, "layers": layers });
     let named = out.json(oci::MANIFEST, &manifest)?;
     out.name(named)?;
-    let _ = case;
     Ok(config["config"].clone())
 }
 

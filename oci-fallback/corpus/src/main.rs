@@ -146,7 +146,7 @@ impl Selection {
 }
 
 /// The tools that small cases need, and those of all.
-const TOOLS: [&str; 5] = ["busybox", "crane", "crun", "skopeo", "umoci"];
+const TOOLS: [&str; 4] = ["busybox", "crane", "crun", "umoci"];
 const MORE: [&str; 2] = ["buildah", "mmdebstrap"];
 
 fn kit(selection: &Selection) -> Result<Kit> {
