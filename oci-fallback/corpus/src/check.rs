@@ -107,6 +107,13 @@ fn adjust(case: &Case, run: &Value, bundle: &Path) -> Result<()> {
         let args = case.args.iter().map(|arg| json!(arg));
         spec["process"]["args"] = entrypoint.into_iter().chain(args).collect();
     }
+    // umoci sets HOME by the user's entry even where the image says otherwise.
+    let name =
+        |variable: &Value| variable.as_str().unwrap_or_default().split('=').next().unwrap_or_default().to_owned();
+    let own = run["Env"].as_array().cloned().unwrap_or_default();
+    let env = spec["process"]["env"].as_array_mut().context("a process has variables")?;
+    env.retain(|variable| own.iter().all(|one| name(one) != name(variable)));
+    env.extend(own);
     let mounts = spec["mounts"].as_array_mut().context("a spec lists mounts")?;
     // It makes volumes folders of the root's; here they are places to write of their own, with what the image has there.
     mounts.retain(|mount| {

@@ -152,7 +152,9 @@ mount --bind "$scratch/only" "$root/only"
 printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
 if [ -n "$(ls "$scratch/debs")" ]; then
-  chroot "$root" sh -c 'dpkg --force-depends --force-unsafe-io --unpack /debs/*.deb && dpkg --configure --pending' >&2
+  # Alternatives of manual pages that are cut want their folder nevertheless.
+  mkdir -p "$root/usr/share/man/man1"
+  chroot "$root" sh -c 'dpkg --force-depends --force-unsafe-io --unpack /debs/*.deb; dpkg --configure --pending || dpkg --configure --pending' >&2
 fi
 if [ -n "$command" ]; then chroot "$root" sh -euc "$command" >&2; fi
 if [ -n "$only" ]; then

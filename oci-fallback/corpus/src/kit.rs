@@ -101,7 +101,8 @@ pub(crate) fn timed(command: Command, seconds: u32, stdin: &[u8]) -> Result<Outp
     let mut input = child.stdin.take().context("it was asked for")?;
     std::thread::scope(|scope| {
         // A program that reads nothing may end before all is written.
-        scope.spawn(move || drop(input.write_all(stdin)));
+        let feed = move || drop(input.write_all(stdin));
+        std::thread::Builder::new().spawn_scoped(scope, feed).context("a thread for standard input")?;
         child.wait_with_output().with_context(|| format!("{command:?}"))
     })
 }
