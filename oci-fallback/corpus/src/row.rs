@@ -41,6 +41,13 @@ pub(crate) struct Row {
     pub(crate) why: Option<&'static str>,
 }
 
+impl Row {
+    /// Whether it tells of that run.
+    pub(crate) fn is_of(&self, case: &str, engine: Engine, rights: Rights) -> bool {
+        (self.case.as_str(), self.engine, self.rights) == (case, engine, rights)
+    }
+}
+
 /// The results of one or several runs with the same versions.
 #[derive(Debug)]
 pub(crate) struct Rows {
@@ -85,8 +92,7 @@ impl Rows {
     /// One row more, in place of an older one of the same run, and on disk at once.
     pub(crate) fn put(&mut self, mut row: Row) -> Result<()> {
         explain::apply(&mut row);
-        let same = |old: &Row| (&old.case, old.engine, old.rights) == (&row.case, row.engine, row.rights);
-        match self.rows.iter().position(same) {
+        match self.rows.iter().position(|old| old.is_of(&row.case, row.engine, row.rights)) {
             Some(at) => self.rows[at] = row,
             None => self.rows.push(row),
         }
