@@ -132,7 +132,9 @@ impl Results<'_> {
              exit code. In brackets the count, and the interval of 95 % (Wilson).\n\n\
              Every image holds real software and is made by a real tool; beside it stands a Wasm that can't start here. \
              `fallback-corpus` pushes both as one artifact to a node of its own, submits it, and compares. Each case passes on \
-             the reference, umoci and crun. Nothing is left out of what is counted. It needs root and Debian's archive:\n\n\
+             the reference, umoci and crun. Nothing is left out of what is counted. The cases are \
+             chosen for their variety, not drawn by lot, and runs of one case on two engines aren't independent: go by the \
+             intervals by engine and rights. It needs root and Debian's archive:\n\n\
              ```console\n\
              $ envs/tools corpus\n\
              $ cargo build --package vyr --package fallback-corpus\n\
