@@ -124,16 +124,10 @@ pub(crate) const BAD: &[Bad] = &[
     bad("escape-by-whiteout", "a whiteout of the root's parent", FAILED, "refused|whiteout", |b| {
         b.with(&[file(b"a/.wh...", b"")], "true")
     }),
-    bad(
-        "escape-by-entrypoint",
-        "a program that is a link out of the root",
-        NO_PROGRAM,
-        "no such file|not found|isn't|doesn't exist|is not",
-        |b| {
-            let entries = [link("program", Path::new("/usr/bin/env"))];
-            b.name(&json!({ "Cmd": ["/program"] }), &[b.entries(&entries)?])
-        },
-    ),
+    bad("escape-by-entrypoint", "a program that is a link out of the root", NO_PROGRAM, "/program", |b| {
+        let entries = [link("program", Path::new("/usr/bin/env"))];
+        b.name(&json!({ "Cmd": ["/program"] }), &[b.entries(&entries)?])
+    }),
     bad(
         "disk-device",
         "the host's disk as a device of a layer",
@@ -221,22 +215,18 @@ pub(crate) const BAD: &[Bad] = &[
     bad("unknown-group", "a group that the image doesn't have", FAILED, "no group .*nobodies", |b| {
         b.name(&json!({ "Cmd": ["/bin/busybox", "id"], "User": "0:nobodies" }), &[b.busybox()?])
     }),
-    bad("another-architecture", "an image for another processor", FAILED, "s390x|architecture|platform", |b| {
+    bad("another-architecture", "an image for another processor", FAILED, "s390x", |b| {
         let descriptor = manifest(&b.layout, Types::Oci, "s390x", &shell("true"), &[b.busybox()?])?;
         b.layout.name(descriptor)
     }),
-    bad(
-        "missing-program",
-        "a command that isn't in the image",
-        NO_PROGRAM,
-        "/no/such|no such file|not found|isn't",
-        |b| b.name(&json!({ "Cmd": ["/no/such"] }), &[b.busybox()?]),
-    ),
+    bad("missing-program", "a command that isn't in the image", NO_PROGRAM, "/no/such", |b| {
+        b.name(&json!({ "Cmd": ["/no/such"] }), &[b.busybox()?])
+    }),
     bad(
         "program-without-a-loader",
         "a script whose interpreter isn't there",
         NO_PROGRAM,
-        "no such file|not found|isn't|exec",
+        "/script|/no/interpreter",
         |b| {
             let program = file(b"script", b"#!/no/interpreter\n");
             b.name(&json!({ "Cmd": ["/script"] }), &[b.entries(&[program])?])
@@ -256,7 +246,7 @@ pub(crate) const BAD: &[Bad] = &[
     },
     Bad {
         options: &["--timeout", "5s"],
-        ..bad("fork-bomb", "as many processes as it gets", &[], "", |b| {
+        ..bad("fork-bomb", "as many processes as it gets", &[1, 2, 124], "fork|time", |b| {
             b.name(&shell("f() { f | f & }; while true; do f; done"), &[b.busybox()?])
         })
     },

@@ -40,8 +40,7 @@ impl Bad {
     /// The way in which it has to end, for people.
     pub(crate) fn expected(&self) -> String {
         let exits: Vec<String> = self.exits.iter().map(ToString::to_string).collect();
-        let exits = if exits.is_empty() { "any exit code".to_owned() } else { format!("exit {}", exits.join(" or ")) };
-        format!("{exits}, `{}`", self.words.replace('|', "\\|"))
+        format!("exit {}, `{}`", exits.join(" or "), self.words.replace('|', "\\|"))
     }
 }
 
@@ -124,7 +123,7 @@ fn wrong(bad: &Bad, exit: Option<i32>, said: &[u8], took: Duration) -> Option<St
     if took >= Duration::from_secs(bad.seconds.into()) {
         return Some(format!("not over after {} s: {words}", bad.seconds));
     }
-    if !bad.exits.is_empty() && !exit.is_some_and(|code| bad.exits.contains(&code)) {
+    if !exit.is_some_and(|code| bad.exits.contains(&code)) {
         return Some(format!("exit code {exit:?}, not one of {:?}: {words}", bad.exits));
     }
     let pattern = RegexBuilder::new(bad.words).case_insensitive(true).build();
