@@ -568,7 +568,8 @@ pub struct Container {
     /// Processes and threads at most. 0: 1024.
     #[prost(uint32, tag = "5")]
     pub pids: u32,
-    /// All that it writes to its root, its volumes and its temporary folders, in bytes. 0: 1 GiB.
+    /// All that it writes to its root, its volumes and its temporary folders, in bytes. It is held in memory. 0: half of the
+    /// memory limit, at most 1 GiB.
     #[prost(uint64, tag = "6")]
     pub disk_bytes: u64,
     /// How many processors it may keep busy, in thousandths. 0: all.

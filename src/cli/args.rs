@@ -77,9 +77,10 @@ pub(crate) struct ContainerArgs {
     /// The most processes and threads
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..), help_heading = "Where it runs as a container")]
     pub(crate) pids: u32,
-    /// The most that it writes to its root, its volumes and its temporary folders
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB", help_heading = "Where it runs as a container")]
-    pub(crate) disk: u64,
+    /// The most that it writes to its root, its volumes and its temporary folders; it is held in its memory [default: half of
+    /// that, at most 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Where it runs as a container")]
+    pub(crate) disk: Option<u64>,
     /// The most processors that it keeps busy: 0.5 [default: all]
     #[arg(long, value_name = "N", value_parser = cpus, help_heading = "Where it runs as a container")]
     pub(crate) cpus: Option<u32>,
@@ -112,7 +113,7 @@ impl ContainerArgs {
             working_dir: options.working_dir.unwrap_or_default(),
             writable_root: options.writable_root,
             pids: self.pids,
-            disk_bytes: options.disk_bytes,
+            disk_bytes: self.disk.unwrap_or(0),
             cpus_milli: self.cpus.unwrap_or(0),
             stop_grace: prost_types::Duration::try_from(options.stop_grace).ok(),
         })

@@ -232,7 +232,7 @@ impl CodeCache {
         };
         let compiled = match compiled {
             Some(compiled) => compiled,
-            None => from_memory(engine, kind, &code, &paths.label).map_err(StartError::engine)?,
+            None => from_memory(engine, kind, &code, &paths.label).map_err(|e| StartError::from_load(&e))?,
         };
         Ok(Cached { compiled, tier: Tier::S1, load, compile: began.elapsed() })
     }

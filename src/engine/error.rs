@@ -178,13 +178,42 @@ impl StartError {
         if why.contains("is disabled for this engine") { Self::Unsupported { why } } else { Self::Instantiate { why } }
     }
 
+    /// Sorts an error of taking up compiled code: the pool that instances come from refuses there what would never fit.
+    pub(super) fn from_load(error: &wasmtime::Error) -> Self {
+        let why = shown(error);
+        if why.contains("shared which is not supported") {
+            return Self::Unsupported { why };
+        }
+        let what = if why.contains("element size of") {
+            "table elements"
+        } else if why.contains("byte size of") {
+            "bytes of memory"
+        } else if why.contains("exceeds the per-instance limit of") {
+            "memories or tables"
+        } else {
+            return Self::engine(error);
+        };
+        let numbers = why.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+        match numbers.collect::<Vec<u64>>().as_slice() {
+            [.., needed, limit] => Self::Limit { what, needed: *needed, limit: *limit },
+            _ => Self::engine(error),
+        }
+    }
+
     /// Sorts an error of the compiler: the validator has one error type for "not valid" and "valid only
     /// with a proposal that is off", told apart by its words.
     pub(super) fn from_compile(error: &wasmtime::Error) -> Self {
         let why = shown(error);
-        if ["not enabled", "support is not", "is disabled", "Unsupported feature", "unknown binary version"]
-            .iter()
-            .any(|words| why.contains(words))
+        if [
+            "not enabled",
+            "must be enabled",
+            "support is not",
+            "is disabled",
+            "Unsupported feature",
+            "unknown binary version",
+        ]
+        .iter()
+        .any(|words| why.contains(words))
         {
             Self::Unsupported { why }
         } else if why.contains("at offset") || why.contains("failed to parse") {

@@ -364,7 +364,7 @@ fn container(asked: Option<&vyr_proto::v0::Container>) -> Options {
         working_dir: Some(asked.working_dir.clone()).filter(|dir| !dir.is_empty()),
         writable_root: asked.writable_root,
         pids: if asked.pids == 0 { defaults.pids } else { asked.pids.into() },
-        disk_bytes: if asked.disk_bytes == 0 { defaults.disk_bytes } else { asked.disk_bytes },
+        disk_bytes: Some(asked.disk_bytes).filter(|bytes| *bytes > 0),
         cpus_milli: Some(u64::from(asked.cpus_milli)).filter(|cpus| *cpus > 0),
         stop_grace: asked.stop_grace.map_or(defaults.stop_grace, to_duration),
     }

@@ -49,9 +49,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 GiB and two million entries.
+    /// 64 GiB and one million entries.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 2_000_000 }
+        Self { bytes: 64 << 30, entries: 1_000_000 }
     }
 }
 

@@ -267,3 +267,19 @@ fn adopted_code_is_found_under_the_policy_that_let_it_in_and_no_other() {
     assert!(cache.get(&setup.engine, &setup.digest).is_none(), "this node didn't compile it");
     assert_eq!(setup.start(), Tier::S1);
 }
+
+#[test]
+fn what_never_fits_into_the_pool_is_told_from_what_it_has_not() {
+    let pooled = Engine::new(&EngineOptions { pooling: true, max_instances: 2, ..EngineOptions::default() }).unwrap();
+    let refused = |wat: &str| {
+        let setup = Setup::of(wat);
+        let wasm = &setup.wasm;
+        setup.cache().get_or_compile(&pooled, &setup.digest, || Ok::<_, StartError>(wasm)).map(|_| ())
+    };
+    let shared = refused(r#"(module (memory 1 1 shared) (func (export "_start")))"#);
+    assert!(matches!(shared, Err(StartError::Unsupported { .. })), "{shared:?}");
+    let wide = refused(r#"(module (table 2000000 funcref) (func (export "_start")))"#);
+    let expected =
+        matches!(wide, Err(StartError::Limit { what: "table elements", needed: 2_000_000, limit: 1_000_000 }));
+    assert!(expected, "{wide:?}");
+}

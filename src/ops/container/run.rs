@@ -32,8 +32,9 @@ pub struct Options {
     pub writable_root: bool,
     /// Processes and threads at most.
     pub pids: u64,
-    /// All that it writes to its root, its volumes and its temporary folders, in bytes.
-    pub disk_bytes: u64,
+    /// All that it writes to its root, its volumes and its temporary folders, in bytes. It is held in memory, so without a word
+    /// it is half of that, and 1 GiB at most: then it is full before the memory is.
+    pub disk_bytes: Option<u64>,
     /// How many processors it may keep busy, in thousandths.
     pub cpus_milli: Option<u64>,
     /// How long it has between the stop signal and being killed.
@@ -41,16 +42,16 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// As the image says; 1024 processes, 1 GiB of disk, all processors, 10 s.
+    /// As the image says; 1024 processes, half of the memory as disk, all processors, 10 s.
     fn default() -> Self {
-        let Limits { pids, disk_bytes, .. } = Limits::default();
+        let Limits { pids, .. } = Limits::default();
         Self {
             entrypoint: Vec::new(),
             user: None,
             working_dir: None,
             writable_root: false,
             pids,
-            disk_bytes,
+            disk_bytes: None,
             cpus_milli: None,
             stop_grace: Duration::from_secs(10),
         }
@@ -115,7 +116,7 @@ pub(in crate::ops) async fn execute(
             cpu: guest.limits.cpu,
             wall: guest.limits.wall,
             cpus_milli: options.cpus_milli,
-            disk_bytes: options.disk_bytes,
+            disk_bytes: options.disk_bytes.unwrap_or_else(|| Limits::default().disk_bytes.min(memory / 2)),
         },
         network: network(&guest.allow_net)?,
         stop_grace: options.stop_grace,
