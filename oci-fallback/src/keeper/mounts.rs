@@ -123,7 +123,10 @@ fn finish(context: OwnedFd, upper: &Path, work: &Path, user: bool) -> io::Result
         rustix::mount::fsconfig_set_flag(context.as_fd(), "userxattr")?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
-    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?)
+    // Nothing is gained by executing a file here, with or without set-uid bits and capabilities of its own: without `nosuid`
+    // one whose capabilities aren't among the container's could not be executed at all.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// What is mounted from now on stays in this namespace, and what others mount stays out.
