@@ -162,7 +162,7 @@ pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
 
 /// Whether the container may run in place of a Wasm that failed to start so, as far as the run itself allows it.
 fn fallback(wanted: &Wanted, error: &Error) -> Option<Fallback> {
-    if wanted.path != PathChoice::Auto || wanted.deterministic {
+    if wanted.path != PathChoice::Auto || wanted.deterministic || wanted.compiled_only {
         return None;
     }
     decided(error)
@@ -207,7 +207,9 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
     {
         return Ok(Some(runnable));
     }
-    if wanted.path == PathChoice::Wasm || wanted.deterministic {
+    // Both have to be the code that was asked for, or none.
+    let strict = wanted.deterministic || wanted.compiled_only && wanted.path == PathChoice::Auto;
+    if wanted.path == PathChoice::Wasm || strict {
         return Ok(None);
     }
     container::proven(vyr, policy, wanted, digest, None)

@@ -1,6 +1,7 @@
 //! Owns which states there are and which artifacts get which: rows and their types.
 
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -151,7 +152,10 @@ impl States {
         let database = home.join("db/state.sqlite");
         let root = home.join("state");
         for folder in [home.join("db"), root.clone()] {
-            std::fs::create_dir_all(&folder).map_err(StateError::io("create the folder", &folder))?;
+            // Nobody else's: what guests make in a state may be anybody's to write.
+            let mut builder = std::fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(&folder).map_err(StateError::io("create the folder", &folder))?;
         }
         let options = SqliteConnectOptions::new()
             .filename(&database)

@@ -7,9 +7,12 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use rustix::fs::FileType;
 
 use super::StateError;
+use super::inside::{Inside, kind};
 use crate::oci::Hasher;
 
 /// The digest of the files below `folder`: `sha256:<hex>`. Reads them all. Blocks.
@@ -18,12 +21,20 @@ use crate::oci::Hasher;
 /// Something can't be read.
 pub fn content_digest(folder: &Path) -> Result<String, StateError> {
     let mut files = Vec::new();
-    list(folder, Path::new(""), &mut files)?;
+    let failed = |e| StateError::io("list", folder)(e);
+    let inside = Inside::open(folder).map_err(failed)?;
+    let walked = inside.walk(&mut |path, found| {
+        if kind(found) == FileType::RegularFile {
+            files.push(path.to_owned());
+        }
+        Ok(true)
+    });
+    walked.map_err(failed)?;
     files.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
     let mut lines = Hasher::sha256();
     for path in files {
         let whole = folder.join(&path);
-        let sum = sum(&whole).map_err(StateError::io("read", &whole))?;
+        let sum = inside.file(&path).and_then(sum).map_err(StateError::io("read", &whole))?;
         lines.update(sum.as_bytes());
         lines.update(b"  ");
         lines.update(path.as_os_str().as_bytes());
@@ -32,24 +43,7 @@ pub fn content_digest(folder: &Path) -> Result<String, StateError> {
     Ok(lines.finish().to_string())
 }
 
-fn list(root: &Path, below: &Path, files: &mut Vec<PathBuf>) -> Result<(), StateError> {
-    let folder = root.join(below);
-    let failed = |e| StateError::io("list", &folder)(e);
-    for item in std::fs::read_dir(&folder).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let path = below.join(item.file_name());
-        let kind = item.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            list(root, &path, files)?;
-        } else if kind.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn sum(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+fn sum(mut file: File) -> io::Result<String> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 256 << 10];
     loop {

@@ -5,7 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use rustix::fs::FileType;
+
 use super::StateError;
+use super::inside::{Inside, kind};
 
 /// The folder of one state, or of one task's share in a state of class `task`. Nothing is made by naming it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,18 +166,16 @@ pub(super) struct Noted {
 }
 
 fn measure(folder: &Path, sum: &mut (u64, u64)) -> Result<(), StateError> {
-    let failed = |e| StateError::io("list", folder)(e);
-    for item in fs::read_dir(folder).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let found = item.metadata().map_err(failed)?;
-        sum.1 += 1;
-        if found.is_dir() {
-            measure(&item.path(), sum)?;
-        } else if found.is_file() {
-            sum.0 += found.len();
-        }
-    }
-    Ok(())
+    let walked = Inside::open(folder).and_then(|inside| {
+        inside.walk(&mut |_, found| {
+            sum.1 += 1;
+            if kind(found) == FileType::RegularFile {
+                sum.0 += found.st_size.unsigned_abs();
+            }
+            Ok(true)
+        })
+    });
+    walked.map_err(StateError::io("list", folder))
 }
 
 /// Which start of the machine this is: what was not forced to disk before another may be gone.

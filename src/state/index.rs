@@ -1,14 +1,16 @@
 //! Owns which files of a state changed since they were last sealed: a kept index of how each looked, as git keeps one.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Stat};
 use serde::{Deserialize, Serialize};
 
 use super::changeset::{Changes, OUTBOX, WHITEOUT, new_file, stays_inside};
+use super::inside::{Inside, kind};
 use crate::oci::{Digest, Hasher};
 
 /// A file that was touched less long before it was looked at may change again and look the same: file systems count time in
@@ -59,49 +61,40 @@ fn nanos(seconds: i64, nanos: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(nanos)
 }
 
-fn entry(found: &Metadata) -> Option<Entry> {
-    let kind = match found.file_type() {
-        t if t.is_file() => Kind::File,
-        t if t.is_dir() => Kind::Folder,
-        t if t.is_symlink() => Kind::Link,
+fn entry(found: &Stat) -> Option<Entry> {
+    let kind = match kind(found) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Folder,
+        FileType::Symlink => Kind::Link,
         _ => return None,
     };
-    let (modified, changed) = (nanos(found.mtime(), found.mtime_nsec()), nanos(found.ctime(), found.ctime_nsec()));
+    let time = |seconds: i64, part: u64| nanos(seconds, i64::try_from(part).unwrap_or(0));
+    let modified = time(found.st_mtime, found.st_mtime_nsec);
+    let changed = time(found.st_ctime, found.st_ctime_nsec);
     // A folder's own times change with what is in it, which is told by itself.
-    let look = if kind == Kind::Folder { (0, 0, 0) } else { (modified, changed, found.ino()) };
-    let size = if kind == Kind::File { found.len() } else { 0 };
+    let look = if kind == Kind::Folder { (0, 0, 0) } else { (modified, changed, found.st_ino) };
+    let size = if kind == Kind::File { found.st_size.unsigned_abs() } else { 0 };
     Some(Entry { kind, size, look: Some(look), content: None })
 }
 
+/// The most that the way of something may have, in bytes: no system call takes a longer one.
+const MOST_PATH_BYTES: usize = 4000;
+
 /// What a listing finds, in the order of paths. The outbox is nobody's business here, nor is what no changeset can name.
-fn list(root: &Path, inner: &Path, found: &mut BTreeMap<PathBuf, Entry>) -> io::Result<()> {
-    for item in fs::read_dir(root.join(inner))? {
-        let item = item?;
-        let path = inner.join(item.file_name());
+fn list(inside: &Inside, found: &mut BTreeMap<PathBuf, Entry>) -> io::Result<()> {
+    inside.walk(&mut |path, stat| {
         if path == Path::new(OUTBOX) {
-            continue;
+            return Ok(false);
         }
-        let nameable = item.file_name().to_str().is_some_and(|name| !name.starts_with(WHITEOUT));
-        let metadata = match item.metadata() {
-            Ok(metadata) => metadata,
-            // A guest may be at work.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        let Some(entry) = entry(&metadata).filter(|_| nameable) else {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let nameable = name.is_some_and(|name| !name.starts_with(WHITEOUT)) && path.as_os_str().len() < MOST_PATH_BYTES;
+        let Some(entry) = entry(stat).filter(|_| nameable) else {
             tracing::warn!(path = %path.display(), "no changeset can hold this, so it is not synced");
-            continue;
+            return Ok(false);
         };
-        let folder = entry.kind == Kind::Folder;
-        found.insert(path.clone(), entry);
-        if folder {
-            match list(root, &path, found) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-        }
-    }
-    Ok(())
+        found.insert(path.to_owned(), entry);
+        Ok(true)
+    })
 }
 
 fn hash(mut from: impl Read) -> io::Result<[u8; 32]> {
@@ -120,10 +113,10 @@ fn hash(mut from: impl Read) -> io::Result<[u8; 32]> {
     Ok(sum)
 }
 
-fn content(root: &Path, path: &Path, kind: Kind) -> io::Result<[u8; 32]> {
+fn content(inside: &Inside, path: &Path, kind: Kind) -> io::Result<[u8; 32]> {
     match kind {
-        Kind::File => hash(File::open(root.join(path))?),
-        Kind::Link => hash(fs::read_link(root.join(path))?.as_os_str().as_encoded_bytes()),
+        Kind::File => hash(inside.file(path)?),
+        Kind::Link => hash(inside.link(path)?.as_os_str().as_encoded_bytes()),
         Kind::Folder => Ok([0; 32]),
     }
 }
@@ -144,7 +137,8 @@ impl Index {
     /// What of the folder `root` isn't as it was, at `now` (nanoseconds since the epoch, by the file system's clock).
     pub(super) fn compare(&self, root: &Path, now: i128) -> io::Result<Diff> {
         let mut entries = BTreeMap::new();
-        list(root, Path::new(""), &mut entries)?;
+        let inside = Inside::open(root)?;
+        list(&inside, &mut entries)?;
         let (mut changed, mut bytes) = (Vec::new(), 0);
         for (path, entry) in &mut entries {
             let before = self.entries.get(path);
@@ -157,7 +151,7 @@ impl Index {
                     continue;
                 }
                 // Touched, or not surely looked at before.
-                if entry.kind == Kind::Folder || before.content == content(root, path, entry.kind).ok() {
+                if entry.kind == Kind::Folder || before.content == content(&inside, path, entry.kind).ok() {
                     entry.content = before.content;
                     if is_racy(entry, now) {
                         entry.look = None;
@@ -191,9 +185,10 @@ impl Diff {
 
     /// The index of all this, as if it had been sealed.
     pub(super) fn note(mut self, root: &Path, now: i128) -> io::Result<Index> {
+        let inside = Inside::open(root)?;
         for path in &self.changed {
             let Some(entry) = self.now.entries.get_mut(path) else { continue };
-            entry.content = Some(content(root, path, entry.kind)?);
+            entry.content = Some(content(&inside, path, entry.kind)?);
             if is_racy(entry, now) {
                 entry.look = None;
             }
@@ -205,6 +200,7 @@ impl Diff {
     pub(super) fn write(mut self, root: &Path, to: &Path, now: i128) -> io::Result<(Index, Digest, u64)> {
         let out =
             Hashing { file: io::BufWriter::with_capacity(1 << 18, new_file(to)?), hasher: Hasher::sha256(), size: 0 };
+        let inside = Inside::open(root)?;
         let mut changes = Changes::new(out);
         for path in &self.gone {
             changes.gone(path)?;
@@ -217,7 +213,7 @@ impl Diff {
             let mtime = seconds(entry.look);
             let written = match entry.kind {
                 Kind::Folder => changes.folder(path, 0).map(|()| Some([0; 32])),
-                Kind::Link => fs::read_link(root.join(path)).and_then(|target| {
+                Kind::Link => inside.link(path).and_then(|target| {
                     if !stays_inside(path, &target) {
                         tracing::warn!(path = %path.display(), "a link that leads out of the state is not synced");
                         return Ok(None);
@@ -225,7 +221,7 @@ impl Diff {
                     changes.link(path, &target, mtime)?;
                     hash(target.as_os_str().as_encoded_bytes()).map(Some)
                 }),
-                Kind::File => File::open(root.join(path)).and_then(|file| {
+                Kind::File => inside.file(path).and_then(|file| {
                     let mut tee = Tee {
                         from: file.take(entry.size),
                         context: aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256),
@@ -238,8 +234,10 @@ impl Diff {
             };
             match written {
                 Ok(sum) => entry.content = sum,
-                // A guest that is at work removed it: the next time says so.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => entry.content = None,
+                // A guest that is at work removed it, or put something else there: the next time says so.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                    entry.content = None
+                }
                 Err(e) => return Err(e),
             }
             if is_racy(entry, now) {

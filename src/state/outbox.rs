@@ -8,8 +8,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::changeset::OUTBOX;
+use rustix::fs::{AtFlags, CWD, FileType, renameat, statat, unlinkat};
+
+use super::changeset::{OUTBOX, new_file};
 use super::index::{Index, now};
+use super::inside::{Inside, kind};
 use super::segment::SegmentKind;
 use super::{Folder, StateClass, StateError, StateHandle};
 
@@ -124,19 +127,29 @@ impl StateHandle {
         if !plain || name.len() > MAX_NAME {
             return Err(io::Error::new(io::ErrorKind::InvalidFilename, "no record can have this name"));
         }
-        let from = self.data().join(OUTBOX).join(name);
-        let found = fs::symlink_metadata(&from)?;
-        if !found.is_file() {
+        // By its descriptor: a guest may have laid a link there, and no file of another folder is its record.
+        let inside = Inside::open(self.data())?;
+        let outbox = inside.folder(Path::new(OUTBOX))?;
+        let found = statat(&outbox, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if kind(&found) != FileType::RegularFile {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a record is a file"));
         }
         {
             let mut next = self.places()?;
             let seq = next.unwrap_or(1);
             let item = Item { seq, kind: SegmentKind::Outbox, name: name.to_owned() };
-            rename(&from, &self.folder().sealing().join(item.file_name()))?;
+            if found.st_nlink > 1 {
+                // By another of its names it could still be changed.
+                let mut copy = new_file(&self.folder().scratch())?;
+                io::copy(&mut inside.file(&Path::new(OUTBOX).join(name))?, &mut copy)?;
+                rename(&self.folder().scratch(), &self.folder().sealing().join(item.file_name()))?;
+                unlinkat(&outbox, name, AtFlags::empty())?;
+            } else {
+                renameat(&outbox, name, CWD, self.folder().sealing().join(item.file_name()))?;
+            }
             *next = Some(seq + 1);
         }
-        self.usage().to_pending(found.len());
+        self.usage().to_pending(found.st_size.unsigned_abs());
         self.flusher().flush()
     }
 

@@ -1,11 +1,15 @@
 //! Owns what is made of a writer that goes through no door: a container, which has the folder itself. What it does can't be
 //! refused before it is done, so it is counted while it runs and after, and taken from the outbox at its end.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, statat};
 
 use super::changeset::OUTBOX;
+use super::inside::{Inside, kind};
 use super::{StateClass, StateError, StateHandle};
 
 /// What a look at the folder of such a writer found.
@@ -31,31 +35,34 @@ impl StateHandle {
         Ok(Outside { bytes: held, over: self.usage().is_over() })
     }
 
-    /// Takes all that lies in the outbox when its writer has ended, in the order in which it was last written. Returns how
-    /// many. Blocks.
+    /// Takes all that lies in the outbox when its writer has ended, in the order in which it was last written. Returns what
+    /// was left where it is, and why, in words. Blocks.
     ///
     /// # Errors
-    /// The disk's; what was not taken is where it was.
-    pub fn take_outbox_of_ended(&self) -> io::Result<usize> {
+    /// The outbox can't be looked at.
+    pub fn take_outbox_of_ended(&self) -> io::Result<Vec<String>> {
         if self.state().class != StateClass::Synced || self.read_only() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        let listing = match fs::read_dir(self.data().join(OUTBOX)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        let outbox = match Inside::open(self.data())?.folder(Path::new(OUTBOX)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        for entry in listing {
-            let entry = entry?;
-            let look = entry.metadata()?;
-            if look.is_file() {
-                found.push(((look.mtime(), look.mtime_nsec()), entry.file_name()));
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&outbox)? {
+            let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+            let look = statat(&outbox, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if kind(&look) == FileType::RegularFile {
+                found.push(((look.st_mtime, look.st_mtime_nsec), name));
             }
         }
         found.sort();
+        let mut left = Vec::new();
         for (_, name) in &found {
-            self.take_outbox(name)?;
+            if let Err(e) = self.take_outbox(name) {
+                left.push(format!("{} stays in the outbox: {e}", name.to_string_lossy()));
+            }
         }
-        Ok(found.len())
+        Ok(left)
     }
 }

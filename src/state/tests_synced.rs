@@ -202,3 +202,35 @@ async fn what_is_no_record_is_not_taken() {
     assert_eq!(reader.take_outbox(OsStr::new("x")).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     assert_eq!(states.seal(&state, &id()).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn nothing_but_records_is_taken_whatever_a_container_left_in_its_outbox() {
+    let (home, states, state) = synced(1 << 20).await;
+    let handle = writer(&states, &state).await;
+    let (outbox, secrets) = (handle.data().join(OUTBOX), home.path().join("keys"));
+    fs::create_dir(&secrets).unwrap();
+    fs::write(secrets.join("machine.key"), "secret").unwrap();
+    fs::remove_dir(&outbox).unwrap();
+    std::os::unix::fs::symlink(&secrets, &outbox).unwrap();
+    assert!(handle.take_outbox_of_ended().is_err());
+    assert!(handle.take_outbox(OsStr::new("machine.key")).is_err());
+    assert!(secrets.join("machine.key").exists());
+
+    fs::remove_file(&outbox).unwrap();
+    fs::create_dir(&outbox).unwrap();
+    std::os::unix::fs::symlink(secrets.join("machine.key"), outbox.join("link")).unwrap();
+    fs::write(outbox.join("n".repeat(250)), "too long a name").unwrap();
+    fs::write(outbox.join("good"), "good").unwrap();
+    fs::write(handle.data().join("shared"), "linked").unwrap();
+    fs::hard_link(handle.data().join("shared"), outbox.join("hard")).unwrap();
+    let left = handle.take_outbox_of_ended().unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(secrets.join("machine.key").exists() && !outbox.join("good").exists());
+    // What was taken is not what the guest can still write to.
+    fs::write(handle.data().join("shared"), "changed").unwrap();
+    let sealing = fs::read_dir(handle.folder().sealing()).unwrap().flatten();
+    let mut texts: Vec<String> = sealing.map(|e| fs::read_to_string(e.path()).unwrap()).collect();
+    texts.sort();
+    assert_eq!(texts, ["good", "linked"]);
+    assert!(!handle.recount().unwrap().over);
+}

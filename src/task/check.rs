@@ -9,6 +9,8 @@ use crate::oci::ArtifactRef;
 
 /// The most standard input that a submit may carry, in bytes.
 pub const MAX_STDIN_BYTES: usize = 1 << 20;
+/// The longest that a container may have between the stop signal and being killed.
+pub(super) const MAX_STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(600);
 const MAX_ARGS: usize = 4096;
 const MAX_ENV: usize = 4096;
 /// Arguments and environment together, in bytes: a guest's copy is made at each start.
@@ -75,8 +77,9 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
         if !container.working_dir.is_empty() && !container.working_dir.starts_with('/') {
             say("spec.container.working_dir", "must be an absolute path".into());
         }
-        if container.stop_grace.is_some_and(|grace| std::time::Duration::try_from(grace).is_err()) {
-            say("spec.container.stop_grace", "must not be negative".into());
+        let bounded = |grace| std::time::Duration::try_from(grace).is_ok_and(|grace| grace <= MAX_STOP_GRACE);
+        if container.stop_grace.is_some_and(|grace| !bounded(grace)) {
+            say("spec.container.stop_grace", format!("must be 0 to {} s", MAX_STOP_GRACE.as_secs()));
         }
     }
     if let Some(limits) = &spec.limits {

@@ -156,7 +156,10 @@ pub(in crate::ops) async fn prove(
         image.digest(),
     )
     .of_container(fallback, fingerprint);
-    if let Err(e) = ready.save(vyr, &conditions) {
+    // One that overruled the policy proves nothing, and must not stand where another's proof is.
+    if !matches!(image.acceptance(), Acceptance::Unverified { .. })
+        && let Err(e) = ready.save(vyr, &conditions)
+    {
         tracing::warn!(error = %e, "what was proven can't be kept; the next run proves it again");
     }
     Ok(Runnable {

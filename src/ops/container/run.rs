@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,8 +63,9 @@ impl Default for Options {
 const LOOK: Duration = Duration::from_millis(250);
 /// How long what a container wrote may take to be read when it has ended: nobody writes any more.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The state's owner inside: a state is opened for whoever the container runs as, below folders that only this user enters.
+/// A state is opened for whoever the container runs as, below a folder that only this user enters.
 const OPEN_TO_ALL: u32 = 0o777;
+const OWNER_ALONE: u32 = 0o700;
 
 /// Runs it to its end.
 ///
@@ -133,16 +135,22 @@ pub(in crate::ops) async fn execute(
     let running = async { tokio::join!(running, watch(&states, &stop, &ended)) };
     let pumping = streams.pump();
     tokio::pin!(running, pumping);
+    let mut cut = false;
     let (done, exceeded) = tokio::select! {
         both = &mut running => {
-            drop(tokio::time::timeout(DRAIN, &mut pumping).await);
+            cut = tokio::time::timeout(DRAIN, &mut pumping).await.is_err();
             both
         }
         // It let go of its streams before its end.
         () = &mut pumping => running.await,
     };
-    let done = done.map_err(failed)?;
-    settle(&states).await?;
+    let mut done = done.map_err(failed)?;
+    if cut {
+        done.notes
+            .push(format!("some of its output was not taken within {} s of its end, and is lost", DRAIN.as_secs()));
+    }
+    // It ran, whatever is found now.
+    done.notes.extend(settle(&states).await);
     Ok(execution(done, exceeded))
 }
 
@@ -205,7 +213,9 @@ fn mounts(dirs: &[DirSpec], states: &[StateDoor], process: &Process) -> Result<V
         let data = state.handle.data();
         if process.uid != 0 && !state.handle.read_only() {
             use std::os::unix::fs::PermissionsExt as _;
-            std::fs::set_permissions(data, std::fs::Permissions::from_mode(OPEN_TO_ALL)).map_err(|e| {
+            let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+            let opened = mode(state.handle.folder().root(), OWNER_ALONE).and_then(|()| mode(data, OPEN_TO_ALL));
+            opened.map_err(|e| {
                 Error::new(
                     ErrorKind::Storage,
                     format!("the state `{}` can't be opened to the container: {e}", state.alias),
@@ -237,10 +247,12 @@ async fn watch(states: &[StateDoor], stop: &CancellationToken, ended: &Cancellat
         for handle in &written {
             let counting = Arc::clone(handle);
             let found = blocking(move || Ok(counting.recount()?)).await;
-            if found.is_ok_and(|found| found.over) {
-                stop.cancel();
-                return Some(handle.state().name.clone());
+            // What can't be counted is not known to be within its bounds.
+            if found.is_ok_and(|found| !found.over) {
+                continue;
             }
+            stop.cancel();
+            return Some(handle.state().name.clone());
         }
         if ended.is_cancelled() {
             return None;
@@ -248,20 +260,24 @@ async fn watch(states: &[StateDoor], stop: &CancellationToken, ended: &Cancellat
     }
 }
 
-/// What the container left in its states is counted, and what lies in an outbox is taken.
-async fn settle(states: &[StateDoor]) -> Result<()> {
+/// What the container left in its states is counted, and what lies in an outbox is taken. Says what could not be.
+async fn settle(states: &[StateDoor]) -> Vec<String> {
+    let mut notes = Vec::new();
     for state in states.iter().filter(|s| !s.handle.read_only()) {
-        let (alias, handle) = (state.alias.clone(), Arc::clone(&state.handle));
-        blocking(move || {
-            handle.take_outbox_of_ended().map_err(|e| {
-                Error::new(ErrorKind::Storage, format!("the outbox of the state `{alias}` can't be taken: {e}"))
-            })?;
+        let handle = Arc::clone(&state.handle);
+        let settled = blocking(move || {
+            let left = handle
+                .take_outbox_of_ended()
+                .map_err(|e| Error::new(ErrorKind::Storage, format!("its outbox can't be taken: {e}")))?;
             handle.recount()?;
-            Ok(())
-        })
-        .await?;
+            Ok(left)
+        });
+        match settled.await {
+            Ok(left) => notes.extend(left.into_iter().map(|what| format!("the state `{}`: {what}", state.alias))),
+            Err(e) => notes.push(format!("the state `{}`: {}", state.alias, e.why())),
+        }
     }
-    Ok(())
+    notes
 }
 
 /// What stands between a container's streams and what its caller gave for them.
@@ -328,13 +344,7 @@ impl Streams {
                 drop(tokio::io::copy(&mut from, &mut to).await);
             }
         };
-        let outputs = futures_util::future::join_all(outputs);
-        tokio::pin!(input);
-        tokio::pin!(outputs);
-        // A container that doesn't read its input ends all the same.
-        tokio::select! {
-            _ = &mut outputs => {}
-            () = async { input.await; std::future::pending::<()>().await } => {}
-        }
+        // Where nothing is written, the input goes on until the container has ended and this is dropped.
+        tokio::join!(futures_util::future::join_all(outputs), input);
     }
 }

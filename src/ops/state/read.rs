@@ -4,9 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{FileType, Stat};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::{Vyr, blocking};
-use crate::state::{Mode, OnBusy, State, StateClass, StateError, StateHandle, StateKind};
+use crate::state::{Inside, Mode, OnBusy, State, StateClass, StateError, StateHandle, StateKind, kind_of};
 
 /// A file of a state, or the value of a key in one of kind `kv`, for reading.
 ///
@@ -34,25 +36,17 @@ pub async fn open(vyr: &Vyr, state: &str, path: &str) -> Result<Box<dyn io::Read
         return Err(Error::new(ErrorKind::Usage, format!("`{path}` is not a path within a state"))
             .hint("write it as in `folder/file`"));
     }
-    let place = handle.data().join(inside);
-    let name = path.to_owned();
+    let (place, path, name) = (handle.data().to_owned(), inside.to_owned(), path.to_owned());
     blocking(move || {
-        let missing = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+        let opened = Inside::open(&place).and_then(|inside| inside.file(&path));
+        let file = opened.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => {
                 Error::new(ErrorKind::NotFound, format!("the state `{}` has no file `{name}`", state.name))
                     .hint(format_args!("`vyr state show {}` lists its files", state.name))
             }
-            _ => StateError::io("open", &place)(e).into(),
-        };
-        // Whatever stands there, nothing is followed out of the state.
-        let found = fs::symlink_metadata(&place).map_err(missing)?;
-        if !found.is_file() {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("`{name}` is not a file of the state `{}`", state.name),
-            ));
-        }
-        Ok(Box::new(fs::File::open(&place).map_err(missing)?) as Box<dyn io::Read + Send>)
+            _ => StateError::io("open", &place.join(&path))(e).into(),
+        })?;
+        Ok(Box::new(file) as Box<dyn io::Read + Send>)
     })
     .await
 }
@@ -75,9 +69,9 @@ pub async fn files(vyr: &Vyr, state: &str) -> Result<Vec<Listed>> {
     let data = handle.data().to_owned();
     blocking(move || {
         let mut found = Vec::new();
-        walk(&data, Path::new(""), &mut |path, metadata| {
-            if metadata.is_file() {
-                found.push(Listed { path: path.to_string_lossy().into_owned(), size: metadata.len() });
+        walk(&data, &mut |_, path, look| {
+            if kind_of(look) == FileType::RegularFile {
+                found.push(Listed { path: path.to_string_lossy().into_owned(), size: look.st_size.unsigned_abs() });
             }
             Ok(())
         })?;
@@ -101,13 +95,19 @@ pub async fn export(vyr: &Vyr, state: &str, to: PathBuf) -> Result<(u64, u64)> {
                 .hint("name one that isn't there yet"));
         }
         let mut sum = (0, 0);
-        walk(&data, Path::new(""), &mut |path, metadata| {
+        walk(&data, &mut |inside, path, look| {
             let place = to.join(path);
-            if metadata.is_dir() {
-                fs::create_dir(&place).map_err(StateError::io("make the folder", &place))?;
-            } else if metadata.is_file() {
-                let bytes = fs::copy(data.join(path), &place).map_err(StateError::io("write", &place))?;
-                sum = (sum.0 + 1, sum.1 + bytes);
+            match kind_of(look) {
+                FileType::Directory => fs::create_dir(&place)?,
+                FileType::RegularFile => {
+                    let mut from = match inside.file(path) {
+                        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                        other => other?,
+                    };
+                    let bytes = io::copy(&mut from, &mut fs::File::create_new(&place)?)?;
+                    sum = (sum.0 + 1, sum.1 + bytes);
+                }
+                _ => {}
             }
             Ok(())
         })?;
@@ -142,22 +142,10 @@ async fn reader(vyr: &Vyr, state: &str) -> Result<(std::sync::Arc<StateHandle>, 
     Ok((handle, state))
 }
 
-fn walk(root: &Path, below: &Path, each: &mut impl FnMut(&Path, &fs::Metadata) -> Result<()>) -> Result<()> {
-    let folder = root.join(below);
-    let failed = |e| StateError::io("list", &folder)(e);
-    for item in fs::read_dir(&folder).map_err(failed)? {
-        let item = item.map_err(failed)?;
-        let metadata = match item.metadata() {
-            Ok(metadata) => metadata,
-            // A writer may be at work.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            Err(e) => return Err(failed(e).into()),
-        };
-        let path = below.join(item.file_name());
-        each(&path, &metadata)?;
-        if metadata.is_dir() {
-            walk(root, &path, each)?;
-        }
-    }
-    Ok(())
+/// All that is in a state's folder; what is gone meanwhile is left out.
+fn walk(root: &Path, each: &mut dyn FnMut(&Inside, &Path, &Stat) -> io::Result<()>) -> Result<()> {
+    let failed = |e| StateError::io("read", root)(e);
+    let inside = Inside::open(root).map_err(failed)?;
+    let walked = inside.walk(&mut |path, look| each(&inside, path, look).map(|()| true));
+    Ok(walked.map_err(failed)?)
 }
