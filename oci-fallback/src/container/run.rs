@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Execution, Request, RunError};
 use crate::engine::Choice;
+use crate::keeper::itself;
 use crate::keeper::wire::{self, Order, Report};
 use crate::snapshot::{Method, Rights};
 
@@ -56,7 +57,7 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
     // The keeper has its own now, and a reader of the container's output waits for the last of them to be closed.
     drop(stdio);
 
-    let mut keeper = spawn(theirs.into()).map_err(failed("start a keeper"))?;
+    let mut keeper = spawn(theirs.into(), order.user).map_err(failed("start a keeper"))?;
     ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
     let mut socket = BufReader::new(UnixStream::from_std(ours).map_err(failed("set up a socket"))?);
     socket.get_mut().write_all(&line[sent..]).await.map_err(failed("write to the keeper"))?;
@@ -121,10 +122,15 @@ async fn name(engine: &Choice) -> String {
     }
 }
 
-/// This program again, with nothing of this process but the socket.
-fn spawn(socket: OwnedFd) -> io::Result<tokio::process::Child> {
-    tokio::process::Command::new("/proc/self/exe")
+/// This program again, with nothing of this process but the socket, and where it can be made here in a form that a container
+/// may get hold of.
+fn spawn(socket: OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
+    let apart = itself::apart();
+    let mut command = tokio::process::Command::new(apart.map_or_else(|| itself::SELF.to_owned(), itself::path));
+    command
         .arg0(crate::keeper::NAME)
+        .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
+        .args(apart.map(|_| itself::APART))
         .env_clear()
         .stdin(Pipe::from(socket))
         .stdout(Pipe::null())

@@ -8,8 +8,8 @@ use vyr_oci_fallback::container::{Limits, Mount, Network, Outcome, RunError};
 use vyr_oci_fallback::engine::Choice;
 
 use super::ends::{self, nothing_left};
-use super::limits;
 use super::{Case, World, argv, sh};
+use super::{limits, reach};
 
 /// All cases by name.
 pub(crate) const ALL: &[(&str, Case)] = &[
@@ -39,6 +39,8 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("ten_megabytes_through", ten_megabytes_through),
     ("no_privileges", no_privileges),
     ("kernel_is_masked", kernel_is_masked),
+    ("own_program_is_out_of_reach", reach::own_program_is_out_of_reach),
+    ("keeper_runs_from_no_file", reach::keeper_runs_from_no_file),
     ("no_such_program", no_such_program),
     ("mounts", mounts),
     ("own_names", own_names),

@@ -127,7 +127,7 @@ pub(super) fn all_killed(world: &World) {
     before.left_by(&id);
 }
 
-fn child_of(parent: u32) -> u32 {
+pub(super) fn child_of(parent: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     children.split_ascii_whitespace().next().expect("a child").parse().unwrap()
 }
