@@ -41,6 +41,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("kernel_is_masked", kernel_is_masked),
     ("own_program_is_out_of_reach", reach::own_program_is_out_of_reach),
     ("keeper_runs_from_no_file", reach::keeper_runs_from_no_file),
+    ("links_at_mount_points", reach::links_at_mount_points),
     ("no_such_program", no_such_program),
     ("mounts", mounts),
     ("own_names", own_names),

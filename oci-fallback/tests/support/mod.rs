@@ -66,6 +66,8 @@ pub(crate) struct Wish {
     pub(crate) stop_grace: Duration,
     pub(crate) stdin: Vec<u8>,
     pub(crate) flat: bool,
+    /// One more layer, over the others.
+    pub(crate) over: Option<PathBuf>,
     pub(crate) id: String,
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn argv(words: &[&str]) -> Wish {
         stop_grace: Duration::from_secs(5),
         stdin: Vec::new(),
         flat: false,
+        over: None,
         id,
     }
 }
@@ -111,7 +114,7 @@ impl World {
         beside: impl FnOnce(CancellationToken) -> F,
     ) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut rootfs = self.rootfs();
+        let mut rootfs = self.rootfs_under(wish.over.as_deref());
         if wish.flat {
             rootfs.method = Method::Flat;
         }
@@ -128,8 +131,13 @@ impl World {
     }
 
     pub(crate) fn rootfs(&self) -> Rootfs {
+        self.rootfs_under(None)
+    }
+
+    fn rootfs_under(&self, over: Option<&Path>) -> Rootfs {
         let rights = if self.user { Rights::User } else { Rights::Root };
-        Rootfs::of_folders(vec![self.root.clone()], Method::Overlay, rights)
+        let layers = [self.root.as_path()].into_iter().chain(over).map(Path::to_owned).collect();
+        Rootfs::of_folders(layers, Method::Overlay, rights)
     }
 
     pub(crate) fn is_user(&self) -> bool {

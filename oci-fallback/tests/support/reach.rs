@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rustix::fs::StatVfsMountFlags;
-use vyr_oci_fallback::container::{Mount, Outcome};
+use vyr_oci_fallback::container::{Mount, Outcome, RunError};
 use vyr_oci_fallback::engine::Choice;
 
 use super::ends::child_of;
@@ -96,4 +96,29 @@ fn forms(world: &World, program: &str) -> (Form, Form) {
     caller.kill().unwrap();
     caller.wait().unwrap();
     forms.into()
+}
+
+/// An engine that follows a link of the image's at a mount point makes devices and links in a folder of this machine.
+pub(super) fn links_at_mount_points(world: &World) {
+    for own in ["proc", "sys", "dev"] {
+        for (flat, link) in [(false, true), (true, true), (false, false)] {
+            let (layer, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            fs::write(outside.path().join("ptmx"), "mine").unwrap();
+            if link {
+                std::os::unix::fs::symlink(outside.path(), layer.path().join(own)).unwrap();
+            } else {
+                fs::write(layer.path().join(own), "").unwrap();
+            }
+            let mut wish = sh("true");
+            wish.over = Some(layer.path().to_owned());
+            wish.flat = flat;
+            let ran = world.run(wish);
+            let names: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["ptmx"], "{:?}", ran.end);
+            match &ran.end {
+                Err(RunError::Failed(words)) if *words == format!("the image's /{own} is not a folder") => {}
+                other => panic!("{own}: {other:?}"),
+            }
+        }
+    }
 }
