@@ -139,7 +139,7 @@ impl Life<'_> {
             rustix::stdio::dup2_stdin(&streams[0])?;
             rustix::stdio::dup2_stdout(&streams[1])?;
             rustix::stdio::dup2_stderr(&streams[2])?;
-            Ok(())
+            namespaces::close_but(told)
         };
         match attempt() {
             Ok(()) => engine.make(place, self.order, told),

@@ -26,7 +26,7 @@ mod mounts;
 mod namespaces;
 mod root;
 mod trial;
-pub(crate) use namespaces::unshare;
+pub(crate) use namespaces::{close_but, unshare};
 pub(crate) use root::{Place, STAND_IN};
 pub(crate) mod wire;
 

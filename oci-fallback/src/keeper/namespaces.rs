@@ -1,6 +1,7 @@
 //! Owns a keeper's own namespaces, and the one fork that they need.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
@@ -73,6 +74,27 @@ pub(super) fn close_all() {
     unsafe {
         libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
     }
+}
+
+/// Closes all that this process has open but its three streams and `kept`, also what is closed when a program is executed:
+/// until then `/proc/self/fd` leads through a folder among it out of a container's root, past its every link (CVE-2024-21626).
+///
+/// # Errors
+/// The kernel's own.
+pub(crate) fn close_but(kept: &OwnedFd) -> io::Result<()> {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept.max(2) + 1, u32::MAX)] {
+        if first > last {
+            continue;
+        }
+        #[expect(unsafe_code, reason = "descriptors that others own are closed")]
+        // SAFETY: called in a process that becomes another program or ends, and uses none of them before.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the end of a child: its code, or 128 and the signal.

@@ -42,6 +42,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("own_program_is_out_of_reach", reach::own_program_is_out_of_reach),
     ("keeper_runs_from_no_file", reach::keeper_runs_from_no_file),
     ("links_at_mount_points", reach::links_at_mount_points),
+    ("descriptors_lead_nowhere", reach::descriptors_lead_nowhere),
     ("no_such_program", no_such_program),
     ("mounts", mounts),
     ("own_names", own_names),
