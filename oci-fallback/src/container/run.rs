@@ -132,6 +132,8 @@ fn spawn(socket: OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
         .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
         .args(apart.map(|_| itself::APART))
         .env_clear()
+        // Ctrl-C in a terminal is for the caller, who then says what is to become of the container.
+        .process_group(0)
         .stdin(Pipe::from(socket))
         .stdout(Pipe::null())
         .stderr(Pipe::null())

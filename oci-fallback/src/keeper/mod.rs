@@ -115,6 +115,8 @@ fn gate() -> i32 {
     let owner = crate::cgroup::owner();
     match namespaces::fork(|| keep::keep(&order, streams, caller.as_fd(), &owner)) {
         Ok(keeper) => {
+            // After the fork, since the container would inherit the mask.
+            namespaces::block_signals();
             // The caller waits for the end of its socket, and a reader for the end of the container's output: neither may
             // be held open here.
             namespaces::close_all();

@@ -67,6 +67,19 @@ pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
+/// Keeps out all signals that can be. For a process that only waits for its child, which would be killed with it: whoever
+/// sends a signal to all of a service or a terminal means that vyr is to end, and vyr then ends its containers, each by its
+/// own stop signal. The child itself, the first of its pid namespace, gets none that it has no handler for: pid_namespaces(7).
+pub(super) fn block_signals() {
+    #[expect(unsafe_code, reason = "rustix has no signal masks that the C library doesn't know of")]
+    // SAFETY: the set is filled in before it is used, and the old mask isn't asked for.
+    unsafe {
+        let mut all = std::mem::MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Closes all that this process has open.
 pub(super) fn close_all() {
     #[expect(unsafe_code, reason = "descriptors that others own are closed")]

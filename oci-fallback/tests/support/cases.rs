@@ -35,6 +35,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("caller_killed", ends::caller_killed),
     ("keeper_killed", ends::keeper_killed),
     ("all_killed", ends::all_killed),
+    ("signals_to_all", ends::signals_to_all),
     ("flat_root", flat_root),
     ("ten_megabytes_through", ten_megabytes_through),
     ("no_privileges", no_privileges),

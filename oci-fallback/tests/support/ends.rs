@@ -93,6 +93,37 @@ pub(super) fn keeper_killed(world: &World) {
     }
 }
 
+/// A terminal and a service's manager send their signals to all processes, and only the caller is to heed them.
+pub(super) fn signals_to_all(world: &World) {
+    let before = Traces::now();
+    let id = sh("").id + "-signals";
+    let mut caller =
+        world.other_from("/proc/self/exe", "obey", &id).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(caller.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "up\n");
+    let pid = |number: u32| Pid::from_raw(i32::try_from(number).unwrap()).unwrap();
+    let gate = child_of(caller.id());
+    let groups = [caller.id(), gate].map(|number| rustix::process::getpgid(Some(pid(number))).unwrap());
+    for process in [gate, child_of(gate)] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+            rustix::process::kill_process(pid(process), signal).unwrap();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    std::io::Write::write_all(&mut caller.stdin.take().unwrap(), b"stop\n").unwrap();
+    assert_eq!(line(), "asked\n");
+    let end = line();
+    assert!(end.contains("outcome: Cancelled"), "{end}");
+    caller.wait().unwrap();
+    assert_ne!(groups[0], groups[1]);
+    before.left_by(&id);
+}
+
 /// Nobody is left who could clean up, and a sweep does.
 pub(super) fn all_killed(world: &World) {
     let before = Traces::now();

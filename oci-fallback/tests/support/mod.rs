@@ -146,13 +146,13 @@ impl World {
 
     /// This program, running `wish`'s like in a process of its own until somebody ends it.
     pub(crate) fn other(&self, id: &str) -> Command {
-        self.other_from("/proc/self/exe", id)
+        self.other_from("/proc/self/exe", "hold", id)
     }
 
-    /// The same from another file.
-    pub(crate) fn other_from(&self, program: &str, id: &str) -> Command {
+    /// The same from another file, or with `obey`, what ends when it is told to.
+    pub(crate) fn other_from(&self, program: &str, what: &str, id: &str) -> Command {
         let mut command = Command::new(program);
-        command.arg0("containers").args(["--part", "hold", self.engine_name(), id]).arg(&self.root);
+        command.arg0("containers").args(["--part", what, self.engine_name(), id]).arg(&self.root);
         command
     }
 
@@ -267,7 +267,10 @@ pub(crate) fn run_part_if_asked() {
     } else if what == "times" {
         times(&world, name.parse().expect("a number"));
     } else {
-        let mut wish = sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000");
+        let mut wish = match what.as_str() {
+            "obey" => sh("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done"),
+            _ => sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000"),
+        };
         wish.id.clone_from(name);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rootfs = world.rootfs();
@@ -276,8 +279,15 @@ pub(crate) fn run_part_if_asked() {
             stdout: rustix::io::dup(std::io::stdout()).unwrap(),
             stderr: rustix::io::dup(std::io::stderr()).unwrap(),
         };
-        let end =
-            runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &CancellationToken::new()));
+        let cancel = CancellationToken::new();
+        let told = cancel.clone();
+        std::thread::spawn(move || {
+            // A line, and not its end, is the wish to stop.
+            if std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {
+                told.cancel();
+            }
+        });
+        let end = runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &cancel));
         println!("{end:?}");
     }
     std::process::exit(0);

@@ -84,7 +84,7 @@ type Form = (String, StatVfsMountFlags);
 /// What the two processes of a keeper run from that `program` has started.
 fn forms(world: &World, program: &str) -> (Form, Form) {
     let id = sh("").id + "-form";
-    let mut caller = world.other_from(program, &id).stdout(Stdio::piped()).spawn().unwrap();
+    let mut caller = world.other_from(program, "hold", &id).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(caller.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
