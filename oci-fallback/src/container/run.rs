@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Execution, Request, RunError};
+use super::{Execution, Outcome, Request, RunError};
 use crate::engine::Choice;
 use crate::keeper::itself;
 use crate::keeper::wire::{self, Order, Report};
@@ -17,6 +17,9 @@ use crate::snapshot::{Method, Rights};
 
 /// How much of an order goes into the socket before there is a keeper to read it: far less than any socket buffer holds.
 const FIRST: usize = 4096;
+
+/// How the kernel ends what its keeper leaves behind: SIGKILL.
+const KILLED: i32 = 9;
 
 /// Runs a container to its end. When `cancel` is cancelled its process gets the stop signal, and after the grace all of it is
 /// killed. Dropping the future kills it at once. Nothing of it is left when this returns: no process, mount, cgroup or folder.
@@ -105,6 +108,19 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
         Some(Report::Started { .. }) | None => {
             // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
             crate::cgroup::sweep(false);
+            if let Some(started) = started {
+                return Ok(Execution {
+                    outcome: Outcome::Signalled(KILLED),
+                    started_at,
+                    create: Duration::from_nanos(started.saturating_sub(asked)),
+                    run: Duration::from_nanos(wire::now().saturating_sub(started)),
+                    // The keeper alone knew.
+                    cpu: Duration::ZERO,
+                    peak_memory_bytes: 0,
+                    engine: name(engine).await,
+                    notes: vec![format!("the container's keeper was killed ({status}), and all of it ended with it")],
+                });
+            }
             Err(RunError::Failed(format!("the keeper ended without a word ({status})")))
         }
     }

@@ -87,7 +87,7 @@ pub(super) fn keeper_killed(world: &World) {
         rustix::process::kill_process(victim, Signal::KILL).unwrap();
         line.clear();
         output.read_line(&mut line).unwrap();
-        assert!(line.contains("without a word"), "{line}");
+        assert!(line.contains("outcome: Signalled(9)") && line.contains("keeper was killed"), "{line}");
         caller.wait().unwrap();
         before.left_by(&id);
     }
