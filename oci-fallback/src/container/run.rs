@@ -21,15 +21,32 @@ const FIRST: usize = 4096;
 /// How the kernel ends what its keeper leaves behind: SIGKILL.
 const KILLED: i32 = 9;
 
-/// Runs a container to its end. When `cancel` is cancelled its process gets the stop signal, and after the grace all of it is
-/// killed. Dropping the future kills it at once. Nothing of it is left when this returns: no process, mount, cgroup or folder.
+/// The two ways to end a container before its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a> {
+    /// Its process gets the stop signal, and after the grace all of it is killed.
+    pub cancel: &'a CancellationToken,
+    /// All of it is killed at once, also within the grace.
+    pub kill: &'a CancellationToken,
+}
+
+/// As [`run_until`], with no way to kill at once but to drop the future.
 ///
 /// # Errors
 /// [`RunError`]: its process never started.
 pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationToken) -> Result<Execution, RunError> {
+    run_until(engine, request, Stop { cancel, kill: &CancellationToken::new() }).await
+}
+
+/// Runs a container to its end. What `stop` tells ends it, which is [`Outcome::Cancelled`]. Dropping the future kills it at once.
+/// Nothing of it is left when this returns: no process, mount, cgroup or folder.
+///
+/// # Errors
+/// [`RunError`]: its process never started.
+pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) -> Result<Execution, RunError> {
     let started_at = SystemTime::now();
     let asked = wire::now();
-    if cancel.is_cancelled() {
+    if stop.cancel.is_cancelled() || stop.kill.is_cancelled() {
         return Err(RunError::Cancelled);
     }
     check_id(&request.id)?;
@@ -66,7 +83,7 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
     socket.get_mut().write_all(&line[sent..]).await.map_err(failed("write to the keeper"))?;
 
     let mut started = None;
-    let mut told = false;
+    let (mut told, mut killed) = (false, false);
     let mut answer = String::new();
     let end = loop {
         tokio::select! {
@@ -82,9 +99,13 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
                 }
                 answer.clear();
             }
-            () = cancel.cancelled(), if !told => {
+            () = stop.cancel.cancelled(), if !told => {
                 told = true;
-                let _ = socket.get_mut().write_all(b"stop\n").await;
+                let _ = socket.get_mut().write_all(wire::STOP).await;
+            }
+            () = stop.kill.cancelled(), if !killed => {
+                killed = true;
+                let _ = socket.get_mut().write_all(wire::KILL).await;
             }
         }
     };

@@ -30,6 +30,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("little_memory", limits::little_memory),
     ("wall_clock", limits::wall_clock),
     ("cancel", ends::cancel),
+    ("kill", ends::kill),
     ("cancel_before", ends::cancel_before),
     ("future_dropped", ends::future_dropped),
     ("caller_killed", ends::caller_killed),

@@ -32,6 +32,36 @@ pub(super) fn cancel(world: &World) {
     }
 }
 
+/// To kill doesn't wait for the stop signal, and neither for the rest of a grace that has begun.
+pub(super) fn kill(world: &World) {
+    for asked_before in [false, true] {
+        let mut wish = sh("trap 'echo asked' TERM; sleep 1000 & while :; do sleep 0.05; done");
+        wish.stop_grace = Duration::from_secs(60);
+        let told = std::rc::Rc::new(std::cell::Cell::new(None));
+        let noted = told.clone();
+        let ran = world.run_until_killed(wish, |cancel, kill| async move {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            if asked_before {
+                cancel.cancel();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            noted.set(Some(Instant::now()));
+            kill.cancel();
+        });
+        let took = told.get().unwrap().elapsed();
+        ran.ended(&Outcome::Cancelled);
+        assert_eq!(ran.stdout, if asked_before { "asked\n" } else { "" });
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        nothing_left(&ran);
+    }
+    let ran = world.run_until_killed(sh("sleep 1000"), |_, kill| async move { kill.cancel() });
+    match &ran.end {
+        Err(RunError::Cancelled) => {}
+        Ok(execution) if execution.outcome == Outcome::Cancelled => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 pub(super) fn cancel_before(world: &World) {
     let ran = world.run_until(sh("sleep 1000"), |cancel| async move { cancel.cancel() });
     match &ran.end {
@@ -81,6 +111,8 @@ pub(super) fn keeper_killed(world: &World) {
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
+        // The keeper, too, has to hear that it runs.
+        std::thread::sleep(Duration::from_millis(300));
         let outer = child_of(caller.id());
         let victim = if inner { child_of(outer) } else { outer };
         let victim = Pid::from_raw(i32::try_from(victim).unwrap()).unwrap();

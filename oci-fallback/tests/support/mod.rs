@@ -113,6 +113,15 @@ impl World {
         wish: Wish,
         beside: impl FnOnce(CancellationToken) -> F,
     ) -> Ran {
+        self.run_until_killed(wish, |cancel, _| beside(cancel))
+    }
+
+    /// Also runs `beside`, which may cancel or kill.
+    pub(crate) fn run_until_killed<F: Future<Output = ()>>(
+        &self,
+        wish: Wish,
+        beside: impl FnOnce(CancellationToken, CancellationToken) -> F,
+    ) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut rootfs = self.rootfs_under(wish.over.as_deref());
         if wish.flat {
@@ -121,9 +130,11 @@ impl World {
         let (stdio, streams) = streams(&wish.stdin);
         let id = wish.id.clone();
         let request = request(wish, &rootfs, stdio);
-        let cancel = CancellationToken::new();
+        let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
+        let stop = container::Stop { cancel: &cancel, kill: &kill };
         let end = runtime.block_on(async {
-            let (end, ()) = tokio::join!(container::run(&self.engine, request, &cancel), beside(cancel.clone()));
+            let run = container::run_until(&self.engine, request, stop);
+            let (end, ()) = tokio::join!(run, beside(cancel.clone(), kill.clone()));
             end
         });
         let [stdout, stderr] = streams.map(|stream| stream.join().unwrap());
