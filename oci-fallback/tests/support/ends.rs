@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -102,7 +103,11 @@ pub(super) fn caller_killed(world: &World) {
     before.left_by(&id);
 }
 
+/// Held by those after whom it is swept: what one leaves, another's sweep would remove.
+static SWEPT: Mutex<()> = Mutex::new(());
+
 pub(super) fn keeper_killed(world: &World) {
+    let _alone = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
     for inner in [false, true] {
         let before = Traces::now();
         let id = sh("").id + if inner { "-inner" } else { "-outer" };
@@ -158,6 +163,7 @@ pub(super) fn signals_to_all(world: &World) {
 
 /// Nobody is left who could clean up, and a sweep does.
 pub(super) fn all_killed(world: &World) {
+    let _alone = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Traces::now();
     let id = sh("").id + "-all";
     let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
