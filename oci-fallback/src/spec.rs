@@ -158,8 +158,9 @@ fn mounts(order: &Order, place: &Place) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     if order.user && order.network == Network::Host {
-        // A user namespace may mount only the sysfs of a network of its own.
-        all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+        // A user namespace may mount only the sysfs of a network of its own. What is mounted in this one is to be read only
+        // too, which `ro` doesn't say.
+        all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]));
         if place.cgroup.is_empty() {
             // The keeper's own files are there, and a bind takes them along.
             all.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "size=4k"]));

@@ -171,6 +171,12 @@ fn network_of_the_machine(world: &World) {
     ran.ended(&Outcome::Exited(0));
     assert_eq!(server.join().unwrap(), "hello\n");
     assert!(!ran.stdout.contains("bundle"), "the keeper's own files: {}", ran.stdout);
+    // Of all that is mounted below `/sys`, too.
+    let mut wish = sh("awk '$5 ~ \"^/sys\" && $6 ~ /^rw/' /proc/self/mountinfo");
+    wish.network = Network::Host;
+    let ran = world.run(wish);
+    ran.ended(&Outcome::Exited(0));
+    assert_eq!(ran.stdout, "", "what can be written");
 }
 
 /// Where there is no overlayfs, a folder with all of the image is bound, piece by piece.
