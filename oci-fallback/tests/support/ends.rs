@@ -177,10 +177,11 @@ pub(super) fn all_killed(world: &World) {
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     };
-    signal(keeper, Signal::STOP);
+    // The caller must not see the keeper's end, nor the keeper the caller's.
+    signal(caller.id(), Signal::STOP);
+    signal(keeper, Signal::KILL);
     caller.kill().unwrap();
     caller.wait().unwrap();
-    signal(keeper, Signal::KILL);
     let alive = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     while alive(outer) {
         std::thread::sleep(Duration::from_millis(1));
