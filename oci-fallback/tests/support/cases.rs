@@ -28,6 +28,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("cpu", limits::cpu),
     ("share_of_processors", limits::share_of_processors),
     ("little_memory", limits::little_memory),
+    ("killed_before_the_node", limits::killed_before_the_node),
     ("wall_clock", limits::wall_clock),
     ("cancel", ends::cancel),
     ("kill", ends::kill),

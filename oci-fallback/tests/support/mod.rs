@@ -160,7 +160,7 @@ impl World {
         self.other_from("/proc/self/exe", "hold", id)
     }
 
-    /// The same from another file, or with `obey`, what ends when it is told to.
+    /// The same from another file; or with `obey`, what ends when it is told to, and with `spared`, what tells its score.
     pub(crate) fn other_from(&self, program: &str, what: &str, id: &str) -> Command {
         let mut command = Command::new(program);
         command.arg0("containers").args(["--part", what, self.engine_name(), id]).arg(&self.root);
@@ -280,6 +280,10 @@ pub(crate) fn run_part_if_asked() {
     } else {
         let mut wish = match what.as_str() {
             "obey" => sh("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done"),
+            "spared" => {
+                fs::write("/proc/self/oom_score_adj", "-500").unwrap();
+                sh("cat /proc/self/oom_score_adj")
+            }
             _ => sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000"),
         };
         wish.id.clone_from(name);
