@@ -101,7 +101,7 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
     if let Some(cgroup) = cgroup {
         linux["cgroupsPath"] = cgroup.into();
     }
-    json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "root": { "path": place.root, "readonly": !order.writable_root },
         "hostname": order.hostname,
@@ -125,7 +125,17 @@ fn config(order: &Order, place: &Place, group: &Group, notes: &mut Vec<String>) 
         },
         "mounts": mounts(order, place),
         "linux": linux,
-    })
+    });
+    if is_spared() {
+        config["process"]["oomScoreAdj"] = 0.into();
+    }
+    config
+}
+
+/// Whether the kernel is to spare this process when it lacks memory, which is meant for vyr and not for its containers.
+fn is_spared() -> bool {
+    fs::read_to_string("/proc/self/oom_score_adj")
+        .is_ok_and(|score| score.trim().parse::<i32>().is_ok_and(|score| score < 0))
 }
 
 fn rlimits(order: &Order, group: &Group) -> Vec<Value> {
@@ -158,8 +168,9 @@ fn mounts(order: &Order, place: &Place) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ];
     if order.user && order.network == Network::Host {
-        // A user namespace may mount only the sysfs of a network of its own.
-        all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]));
+        // A user namespace may mount only the sysfs of a network of its own. What is mounted in this one is to be read only
+        // too, which `ro` doesn't say.
+        all.push(mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro", "rro"]));
         if place.cgroup.is_empty() {
             // The keeper's own files are there, and a bind takes them along.
             all.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &["nosuid", "noexec", "nodev", "ro", "size=4k"]));

@@ -6,6 +6,7 @@ mod layout;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -285,10 +286,16 @@ fn in_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
 }
 
-/// How a keeper is told from all others of this machine's life: its number and when it was started.
+/// How a keeper is told from all others of this machine's life: its number, when it was started, and the pid namespace in
+/// which that is its number.
 pub(crate) fn owner() -> String {
     let pid = std::process::id();
-    format!("{pid}.{}", started(pid).unwrap_or_default())
+    format!("{pid}.{}.{}", started(pid).unwrap_or_default(), namespace().unwrap_or_default())
+}
+
+/// This process's pid namespace: namespaces(7).
+fn namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
 }
 
 /// When a process was started that hasn't ended, in clock ticks since boot: fields 3 and 22 of proc_pid_stat(5).
@@ -332,12 +339,18 @@ fn sweep_below(folder: &Path, depth: usize, left: &mut usize) {
     }
 }
 
-/// Whether this names a cgroup of ours whose keeper is dead.
+/// Whether this names a cgroup of ours whose keeper is dead. One from another pid namespace can't be told to be: vyr in a
+/// container may share its cgroups with others.
 fn is_orphan(name: &str) -> bool {
     let Some((_, owner)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')) else { return false };
-    let Some((pid, start)) = owner.split_once('.') else { return false };
-    let (Ok(pid), Ok(start)) = (pid.parse(), start.parse()) else { return false };
-    started(pid) != Some(start)
+    let mut parts = owner.split('.').map(|part| part.parse::<u64>().ok());
+    let (Some(Some(pid)), Some(Some(start)), Some(Some(there)), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let Ok(pid) = pid.try_into() else { return false };
+    namespace() == Some(there) && started(pid) != Some(start)
 }
 
 fn clear(base: &Path, name: &str) {

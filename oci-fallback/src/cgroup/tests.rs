@@ -50,9 +50,12 @@ fn version_2_by_its_files() {
 fn a_name_tells_whether_its_keeper_lives() {
     let own = format!("{PREFIX}some-id.{}", owner());
     assert!(!is_orphan(&own));
-    assert!(is_orphan(&format!("{PREFIX}some-id.{}.1", std::process::id())), "the number is another's now");
-    assert!(is_orphan(&format!("{PREFIX}some-id.4194305.77")));
-    for other in ["vyr-host", "vyr-x", "vyr-x.y.z", "user.slice", "vyr-x.1", "system.1.2"] {
+    let here = namespace().unwrap();
+    assert!(is_orphan(&format!("{PREFIX}some-id.{}.1.{here}", std::process::id())), "the number is another's now");
+    assert!(is_orphan(&format!("{PREFIX}some-id.4194305.77.{here}")));
+    assert!(!is_orphan(&format!("{PREFIX}some-id.4194305.77.{}", here + 1)), "it may live in its own pid namespace");
+    for other in ["vyr-x.1.2", "vyr-x.1.2.3.4", "vyr-host", "vyr-x", "vyr-x.y.z", "user.slice", "vyr-x.1", "system.1.2"]
+    {
         assert!(!is_orphan(other), "{other}");
     }
 }

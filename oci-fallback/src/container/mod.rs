@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 mod run;
 
-pub use run::run;
+pub use run::{Stop, run, run_until};
 
 use crate::process::Process;
 use crate::snapshot::Rootfs;
@@ -105,7 +105,7 @@ pub enum Outcome {
     Cpu,
     /// The memory limit ended it.
     OutOfMemory,
-    /// The cancellation token ended it.
+    /// The caller's wish ended it.
     Cancelled,
 }
 

@@ -9,23 +9,44 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Execution, Request, RunError};
+use super::{Execution, Outcome, Request, RunError};
 use crate::engine::Choice;
+use crate::keeper::itself;
 use crate::keeper::wire::{self, Order, Report};
 use crate::snapshot::{Method, Rights};
 
 /// How much of an order goes into the socket before there is a keeper to read it: far less than any socket buffer holds.
 const FIRST: usize = 4096;
 
-/// Runs a container to its end. When `cancel` is cancelled its process gets the stop signal, and after the grace all of it is
-/// killed. Dropping the future kills it at once. Nothing of it is left when this returns: no process, mount, cgroup or folder.
+/// How the kernel ends what its keeper leaves behind: SIGKILL.
+const KILLED: i32 = 9;
+
+/// The two ways to end a container before its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop<'a> {
+    /// Its process gets the stop signal, and after the grace all of it is killed.
+    pub cancel: &'a CancellationToken,
+    /// All of it is killed at once, also within the grace.
+    pub kill: &'a CancellationToken,
+}
+
+/// As [`run_until`], with no way to kill at once but to drop the future.
 ///
 /// # Errors
 /// [`RunError`]: its process never started.
 pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationToken) -> Result<Execution, RunError> {
+    run_until(engine, request, Stop { cancel, kill: &CancellationToken::new() }).await
+}
+
+/// Runs a container to its end. What `stop` tells ends it, which is [`Outcome::Cancelled`]. Dropping the future kills it at once.
+/// Nothing of it is left when this returns: no process, mount, cgroup or folder.
+///
+/// # Errors
+/// [`RunError`]: its process never started.
+pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) -> Result<Execution, RunError> {
     let started_at = SystemTime::now();
     let asked = wire::now();
-    if cancel.is_cancelled() {
+    if stop.cancel.is_cancelled() || stop.kill.is_cancelled() {
         return Err(RunError::Cancelled);
     }
     check_id(&request.id)?;
@@ -56,13 +77,13 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
     // The keeper has its own now, and a reader of the container's output waits for the last of them to be closed.
     drop(stdio);
 
-    let mut keeper = spawn(theirs.into()).map_err(failed("start a keeper"))?;
+    let mut keeper = spawn(theirs.into(), order.user).map_err(failed("start a keeper"))?;
     ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
     let mut socket = BufReader::new(UnixStream::from_std(ours).map_err(failed("set up a socket"))?);
     socket.get_mut().write_all(&line[sent..]).await.map_err(failed("write to the keeper"))?;
 
     let mut started = None;
-    let mut told = false;
+    let (mut told, mut killed) = (false, false);
     let mut answer = String::new();
     let end = loop {
         tokio::select! {
@@ -78,9 +99,13 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
                 }
                 answer.clear();
             }
-            () = cancel.cancelled(), if !told => {
+            () = stop.cancel.cancelled(), if !told => {
                 told = true;
-                let _ = socket.get_mut().write_all(b"stop\n").await;
+                let _ = socket.get_mut().write_all(wire::STOP).await;
+            }
+            () = stop.kill.cancelled(), if !killed => {
+                killed = true;
+                let _ = socket.get_mut().write_all(wire::KILL).await;
             }
         }
     };
@@ -104,6 +129,19 @@ pub async fn run(engine: &Choice, request: Request<'_>, cancel: &CancellationTok
         Some(Report::Started { .. }) | None => {
             // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
             crate::cgroup::sweep(false);
+            if let Some(started) = started {
+                return Ok(Execution {
+                    outcome: Outcome::Signalled(KILLED),
+                    started_at,
+                    create: Duration::from_nanos(started.saturating_sub(asked)),
+                    run: Duration::from_nanos(wire::now().saturating_sub(started)),
+                    // The keeper alone knew.
+                    cpu: Duration::ZERO,
+                    peak_memory_bytes: 0,
+                    engine: name(engine).await,
+                    notes: vec![format!("the container's keeper was killed ({status}), and all of it ended with it")],
+                });
+            }
             Err(RunError::Failed(format!("the keeper ended without a word ({status})")))
         }
     }
@@ -121,11 +159,18 @@ async fn name(engine: &Choice) -> String {
     }
 }
 
-/// This program again, with nothing of this process but the socket.
-fn spawn(socket: OwnedFd) -> io::Result<tokio::process::Child> {
-    tokio::process::Command::new("/proc/self/exe")
+/// This program again, with nothing of this process but the socket, and where it can be made here in a form that a container
+/// may get hold of.
+fn spawn(socket: OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
+    let apart = itself::apart();
+    let mut command = tokio::process::Command::new(apart.map_or_else(|| itself::SELF.to_owned(), itself::path));
+    command
         .arg0(crate::keeper::NAME)
+        .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
+        .args(apart.map(|_| itself::APART))
         .env_clear()
+        // Ctrl-C in a terminal is for the caller, who then says what is to become of the container.
+        .process_group(0)
         .stdin(Pipe::from(socket))
         .stdout(Pipe::null())
         .stderr(Pipe::null())

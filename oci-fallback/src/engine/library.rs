@@ -98,6 +98,11 @@ struct LastStep {
 impl Executor for LastStep {
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
         let Some((name, arguments)) = self.process.argv.split_first() else { return Err(ExecutorError::InvalidArg) };
+        // The library's own, which it only marks to be closed. From here on it uses none, nor anything of ours.
+        if let Err(error) = crate::keeper::close_but(&self.told) {
+            tell(&self.told, &Word::Failed(format!("can't close descriptors: {error}")));
+            return Err(ExecutorError::Other("descriptors".into()));
+        }
         let words = match find(name, &self.process) {
             Ok(program) => {
                 if self.other

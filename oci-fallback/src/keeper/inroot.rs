@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+/// How often a path is followed that others' mounts come between.
+const TRIES: u32 = 1000;
+
 /// The deepest mount point.
 const DEEPEST: usize = 128;
 
@@ -16,7 +19,15 @@ const DEEPEST: usize = 128;
 pub(super) fn open(root: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
     let path = path.trim_matches('/');
     let path = if path.is_empty() { "." } else { path };
-    rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+    let mut left = TRIES;
+    loop {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match rustix::fs::openat2(root.as_fd(), path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            // Something was mounted or renamed anywhere on this machine while a `..` was followed: openat2(2).
+            Err(Errno::AGAIN) if left > 0 => left -= 1,
+            other => return other,
+        }
+    }
 }
 
 /// The folder at `path`, made with its parents where it is missing.

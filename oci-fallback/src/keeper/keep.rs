@@ -25,6 +25,8 @@ enum Ended {
     Process(WaitStatus),
     /// Somebody here ended it.
     Here(Outcome),
+    /// It is to be told to stop.
+    Asked,
     /// Nobody wants it any more.
     Unwanted,
 }
@@ -81,7 +83,8 @@ impl Life<'_> {
         let (cpu, peak_memory_bytes) = watch.total();
         let outcome = match ended {
             Ended::Unwanted => return Ok(None),
-            Ended::Here(Outcome::Cancelled) if !started => return Err(Refusal::Cancelled),
+            Ended::Asked | Ended::Here(Outcome::Cancelled) if !started => return Err(Refusal::Cancelled),
+            Ended::Asked => Outcome::Cancelled,
             Ended::Here(outcome) => outcome,
             Ended::Process(status) => {
                 if started && let Some(refusal) = engine.never_ran(&place, status) {
@@ -139,7 +142,7 @@ impl Life<'_> {
             rustix::stdio::dup2_stdin(&streams[0])?;
             rustix::stdio::dup2_stdout(&streams[1])?;
             rustix::stdio::dup2_stderr(&streams[2])?;
-            Ok(())
+            namespaces::close_but(told)
         };
         match attempt() {
             Ok(()) => engine.make(place, self.order, told),
@@ -186,7 +189,7 @@ impl Life<'_> {
         };
         match self.wait(handle.as_fd(), watch, None)? {
             None => return Ok(Ended::Process(self.children.status(process)?)),
-            Some(Ended::Here(Outcome::Cancelled)) => {}
+            Some(Ended::Asked) => {}
             Some(ended) => return Ok(ended),
         }
         send(process, self.order.process.stop_signal);
@@ -230,7 +233,11 @@ impl Life<'_> {
                 let mut buffer = [0; 64];
                 match rustix::io::read(self.caller, &mut buffer) {
                     Ok(0) => return Ok(Some(Ended::Unwanted)),
-                    Ok(_) if until.is_none() => return Ok(Some(Ended::Here(Outcome::Cancelled))),
+                    // Both wishes may come at once.
+                    Ok(read) if buffer[..read].windows(wire::KILL.len()).any(|word| word == wire::KILL) => {
+                        return Ok(Some(Ended::Here(Outcome::Cancelled)));
+                    }
+                    Ok(_) if until.is_none() => return Ok(Some(Ended::Asked)),
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(_) => return Ok(Some(Ended::Unwanted)),
                 }

@@ -10,12 +10,15 @@
 //!             └─ the container's first process, in a pid namespace of its own, handed to the keeper when the maker ends
 //! ```
 //!
+//! None of them runs from this program's own file, which a container could get hold of: see `itself`.
+//!
 //! Nothing of a run is ever on a disk: the bundle, the engine's state and what the container writes are on a file system in
 //! memory that is mounted in the keeper's namespace alone and goes with it. Only a cgroup can be left, by a keeper that was
 //! killed: its name tells which, and [`sweep`] removes it.
 
 mod flat;
 mod inroot;
+pub(crate) mod itself;
 mod keep;
 mod limit;
 mod loopback;
@@ -23,7 +26,7 @@ mod mounts;
 mod namespaces;
 mod root;
 mod trial;
-pub(crate) use namespaces::unshare;
+pub(crate) use namespaces::{close_but, unshare};
 pub(crate) use root::{Place, STAND_IN};
 pub(crate) mod wire;
 
@@ -47,11 +50,13 @@ pub fn run_if_asked() {
         READY.store(true, Ordering::Relaxed);
         return;
     }
+    // Otherwise it would be the name of the descriptor that it was started from.
+    let _ = rustix::thread::set_name(c"vyr-container");
     let code = match arguments.next() {
-        Some(word) if word == crate::probe::trial::WORD => {
-            trial::run(arguments.next().is_some_and(|who| who == "user"))
-        }
-        _ => gate(),
+        Some(word) if word == crate::probe::trial::WORD => trial::run(arguments.next().is_some_and(|who| who == USER)),
+        Some(word) if word == itself::INSIDE => gate(),
+        Some(who) => enter(who == USER, arguments.next().is_some_and(|form| form == itself::APART)),
+        None => 2,
     };
     #[expect(clippy::exit, reason = "a keeper is no vyr: nothing of main may run in it")]
     std::process::exit(code);
@@ -73,8 +78,34 @@ pub fn sweep() {
     crate::cgroup::sweep(true);
 }
 
-/// The outer process: what is done before the new namespaces, and the wait for the inner one.
+/// What a keeper is told of its rights.
+pub(crate) const USER: &str = "user";
+pub(crate) const ROOT: &str = "root";
+
+/// The outer process's beginning: new namespaces, and a form of this program that a container may get hold of.
+fn enter(user: bool, apart: bool) -> i32 {
+    let words = match namespaces::enter(user) {
+        Ok(()) if apart => return gate(),
+        Ok(()) => itself::again(),
+        Err(words) => words,
+    };
+    refuse(words)
+}
+
+/// Tells the caller, after it could tell its order.
+fn refuse(words: String) -> i32 {
+    let caller = std::io::stdin();
+    if wire::receive_order(caller.as_fd()).is_ok() {
+        wire::report(caller, &Report::Refused(Refusal::Failed(words)));
+    }
+    1
+}
+
+/// The outer process in its namespaces: starts the inner one and waits for it.
 fn gate() -> i32 {
+    if !itself::is_apart() {
+        return refuse("can't keep this program out of a container's reach".into());
+    }
     let caller = std::io::stdin();
     let (order, streams) = match wire::receive_order(caller.as_fd()) {
         Ok(received) => received,
@@ -82,12 +113,10 @@ fn gate() -> i32 {
         Err(_) => return 2,
     };
     let owner = crate::cgroup::owner();
-    if let Err(words) = namespaces::enter(order.user) {
-        wire::report(caller, &Report::Refused(Refusal::Failed(words)));
-        return 1;
-    }
     match namespaces::fork(|| keep::keep(&order, streams, caller.as_fd(), &owner)) {
         Ok(keeper) => {
+            // After the fork, since the container would inherit the mask.
+            namespaces::block_signals();
             // The caller waits for the end of its socket, and a reader for the end of the container's output: neither may
             // be held open here.
             namespaces::close_all();

@@ -40,6 +40,17 @@ pub(super) fn bind(from: impl AsFd, path: impl AsRef<Path>, access: Access) -> i
     Ok(tree)
 }
 
+/// The file at `path` of `from`, which can only be read there: not its mode and owner can be changed either.
+///
+/// # Errors
+/// The kernel's own.
+pub(super) fn read_only_file(from: impl AsFd, path: impl AsRef<Path>) -> io::Result<Detached> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = rustix::mount::open_tree(from, path.as_ref(), flags)?;
+    set(&mount, MOUNT_ATTR_RDONLY)?;
+    Ok(mount)
+}
+
 /// Sets attributes on a detached mount and all in it.
 fn set(tree: &OwnedFd, attributes: u64) -> io::Result<()> {
     let attributes = MountAttr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };

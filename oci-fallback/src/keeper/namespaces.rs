@@ -1,6 +1,7 @@
 //! Owns a keeper's own namespaces, and the one fork that they need.
 
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 use rustix::thread::UnshareFlags;
@@ -66,6 +67,19 @@ pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
     }
 }
 
+/// Keeps out all signals that can be. For a process that only waits for its child, which would be killed with it: whoever
+/// sends a signal to all of a service or a terminal means that vyr is to end, and vyr then ends its containers, each by its
+/// own stop signal. The child itself, the first of its pid namespace, gets none that it has no handler for: pid_namespaces(7).
+pub(super) fn block_signals() {
+    #[expect(unsafe_code, reason = "rustix has no signal masks that the C library doesn't know of")]
+    // SAFETY: the set is filled in before it is used, and the old mask isn't asked for.
+    unsafe {
+        let mut all = std::mem::MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
 /// Closes all that this process has open.
 pub(super) fn close_all() {
     #[expect(unsafe_code, reason = "descriptors that others own are closed")]
@@ -73,6 +87,27 @@ pub(super) fn close_all() {
     unsafe {
         libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
     }
+}
+
+/// Closes all that this process has open but its three streams and `kept`, also what is closed when a program is executed:
+/// until then `/proc/self/fd` leads through a folder among it out of a container's root, past its every link (CVE-2024-21626).
+///
+/// # Errors
+/// The kernel's own.
+pub(crate) fn close_but(kept: &OwnedFd) -> io::Result<()> {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept.max(2) + 1, u32::MAX)] {
+        if first > last {
+            continue;
+        }
+        #[expect(unsafe_code, reason = "descriptors that others own are closed")]
+        // SAFETY: called in a process that becomes another program or ends, and uses none of them before.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the end of a child: its code, or 128 and the signal.

@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
 
 use super::mounts::{self, Access};
 use super::wire::Order;
@@ -233,6 +234,17 @@ impl Builder<'_> {
     }
 
     fn mount_points(&self) -> Result<(), String> {
+        // Engines make what is in these by its path, and one of them before the root is the container's: a link of the
+        // image's would lead it to this machine's folders. What is below them is covered by then.
+        for own in ["proc", "sys", "dev"] {
+            match rustix::fs::statat(&self.root, own, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if FileType::from_raw_mode(there.st_mode) != FileType::Directory => {
+                    return Err(format!("the image's /{own} is not a folder"));
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(format!("can't look at the image's /{own}: {error}")),
+            }
+        }
         for folder in ["/proc", "/sys", "/dev", "/etc"] {
             self.folder(folder)?;
         }

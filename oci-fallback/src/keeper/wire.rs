@@ -1,5 +1,5 @@
 //! Owns what is said between a run and its keeper, over one socket: a line of JSON each. The first line is the order, and
-//! brings the container's three streams with it; a later one from the same side is the wish to stop. The end of the socket
+//! brings the container's three streams with it; a later one from the same side is the wish that it ends. The end of the socket
 //! is a word too: whoever wanted the container is gone.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -19,6 +19,12 @@ use crate::process::Process;
 
 /// The longest order: arguments and environment are bounded by the kernel at 2 MiB, and JSON may write a byte as six.
 const LONGEST: usize = 16 << 20;
+
+/// The wish that the container's process is told to stop.
+pub(crate) const STOP: &[u8] = b"stop\n";
+
+/// The wish that all of it is killed.
+pub(crate) const KILL: &[u8] = b"kill\n";
 
 /// What a keeper is to keep.
 #[derive(Debug, Serialize, Deserialize)]

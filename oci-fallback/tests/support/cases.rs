@@ -8,8 +8,8 @@ use vyr_oci_fallback::container::{Limits, Mount, Network, Outcome, RunError};
 use vyr_oci_fallback::engine::Choice;
 
 use super::ends::{self, nothing_left};
-use super::limits;
 use super::{Case, World, argv, sh};
+use super::{limits, reach};
 
 /// All cases by name.
 pub(crate) const ALL: &[(&str, Case)] = &[
@@ -28,17 +28,24 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("cpu", limits::cpu),
     ("share_of_processors", limits::share_of_processors),
     ("little_memory", limits::little_memory),
+    ("killed_before_the_node", limits::killed_before_the_node),
     ("wall_clock", limits::wall_clock),
     ("cancel", ends::cancel),
+    ("kill", ends::kill),
     ("cancel_before", ends::cancel_before),
     ("future_dropped", ends::future_dropped),
     ("caller_killed", ends::caller_killed),
     ("keeper_killed", ends::keeper_killed),
     ("all_killed", ends::all_killed),
+    ("signals_to_all", ends::signals_to_all),
     ("flat_root", flat_root),
     ("ten_megabytes_through", ten_megabytes_through),
     ("no_privileges", no_privileges),
     ("kernel_is_masked", kernel_is_masked),
+    ("own_program_is_out_of_reach", reach::own_program_is_out_of_reach),
+    ("keeper_runs_from_no_file", reach::keeper_runs_from_no_file),
+    ("links_at_mount_points", reach::links_at_mount_points),
+    ("descriptors_lead_nowhere", reach::descriptors_lead_nowhere),
     ("no_such_program", no_such_program),
     ("mounts", mounts),
     ("own_names", own_names),
@@ -165,6 +172,12 @@ fn network_of_the_machine(world: &World) {
     ran.ended(&Outcome::Exited(0));
     assert_eq!(server.join().unwrap(), "hello\n");
     assert!(!ran.stdout.contains("bundle"), "the keeper's own files: {}", ran.stdout);
+    // Of all that is mounted below `/sys`, too.
+    let mut wish = sh("awk '$5 ~ \"^/sys\" && $6 ~ /^rw/' /proc/self/mountinfo");
+    wish.network = Network::Host;
+    let ran = world.run(wish);
+    ran.ended(&Outcome::Exited(0));
+    assert_eq!(ran.stdout, "", "what can be written");
 }
 
 /// Where there is no overlayfs, a folder with all of the image is bound, piece by piece.

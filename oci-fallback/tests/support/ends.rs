@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -29,6 +30,36 @@ pub(super) fn cancel(world: &World) {
         ran.ended(&Outcome::Cancelled);
         assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most), "{script}: {took:?}");
         nothing_left(&ran);
+    }
+}
+
+/// To kill doesn't wait for the stop signal, and neither for the rest of a grace that has begun.
+pub(super) fn kill(world: &World) {
+    for asked_before in [false, true] {
+        let mut wish = sh("trap 'echo asked' TERM; sleep 1000 & while :; do sleep 0.05; done");
+        wish.stop_grace = Duration::from_secs(60);
+        let told = std::rc::Rc::new(std::cell::Cell::new(None));
+        let noted = told.clone();
+        let ran = world.run_until_killed(wish, |cancel, kill| async move {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            if asked_before {
+                cancel.cancel();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            noted.set(Some(Instant::now()));
+            kill.cancel();
+        });
+        let took = told.get().unwrap().elapsed();
+        ran.ended(&Outcome::Cancelled);
+        assert_eq!(ran.stdout, if asked_before { "asked\n" } else { "" });
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        nothing_left(&ran);
+    }
+    let ran = world.run_until_killed(sh("sleep 1000"), |_, kill| async move { kill.cancel() });
+    match &ran.end {
+        Err(RunError::Cancelled) => {}
+        Ok(execution) if execution.outcome == Outcome::Cancelled => {}
+        other => panic!("{other:?}"),
     }
 }
 
@@ -72,7 +103,11 @@ pub(super) fn caller_killed(world: &World) {
     before.left_by(&id);
 }
 
+/// Held by those after whom it is swept: what one leaves, another's sweep would remove.
+static SWEPT: Mutex<()> = Mutex::new(());
+
 pub(super) fn keeper_killed(world: &World) {
+    let _alone = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
     for inner in [false, true] {
         let before = Traces::now();
         let id = sh("").id + if inner { "-inner" } else { "-outer" };
@@ -81,20 +116,54 @@ pub(super) fn keeper_killed(world: &World) {
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "up\n");
+        // The keeper, too, has to hear that it runs.
+        std::thread::sleep(Duration::from_millis(300));
         let outer = child_of(caller.id());
         let victim = if inner { child_of(outer) } else { outer };
         let victim = Pid::from_raw(i32::try_from(victim).unwrap()).unwrap();
         rustix::process::kill_process(victim, Signal::KILL).unwrap();
         line.clear();
         output.read_line(&mut line).unwrap();
-        assert!(line.contains("without a word"), "{line}");
+        assert!(line.contains("outcome: Signalled(9)") && line.contains("keeper was killed"), "{line}");
         caller.wait().unwrap();
         before.left_by(&id);
     }
 }
 
+/// A terminal and a service's manager send their signals to all processes, and only the caller is to heed them.
+pub(super) fn signals_to_all(world: &World) {
+    let before = Traces::now();
+    let id = sh("").id + "-signals";
+    let mut caller =
+        world.other_from("/proc/self/exe", "obey", &id).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(caller.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "up\n");
+    let pid = |number: u32| Pid::from_raw(i32::try_from(number).unwrap()).unwrap();
+    let gate = child_of(caller.id());
+    let groups = [caller.id(), gate].map(|number| rustix::process::getpgid(Some(pid(number))).unwrap());
+    for process in [gate, child_of(gate)] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+            rustix::process::kill_process(pid(process), signal).unwrap();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    std::io::Write::write_all(&mut caller.stdin.take().unwrap(), b"stop\n").unwrap();
+    assert_eq!(line(), "asked\n");
+    let end = line();
+    assert!(end.contains("outcome: Cancelled"), "{end}");
+    caller.wait().unwrap();
+    assert_ne!(groups[0], groups[1]);
+    before.left_by(&id);
+}
+
 /// Nobody is left who could clean up, and a sweep does.
 pub(super) fn all_killed(world: &World) {
+    let _alone = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Traces::now();
     let id = sh("").id + "-all";
     let mut caller = world.other(&id).stdout(Stdio::piped()).spawn().unwrap();
@@ -108,10 +177,11 @@ pub(super) fn all_killed(world: &World) {
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     };
-    signal(keeper, Signal::STOP);
+    // The caller must not see the keeper's end, nor the keeper the caller's.
+    signal(caller.id(), Signal::STOP);
+    signal(keeper, Signal::KILL);
     caller.kill().unwrap();
     caller.wait().unwrap();
-    signal(keeper, Signal::KILL);
     let alive = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     while alive(outer) {
         std::thread::sleep(Duration::from_millis(1));
@@ -127,7 +197,7 @@ pub(super) fn all_killed(world: &World) {
     before.left_by(&id);
 }
 
-fn child_of(parent: u32) -> u32 {
+pub(super) fn child_of(parent: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
     children.split_ascii_whitespace().next().expect("a child").parse().unwrap()
 }

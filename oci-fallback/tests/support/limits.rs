@@ -95,3 +95,20 @@ pub(super) fn wall_clock(world: &World) {
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     nothing_left(&ran);
 }
+
+/// capabilities(7).
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// A node that the kernel is to spare when it lacks memory doesn't have its containers spared too.
+pub(super) fn killed_before_the_node(world: &World) {
+    // Only root may ask for that, and not everywhere.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let held = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    if u64::from_str_radix(held.trim(), 16).unwrap() & (1 << CAP_SYS_RESOURCE) == 0 {
+        return;
+    }
+    let id = sh("").id + "-spared";
+    let output = world.other_from("/proc/self/exe", "spared", &id).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("0\n"), "{output:?}");
+}

@@ -3,6 +3,7 @@
 pub(crate) mod cases;
 mod ends;
 mod limits;
+mod reach;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -65,6 +66,8 @@ pub(crate) struct Wish {
     pub(crate) stop_grace: Duration,
     pub(crate) stdin: Vec<u8>,
     pub(crate) flat: bool,
+    /// One more layer, over the others.
+    pub(crate) over: Option<PathBuf>,
     pub(crate) id: String,
 }
 
@@ -94,6 +97,7 @@ pub(crate) fn argv(words: &[&str]) -> Wish {
         stop_grace: Duration::from_secs(5),
         stdin: Vec::new(),
         flat: false,
+        over: None,
         id,
     }
 }
@@ -109,17 +113,28 @@ impl World {
         wish: Wish,
         beside: impl FnOnce(CancellationToken) -> F,
     ) -> Ran {
+        self.run_until_killed(wish, |cancel, _| beside(cancel))
+    }
+
+    /// Also runs `beside`, which may cancel or kill.
+    pub(crate) fn run_until_killed<F: Future<Output = ()>>(
+        &self,
+        wish: Wish,
+        beside: impl FnOnce(CancellationToken, CancellationToken) -> F,
+    ) -> Ran {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut rootfs = self.rootfs();
+        let mut rootfs = self.rootfs_under(wish.over.as_deref());
         if wish.flat {
             rootfs.method = Method::Flat;
         }
         let (stdio, streams) = streams(&wish.stdin);
         let id = wish.id.clone();
         let request = request(wish, &rootfs, stdio);
-        let cancel = CancellationToken::new();
+        let (cancel, kill) = (CancellationToken::new(), CancellationToken::new());
+        let stop = container::Stop { cancel: &cancel, kill: &kill };
         let end = runtime.block_on(async {
-            let (end, ()) = tokio::join!(container::run(&self.engine, request, &cancel), beside(cancel.clone()));
+            let run = container::run_until(&self.engine, request, stop);
+            let (end, ()) = tokio::join!(run, beside(cancel.clone(), kill.clone()));
             end
         });
         let [stdout, stderr] = streams.map(|stream| stream.join().unwrap());
@@ -127,8 +142,13 @@ impl World {
     }
 
     pub(crate) fn rootfs(&self) -> Rootfs {
+        self.rootfs_under(None)
+    }
+
+    fn rootfs_under(&self, over: Option<&Path>) -> Rootfs {
         let rights = if self.user { Rights::User } else { Rights::Root };
-        Rootfs::of_folders(vec![self.root.clone()], Method::Overlay, rights)
+        let layers = [self.root.as_path()].into_iter().chain(over).map(Path::to_owned).collect();
+        Rootfs::of_folders(layers, Method::Overlay, rights)
     }
 
     pub(crate) fn is_user(&self) -> bool {
@@ -137,8 +157,13 @@ impl World {
 
     /// This program, running `wish`'s like in a process of its own until somebody ends it.
     pub(crate) fn other(&self, id: &str) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("containers").args(["--part", "hold", self.engine_name(), id]).arg(&self.root);
+        self.other_from("/proc/self/exe", "hold", id)
+    }
+
+    /// The same from another file; or with `obey`, what ends when it is told to, and with `spared`, what tells its score.
+    pub(crate) fn other_from(&self, program: &str, what: &str, id: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg0("containers").args(["--part", what, self.engine_name(), id]).arg(&self.root);
         command
     }
 
@@ -203,6 +228,8 @@ pub(crate) fn as_user(engine: &str, name: &str) -> Told {
         let copy = folders().join("containers");
         fs::copy("/proc/self/exe", &copy).unwrap();
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        // As somebody who has installed it at home, so that only what is tested is in the way of changing it.
+        chown(&copy, Some(NOBODY), Some(NOBODY)).unwrap();
         copy
     });
     let output = Command::new(program)
@@ -236,6 +263,9 @@ pub(crate) fn run_part_if_asked() {
         println!("{machine:#?} {:?}", started.elapsed());
         std::process::exit(0);
     }
+    if arguments.get(1).is_some_and(|part| part == "--attack") {
+        reach::attack();
+    }
     let [_, part, what, engine, name, root] = arguments.as_slice() else { return };
     if part != "--part" {
         return;
@@ -248,7 +278,14 @@ pub(crate) fn run_part_if_asked() {
     } else if what == "times" {
         times(&world, name.parse().expect("a number"));
     } else {
-        let mut wish = sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000");
+        let mut wish = match what.as_str() {
+            "obey" => sh("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done"),
+            "spared" => {
+                fs::write("/proc/self/oom_score_adj", "-500").unwrap();
+                sh("cat /proc/self/oom_score_adj")
+            }
+            _ => sh("echo up; sleep 1000 & trap '' TERM; sleep 1000; sleep 1000"),
+        };
         wish.id.clone_from(name);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rootfs = world.rootfs();
@@ -257,8 +294,15 @@ pub(crate) fn run_part_if_asked() {
             stdout: rustix::io::dup(std::io::stdout()).unwrap(),
             stderr: rustix::io::dup(std::io::stderr()).unwrap(),
         };
-        let end =
-            runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &CancellationToken::new()));
+        let cancel = CancellationToken::new();
+        let told = cancel.clone();
+        std::thread::spawn(move || {
+            // A line, and not its end, is the wish to stop.
+            if std::io::stdin().read_line(&mut String::new()).is_ok_and(|read| read > 0) {
+                told.cancel();
+            }
+        });
+        let end = runtime.block_on(container::run(&world.engine, request(wish, &rootfs, stdio), &cancel));
         println!("{end:?}");
     }
     std::process::exit(0);
