@@ -123,7 +123,7 @@ impl Snapshots {
     ) -> Result<Rootfs, UnpackError> {
         let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let wanted = self.wanted(&diff_ids)?;
-        let mut budget = Budget::new(*limits);
+        let budget = Budget::new(*limits);
         let mut held: Vec<Held> = Vec::with_capacity(wanted.len());
         let mut made = false;
         for (at, hex) in wanted.iter().enumerate() {
@@ -136,7 +136,7 @@ impl Snapshots {
                     match self.place.hold(hex)? {
                         Some(there) => Some(there),
                         None => {
-                            held.push(self.make(claim, own, &diff_ids, &held, &mut budget, progress)?);
+                            held.push(self.make(claim, own, &diff_ids, &held, &budget, progress)?);
                             made = true;
                             None
                         }
@@ -223,10 +223,10 @@ impl Snapshots {
         layers: &[Layer],
         diff_ids: &[String],
         below: &[Held],
-        budget: &mut Budget,
+        budget: &Budget,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Held, UnpackError> {
-        let before = (budget.bytes, budget.entries);
+        let before = budget.used();
         let (mut folder, mut start) = (claim.begin()?, 0);
         let mut left_out = LeftOut::default();
         if self.method == Method::Flat
@@ -245,17 +245,18 @@ impl Snapshots {
             }
         }
         let lower = below.iter().rev().map(|held| place::open_folder(&held.fs)).collect::<io::Result<_>>()?;
-        let mut tree =
-            Tree::new(folder, lower, self.method, self.rights, start > 0).map_err(|e| UnpackError::Io(e.into()))?;
+        let mut tree = Tree::new(folder, lower, self.method, self.rights, start > 0, budget)
+            .map_err(|e| UnpackError::Io(e.into()))?;
         for layer in layers.iter().skip(start) {
-            unpack::layer(layer, &mut tree, budget, progress)?;
+            unpack::layer(layer, &mut tree, progress)?;
         }
         if layers.is_empty() {
             tree.finish_layer().map_err(|_| io::Error::other("can't finish an empty root"))?;
         }
         left_out.devices += tree.left_out.devices;
         left_out.attributes += tree.left_out.attributes;
-        let (bytes, entries) = (budget.bytes - before.0, budget.entries - before.1);
+        let after = budget.used();
+        let (bytes, entries) = (after.0 - before.0, after.1 - before.1);
         Ok(claim.publish(Known { bytes, entries, left_out, ..Known::default() })?)
     }
 
@@ -295,7 +296,8 @@ impl Rootfs {
     /// It is larger than `max_bytes`, or can't be read.
     pub fn read(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
         let lower = self.layers.iter().rev().map(|layer| place::open_folder(layer)).collect::<io::Result<_>>()?;
-        let Some(file) = Tree::view(None, lower, self.method, self.rights).open_file(path)? else {
+        let budget = Budget::new(Limits::default());
+        let Some(file) = Tree::view(None, lower, self.method, self.rights, &budget).open_file(path)? else {
             return Ok(None);
         };
         let mut content = Vec::new();

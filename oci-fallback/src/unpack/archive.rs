@@ -28,14 +28,14 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Archive<'a, R> {
     from: R,
-    budget: &'a mut Budget,
+    budget: &'a Budget,
     /// What the stream still holds of the entry's data, and of the padding after it.
     data: u64,
     padding: u64,
 }
 
 impl<'a, R: BufRead> Archive<'a, R> {
-    pub(super) fn new(from: R, budget: &'a mut Budget) -> Self {
+    pub(super) fn new(from: R, budget: &'a Budget) -> Self {
         Self { from, budget, data: 0, padding: 0 }
     }
 

@@ -17,7 +17,7 @@ use super::name::{self, Meaning};
 use super::tree::{Finish, Folder, Tree, chown, times};
 use crate::snapshot::{Method, Rights};
 
-impl Tree {
+impl Tree<'_> {
     /// Makes one entry.
     pub(super) fn put<R: BufRead>(&mut self, entry: &mut Entry, archive: &mut Archive<'_, R>) -> Result<(), Fault> {
         let path = name::clean(&entry.header.name).map_err(Fault::Refused)?;
@@ -111,7 +111,7 @@ impl Tree {
                 let path = name::join(&at.path, last);
                 name::bounded(&path).map_err(Fault::Refused)?;
                 self.open.remove(&path);
-                self.finish.insert(path, finish(header));
+                self.finish_with(path, finish(header));
                 Ok(())
             }
             Err(Errno::EXIST) => {
@@ -134,7 +134,7 @@ impl Tree {
     /// A folder that is there gets what this entry says, and nothing it had before.
     fn settle_folder(&mut self, folder: &Folder, header: &mut Header) -> Result<(), Fault> {
         attributes::clear(upper(folder)?).attempted("remove a folder's attributes")?;
-        self.finish.insert(folder.path.clone(), finish(header));
+        self.finish_with(folder.path.clone(), finish(header));
         Ok(())
     }
 

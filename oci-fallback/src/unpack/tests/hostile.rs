@@ -201,3 +201,52 @@ fn deep_and_long_paths_are_refused() {
     let error = refused(Tar::default().pax(b'x', &[("path", b"a\0b")]).file("x", b"").end());
     assert!(error.contains("zero byte"), "{error}");
 }
+
+#[test]
+fn folders_that_are_only_implied_count() {
+    let deep = |top: &str| format!("{top}/{}", vec!["d"; 200].join("/"));
+    let mut tar = Tar::default();
+    for top in ["a", "b"] {
+        tar = tar.pax(b'x', &[("path", deep(top).as_bytes())]).file("x", b"");
+    }
+    let image = [layer(tar.end())];
+    for method in [Method::Overlay, Method::Flat] {
+        let limits = Limits { entries: 300, ..Limits::default() };
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Entries(300), .. }), "{error}");
+        let limits = Limits { entries: 402, ..Limits::default() };
+        drop(unpack_with(method, Rights::Root, limits, &image).expect("two files in 200 folders each"));
+    }
+}
+
+#[test]
+fn what_is_held_until_the_end_of_a_layer_is_bounded() {
+    let value = [b'v'; 1000];
+    let mut folders = Tar::default();
+    let mut again = Tar::default();
+    for n in 0..40 {
+        folders = folders.pax(b'x', &[("SCHILY.xattr.user.a", &value)]).dir(&format!("d{n}"), 0o755);
+        again = again.pax(b'x', &[("SCHILY.xattr.user.a", &value)]).dir("one", 0o755);
+        again = again.dir("gone", 0o755).dir("gone/d", 0o755).file("gone", b"");
+    }
+    let limits = Limits { held: 20_000, ..Limits::default() };
+    let image = [layer(folders.end())];
+    for method in [Method::Overlay, Method::Flat] {
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Held(20_000), .. }), "{error}");
+        assert!(error.to_string().contains(&image[0].digest), "{error}");
+        let again = layer(Tar(again.0.clone()).end());
+        drop(unpack_with(method, Rights::Root, limits, &[again]).expect("what is replaced isn't held"));
+        // In one folder with those of the layers below, each path is held, and what one layer held the next does not.
+        let names = |from: u32| {
+            let files =
+                (from..from + 150).fold(Tar::default(), |tar, n| tar.file(&format!("{n}-{}", "n".repeat(80)), b""));
+            layer(files.end())
+        };
+        let short = Limits { held: 10_000, ..limits };
+        let more = unpack_with(method, Rights::Root, limits, &[names(0), names(0), names(500)]);
+        assert!(more.is_ok(), "{:?}", more.err());
+        let more = unpack_with(method, Rights::Root, short, &[names(0), names(0)]);
+        assert_eq!(more.is_err(), method == Method::Flat);
+    }
+}
