@@ -250,3 +250,33 @@ fn what_is_held_until_the_end_of_a_layer_is_bounded() {
         assert_eq!(more.is_err(), method == Method::Flat);
     }
 }
+
+#[test]
+fn the_extended_headers_of_one_entry_are_bounded() {
+    let comment = vec![b'c'; 900 << 10];
+    let comments = |count| (0..count).fold(Tar::default(), |tar, _| tar.pax(b'x', &[("comment", &comment)]));
+    both(&[comments(2).file("f", b"").pax(b'x', &[("comment", &comment)]).file("g", b"").end()]);
+    let error = refused(comments(3).file("f", b"").end());
+    assert!(error.contains("larger than 2 MiB together"), "{error}");
+    for kind in [b'x', b'L', b'K'] {
+        let none = (0..4100).fold(Tar::default(), |tar, _| tar.put(Entry { kind, name: b"p", ..Entry::default() }));
+        let error = refused(none.file("f", b"").end());
+        assert!(error.contains("larger than 2 MiB together"), "{error}");
+    }
+}
+
+#[test]
+fn the_attributes_of_one_entry_are_bounded() {
+    let value = vec![b'v'; 65_537];
+    let large = Tar::default().pax(b'x', &[("SCHILY.xattr.user.a", &value)]).file("f", b"").end();
+    let error = refused(large);
+    assert!(error.contains("larger than 64 KiB"), "{error}");
+    let many = (0..5).fold(Tar::default(), |tar, _| tar.pax(b'x', &[("SCHILY.xattr.user.a", &value[..60_000])]));
+    let error = refused(many.dir("d", 0o755).end());
+    assert!(error.contains("larger than 256 KiB together"), "{error}");
+    // Names without values take memory as well.
+    let names: Vec<_> = (0..6000).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+    let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    let error = refused(Tar::default().pax(b'x', &records).file("f", b"").end());
+    assert!(error.contains("larger than 256 KiB together"), "{error}");
+}
