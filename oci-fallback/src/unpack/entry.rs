@@ -230,10 +230,17 @@ impl Tree<'_> {
             return Ok(());
         };
         if self.method == Method::Flat {
-            if beneath::look(upper(&at)?, gone).attempted("look at what is there")?.is_some() {
+            let path = name::join(&at.path, gone);
+            if self.made.is_some()
+                && !self.is_emptied(&path)
+                && let Some(stat) = beneath::look(upper(&at)?, gone).attempted("look at what is there")?
+            {
                 self.purge(&at, gone)?;
                 // As with overlayfs, where the whiteout lies in a folder of this layer.
                 self.note(&at.path);
+                if kind(&stat) == FileType::Directory {
+                    self.emptied(&path);
+                }
             }
             return Ok(());
         }
@@ -249,7 +256,10 @@ impl Tree<'_> {
             Some(stat) if kind(&stat) == FileType::Directory => {
                 let inside = rustix::fs::openat(upper(&at)?, gone, beneath::FOLDER, Mode::empty());
                 let inside = inside.attempted("open a folder to mark it")?;
-                beneath::remove_whiteouts(inside.as_fd()).attempted("remove whiteouts")?;
+                if attributes::is_opaque(&inside, self.rights) {
+                    return Ok(());
+                }
+                beneath::remove_whiteouts(inside.as_fd(), self.rights).attempted("remove whiteouts")?;
                 attributes::make_opaque(inside, self.rights).attempted("mark a folder opaque")?;
             }
             Some(_) => return Ok(()),
@@ -273,14 +283,21 @@ impl Tree<'_> {
         };
         let listed = |folder: &dyn AsFd| beneath::names(folder.as_fd()).attempted("list a folder");
         if self.method == Method::Flat {
-            for name in listed(upper(&at)?)? {
-                self.purge(&at, &name)?;
+            if self.made.is_some() && !self.is_emptied(&at.path) {
+                for name in listed(upper(&at)?)? {
+                    self.purge(&at, &name)?;
+                }
+                self.emptied(&at.path);
             }
             // The layer has a folder there, if nothing else in it.
             self.note(&at.path);
             return Ok(());
         }
         if at.path.is_empty() {
+            if self.is_emptied(b"") {
+                return Ok(());
+            }
+            self.emptied(b"");
             // Overlayfs stacks all roots, whatever marks they have.
             for lower in &at.lower {
                 for name in listed(lower)? {
@@ -292,7 +309,7 @@ impl Tree<'_> {
         if !at.lower.is_empty() {
             let path = at.path.clone();
             let at = self.resolve(&path, true)?.ok_or(Errno::NOENT).attempted("make it")?;
-            beneath::remove_whiteouts(upper(&at)?.as_fd()).attempted("remove whiteouts")?;
+            beneath::remove_whiteouts(upper(&at)?.as_fd(), self.rights).attempted("remove whiteouts")?;
             attributes::make_opaque(upper(&at)?, self.rights).attempted("mark a folder opaque")?;
             self.forget();
         }
@@ -312,6 +329,7 @@ impl Tree<'_> {
             return self.remove(at, gone, &stat);
         }
         if kind(&stat) == FileType::Directory
+            && !self.is_emptied(&path)
             && let Some(inside) = self.resolve(&path, false)?
         {
             for name in beneath::names(upper(&inside)?).attempted("list a folder")? {

@@ -103,7 +103,9 @@ pub(crate) struct Tree<'a> {
     finish: BTreeMap<Vec<u8>, Finish>,
     /// What this layer has made, where lower layers lie in the same folder; `None` while it is the first.
     pub(super) made: Option<HashSet<Vec<u8>>>,
-    /// What `finish` and `made` hold in memory, in bytes.
+    /// Folders that had all taken away that lower layers have in them: this layer need not look again.
+    emptied: HashSet<Vec<u8>>,
+    /// What these three hold in memory, in bytes.
     held: u64,
     pub(crate) left_out: LeftOut,
 }
@@ -150,6 +152,7 @@ impl<'a> Tree<'a> {
             descriptors: 0,
             finish: BTreeMap::new(),
             made: None,
+            emptied: HashSet::new(),
             held: 0,
             left_out: LeftOut::default(),
         }
@@ -338,6 +341,28 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Remembers that nothing of the lower layers is left in a folder. What is made there later is of this layer, and so it
+    /// stays true, whatever becomes of the folder.
+    pub(super) fn emptied(&mut self, path: &[u8]) {
+        if self.emptied.insert(path.to_vec()) {
+            self.held += held(path);
+        }
+    }
+
+    /// Whether nothing of the lower layers is left in a folder, because it has been said of it or of one above.
+    pub(super) fn is_emptied(&self, path: &[u8]) -> bool {
+        let mut path = path;
+        loop {
+            if self.emptied.contains(path) {
+                return true;
+            }
+            if path.is_empty() {
+                return false;
+            }
+            path = name::split(path).0;
+        }
+    }
+
     /// What a folder gets at the end.
     pub(super) fn finish_with(&mut self, path: Vec<u8>, finish: Finish) {
         self.unfinish(&path);
@@ -395,6 +420,7 @@ impl<'a> Tree<'a> {
         }
         self.forget();
         self.made = Some(HashSet::new()).filter(|_| self.method == Method::Flat);
+        self.emptied.clear();
         self.held = 0;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What archives of strangers may try.
 
 use super::*;
-use crate::unpack::Limit;
+use crate::unpack::{Limit, beneath};
 
 #[test]
 fn names_that_lead_out_are_refused() {
@@ -279,4 +279,36 @@ fn the_attributes_of_one_entry_are_bounded() {
     let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
     let error = refused(Tar::default().pax(b'x', &records).file("f", b"").end());
     assert!(error.contains("larger than 256 KiB together"), "{error}");
+}
+
+#[test]
+fn a_folder_is_listed_once_however_often_a_layer_empties_it() {
+    let some = |n: u32| (0..3).fold(Tar::default(), |tar, f| tar.file(&format!("d/e/f/{n}{f}"), b"").file("d/x", b""));
+    let lower = some(0).file("g/h", b"").end();
+    for whiteouts in [
+        &["d/e/f/.wh..wh..opq", "d/e/.wh..wh..opq", "d/.wh..wh..opq", ".wh..wh..opq"][..],
+        &[".wh..wh..opq", "d/.wh..wh..opq"],
+        &["d/e/.wh.f", "d/.wh.e", ".wh.d"],
+        &[".wh.d", "d/e/.wh..wh..opq"],
+    ] {
+        let again = |times: u32| {
+            let mut tar = some(1);
+            for n in 0..times {
+                tar = whiteouts.iter().fold(tar, |tar, name| tar.file(name, b""));
+                tar = tar.file(&format!("d/e/f/new{}", n % 2), b"");
+            }
+            tar.end()
+        };
+        for method in [Method::Overlay, Method::Flat] {
+            let [once, often] = [2, 200].map(|times| {
+                beneath::LISTED.set(0);
+                let one = unpack(method, vec![lower.clone(), again(times)]).expect("unpacked");
+                for (path, content) in [("d/e/f/00", None), ("d/e/f/10", Some("")), ("d/e/f/new1", Some(""))] {
+                    assert_eq!(one.read(path).as_deref(), content, "{method:?} {whiteouts:?} {path}");
+                }
+                beneath::LISTED.get()
+            });
+            assert_eq!(once, often, "{method:?} {whiteouts:?}");
+        }
+    }
 }
