@@ -31,7 +31,7 @@ pub enum Method {
 /// Who unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Root: owners, devices, `trusted.*` attributes are made as the layer says.
+    /// Root: owners, devices and capabilities are made as the layer says, overlay marks are `trusted.overlay.*`.
     Root,
     /// An ordinary user: everything belongs to that user, devices are left out, overlay marks are `user.overlay.*`.
     User,

@@ -28,7 +28,7 @@ const MOST_OPEN: usize = 256;
 pub struct LeftOut {
     /// Device nodes that could not be made, or would act as a whiteout.
     pub devices: u64,
-    /// Extended attributes that the file system or the rights don't allow, and those that overlayfs would read.
+    /// Extended attributes that the file system or the rights don't allow, and those that are the machine's own.
     pub attributes: u64,
 }
 

@@ -106,19 +106,39 @@ fn devices_are_made_for_root_and_never_as_whiteouts() {
 }
 
 #[test]
-fn attributes_of_overlayfs_are_dropped() {
-    let tar = Tar::default()
-        .pax(b'x', &[("SCHILY.xattr.trusted.overlay.opaque", b"y"), ("SCHILY.xattr.user.overlay.redirect", b"/x")])
-        .dir("d", 0o755)
-        .pax(b'x', &[("SCHILY.xattr.user.kept", b"v"), ("SCHILY.xattr.user.overlay.opaque", b"y")])
-        .file("f", b"")
-        .end();
+fn attributes_that_are_the_machines_own_are_left_out() {
+    // Version 2: all for the owner, the rest may read and execute.
+    let access = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+    let own: [(&str, &[u8]); 9] = [
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/x"),
+        ("SCHILY.xattr.user.overlay.opaque", b"y"),
+        ("SCHILY.xattr.user.overlay.redirect", b"/x"),
+        ("SCHILY.xattr.trusted.any", b"v"),
+        ("SCHILY.xattr.security.selinux", b"unconfined_u:object_r:bin_t:s0\0"),
+        ("SCHILY.xattr.security.ima", b"\x01"),
+        ("SCHILY.xattr.security.evm", b"\x02"),
+        ("SCHILY.xattr.system.posix_acl_other", b"v"),
+    ];
+    let kept: [(&str, &[u8]); 2] =
+        [("SCHILY.xattr.user.kept", b"v"), ("SCHILY.xattr.system.posix_acl_default", access)];
+    let tar = Tar::default().pax(b'x', &own).pax(b'x', &kept).dir("d", 0o755).pax(b'x', &own).pax(b'x', &kept[..1]);
+    let tar = tar.file("f", b"").pax(b'x', &own).symlink("l", "f").end();
     for one in both(&[tar]) {
-        assert!(!is_opaque(&one.path("d"), "trusted.overlay.opaque"));
-        assert!(!is_opaque(&one.path("f"), "user.overlay.opaque"));
-        let mut value = [0_u8; 8];
-        assert_eq!(rustix::fs::getxattr(one.path("f"), "user.kept", &mut value[..]), Ok(1));
-        assert_eq!(one.rootfs.left_out().attributes, 3);
+        for path in ["d", "f", "l"] {
+            for (name, _) in own {
+                let name = name.trim_start_matches("SCHILY.xattr.");
+                // What this machine may have set itself is not the image's.
+                let mut value = [0_u8; 256];
+                let is = rustix::fs::lgetxattr(one.path(path), name, &mut value[..]).is_ok();
+                assert!(!is || name == "security.selinux", "{path} {name}");
+            }
+        }
+        let mut value = [0_u8; 64];
+        for (path, name) in [("d", "user.kept"), ("d", "system.posix_acl_default"), ("f", "user.kept")] {
+            assert!(rustix::fs::getxattr(one.path(path), name, &mut value[..]).is_ok(), "{path} {name}");
+        }
+        assert_eq!(one.rootfs.left_out().attributes, 27);
     }
 }
 
