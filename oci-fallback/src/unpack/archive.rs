@@ -30,14 +30,14 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Archive<'a, R> {
     from: R,
-    budget: &'a Budget,
+    budget: &'a Budget<'a>,
     /// What the stream still holds of the entry's data, and of the padding after it.
     data: u64,
     padding: u64,
 }
 
 impl<'a, R: BufRead> Archive<'a, R> {
-    pub(super) fn new(from: R, budget: &'a Budget) -> Self {
+    pub(super) fn new(from: R, budget: &'a Budget<'a>) -> Self {
         Self { from, budget, data: 0, padding: 0 }
     }
 
@@ -137,7 +137,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         for &(offset, length) in pieces.unwrap_or(&whole) {
             let mut done = 0;
             while done < length {
-                let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+                let buffer = self.fill()?;
                 let some = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
                 if some == 0 {
                     return Err(short());
@@ -154,13 +154,19 @@ impl<'a, R: BufRead> Archive<'a, R> {
     /// Reads what follows the end, which the diff id covers too.
     pub(super) fn finish(mut self) -> Result<R, Fault> {
         loop {
-            let some = self.from.fill_buf().map_err(Fault::Stream)?.len();
+            let some = self.fill()?.len();
             if some == 0 {
                 return Ok(self.from);
             }
             self.budget.bytes(some as u64)?;
             self.from.consume(some);
         }
+    }
+
+    /// What can be read now. Every entry comes by here, and every buffer.
+    fn fill(&mut self) -> Result<&[u8], Fault> {
+        self.budget.wanted()?;
+        self.from.fill_buf().map_err(Fault::Stream)
     }
 
     fn expect(&mut self, stored: u64) {
@@ -172,7 +178,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         // Counted with the entry, if anybody wanted it or not.
         let mut rest = self.data.saturating_add(self.padding);
         while rest > 0 {
-            let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+            let buffer = self.fill()?;
             let some = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             if some == 0 {
                 return Err(short());
@@ -190,7 +196,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
-            let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+            let buffer = self.fill()?;
             if buffer.is_empty() {
                 return if filled == 0 { Ok(None) } else { Err(short()) };
             }

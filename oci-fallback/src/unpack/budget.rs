@@ -1,6 +1,7 @@
-//! Owns how much of its limits an image has used.
+//! Owns how much of its limits an image has used, and whether anybody still wants it.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Limits;
 use super::fault::Fault;
@@ -28,15 +29,22 @@ impl std::fmt::Display for Limit {
 
 /// What has been counted of all layers so far. The archive counts and so does the tree, each with a reference to it.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Budget<'a> {
     limits: Limits,
+    /// Set once nobody wants the image any more.
+    pub(crate) stop: &'a AtomicBool,
     bytes: Cell<u64>,
     entries: Cell<u64>,
 }
 
-impl Budget {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, bytes: Cell::new(0), entries: Cell::new(0) }
+impl<'a> Budget<'a> {
+    pub(crate) fn new(limits: Limits, stop: &'a AtomicBool) -> Self {
+        Self { limits, stop, bytes: Cell::new(0), entries: Cell::new(0) }
+    }
+
+    /// Fails once nobody wants the image any more.
+    pub(super) fn wanted(&self) -> Result<(), Fault> {
+        if self.stop.load(Ordering::Relaxed) { Err(Fault::Stopped) } else { Ok(()) }
     }
 
     /// Bytes and entries so far.

@@ -110,6 +110,7 @@ impl Tree<'_> {
             fault::Fault::Disk { source, .. } | fault::Fault::Stream(source) => source,
             fault::Fault::Refused(why) | fault::Fault::Archive(why) => io::Error::other(why),
             fault::Fault::Limit(limit) => io::Error::other(limit.to_string()),
+            fault::Fault::Stopped => io::Error::other("it was stopped"),
         })
     }
 }

@@ -94,7 +94,7 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct Tree<'a> {
     root: Rc<Folder>,
-    pub(super) budget: &'a Budget,
+    pub(super) budget: &'a Budget<'a>,
     pub(super) method: Method,
     pub(super) rights: Rights,
     /// Folders by path. Every part of each path is a folder, not a link.
@@ -121,7 +121,7 @@ impl<'a> Tree<'a> {
         method: Method,
         rights: Rights,
         filled: bool,
-        budget: &'a Budget,
+        budget: &'a Budget<'a>,
     ) -> Result<Self, Errno> {
         let root = match lower.first() {
             Some(below) => Finish::of(below, &rustix::fs::fstat(below)?)?,
@@ -141,7 +141,7 @@ impl<'a> Tree<'a> {
         lower: Vec<OwnedFd>,
         method: Method,
         rights: Rights,
-        budget: &'a Budget,
+        budget: &'a Budget<'a>,
     ) -> Self {
         Self {
             root: Rc::new(Folder { path: Vec::new(), upper, lower }),
@@ -414,7 +414,7 @@ impl<'a> Tree<'a> {
     pub(crate) fn finish_layer(&mut self) -> Result<(), (Vec<u8>, Fault)> {
         let finish = std::mem::take(&mut self.finish);
         for (path, finish) in finish.into_iter().rev() {
-            if let Err(fault) = self.finish_folder(&path, finish) {
+            if let Err(fault) = self.budget.wanted().and_then(|()| self.finish_folder(&path, finish)) {
                 return Err((path, fault));
             }
         }
