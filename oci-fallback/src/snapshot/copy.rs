@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -15,9 +16,9 @@ const PIECE: usize = 64 << 20;
 /// Copies what is in `from` into `to`, which is empty, and gives `to` what `from` has.
 ///
 /// # Errors
-/// The disk's own; `to` is then half-made. `EACCES` where the modes don't let this user read.
-pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, rights: Rights) -> Result<(), Errno> {
-    Copy { rights, seen: HashMap::new(), root: to, clone: true }.folder(from, to, &[])
+/// The disk's own; `to` is then half-made. `EACCES` where the modes don't let this user read, `ECANCELED` once `stop` is set.
+pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, rights: Rights, stop: &AtomicBool) -> Result<(), Errno> {
+    Copy { rights, seen: HashMap::new(), root: to, clone: true, stop }.folder(from, to, &[])
 }
 
 struct Copy<'a> {
@@ -26,11 +27,17 @@ struct Copy<'a> {
     seen: HashMap<(u64, u64), Vec<u8>>,
     root: BorrowedFd<'a>,
     clone: bool,
+    stop: &'a AtomicBool,
 }
 
 impl Copy<'_> {
+    fn wanted(&self) -> Result<(), Errno> {
+        if self.stop.load(Ordering::Relaxed) { Err(Errno::CANCELED) } else { Ok(()) }
+    }
+
     fn folder(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
         for name in names(from)? {
+            self.wanted()?;
             let stat = rustix::fs::statat(from, &name, AtFlags::SYMLINK_NOFOLLOW)?;
             let mut inside = path.to_vec();
             inside.extend_from_slice(&name);
@@ -102,6 +109,7 @@ impl Copy<'_> {
             let end = rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(start))?;
             let (mut read, mut written) = (start, start);
             while read < end {
+                self.wanted()?;
                 let piece = usize::try_from(end - read).unwrap_or(PIECE).min(PIECE);
                 if rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), piece)? == 0 {
                     return Err(Errno::IO);

@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 mod chain;
@@ -18,6 +19,9 @@ use place::{Claim, Held, Known, Place};
 
 use crate::unpack::{self, Budget, LeftOut, Limits, Tree, UnpackError};
 
+/// For what is never stopped.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
 /// How the layers of an image become one root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -31,7 +35,7 @@ pub enum Method {
 /// Who unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Root: owners, devices, `trusted.*` attributes are made as the layer says.
+    /// Root: owners, devices and capabilities are made as the layer says, overlay marks are `trusted.overlay.*`.
     Root,
     /// An ordinary user: everything belongs to that user, devices are left out, overlay marks are `user.overlay.*`.
     User,
@@ -121,9 +125,24 @@ impl Snapshots {
         limits: &Limits,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Rootfs, UnpackError> {
+        self.unpack_unless(layers, limits, progress, &NEVER)
+    }
+
+    /// The same, until `stop` is set: that is looked at with each entry and each buffer, and while another process unpacks the
+    /// same. A [`Layer::open`] that blocks, or a reader it gave, is waited for.
+    ///
+    /// # Errors
+    /// [`UnpackError::Stopped`] and all others; nothing half-made is left.
+    pub fn unpack_unless(
+        &self,
+        layers: &[Layer],
+        limits: &Limits,
+        progress: &(dyn Fn(u64) + Sync),
+        stop: &AtomicBool,
+    ) -> Result<Rootfs, UnpackError> {
         let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let wanted = self.wanted(&diff_ids)?;
-        let mut budget = Budget::new(*limits);
+        let budget = Budget::new(*limits, stop);
         let mut held: Vec<Held> = Vec::with_capacity(wanted.len());
         let mut made = false;
         for (at, hex) in wanted.iter().enumerate() {
@@ -131,12 +150,12 @@ impl Snapshots {
             let there = match self.place.hold(hex)? {
                 Some(there) => Some(there),
                 None => {
-                    let claim = self.place.claim(hex)?;
+                    let claim = self.place.claim_unless(hex, stop)?.ok_or(UnpackError::Stopped)?;
                     // Whoever had the claim before may have made it.
                     match self.place.hold(hex)? {
                         Some(there) => Some(there),
                         None => {
-                            held.push(self.make(claim, own, &diff_ids, &held, &mut budget, progress)?);
+                            held.push(self.make(claim, own, &diff_ids, &held, &budget, progress)?);
                             made = true;
                             None
                         }
@@ -223,16 +242,16 @@ impl Snapshots {
         layers: &[Layer],
         diff_ids: &[String],
         below: &[Held],
-        budget: &mut Budget,
+        budget: &Budget<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Held, UnpackError> {
-        let before = (budget.bytes, budget.entries);
+        let before = budget.used();
         let (mut folder, mut start) = (claim.begin()?, 0);
         let mut left_out = LeftOut::default();
         if self.method == Method::Flat
             && let Some((shared, prefix)) = self.longest_prefix(diff_ids)?
         {
-            match copy::tree(place::open_folder(&prefix.fs)?.as_fd(), folder.as_fd(), self.rights) {
+            match copy::tree(place::open_folder(&prefix.fs)?.as_fd(), folder.as_fd(), self.rights, budget.stop) {
                 Ok(()) => {
                     let layer = layers.first().map(|layer| layer.digest.clone()).unwrap_or_default();
                     let counted = budget.add(prefix.known.bytes, prefix.known.entries);
@@ -241,21 +260,26 @@ impl Snapshots {
                 }
                 // This user can't read all of it: then from the layers, which it can.
                 Err(rustix::io::Errno::ACCESS) => folder = claim.begin()?,
+                Err(rustix::io::Errno::CANCELED) => return Err(UnpackError::Stopped),
                 Err(e) => return Err(UnpackError::Io(e.into())),
             }
         }
         let lower = below.iter().rev().map(|held| place::open_folder(&held.fs)).collect::<io::Result<_>>()?;
-        let mut tree =
-            Tree::new(folder, lower, self.method, self.rights, start > 0).map_err(|e| UnpackError::Io(e.into()))?;
+        let mut tree = Tree::new(folder, lower, self.method, self.rights, start > 0, budget)
+            .map_err(|e| UnpackError::Io(e.into()))?;
         for layer in layers.iter().skip(start) {
-            unpack::layer(layer, &mut tree, budget, progress)?;
+            unpack::layer(layer, &mut tree, progress)?;
         }
         if layers.is_empty() {
-            tree.finish_layer().map_err(|_| io::Error::other("can't finish an empty root"))?;
+            tree.finish_layer().map_err(|_| match budget.stop.load(Ordering::Relaxed) {
+                true => UnpackError::Stopped,
+                false => io::Error::other("can't finish an empty root").into(),
+            })?;
         }
         left_out.devices += tree.left_out.devices;
         left_out.attributes += tree.left_out.attributes;
-        let (bytes, entries) = (budget.bytes - before.0, budget.entries - before.1);
+        let after = budget.used();
+        let (bytes, entries) = (after.0 - before.0, after.1 - before.1);
         Ok(claim.publish(Known { bytes, entries, left_out, ..Known::default() })?)
     }
 
@@ -295,7 +319,8 @@ impl Rootfs {
     /// It is larger than `max_bytes`, or can't be read.
     pub fn read(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
         let lower = self.layers.iter().rev().map(|layer| place::open_folder(layer)).collect::<io::Result<_>>()?;
-        let Some(file) = Tree::view(None, lower, self.method, self.rights).open_file(path)? else {
+        let budget = Budget::new(Limits::default(), &NEVER);
+        let Some(file) = Tree::view(None, lower, self.method, self.rights, &budget).open_file(path)? else {
             return Ok(None);
         };
         let mut content = Vec::new();

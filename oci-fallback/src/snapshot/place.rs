@@ -17,7 +17,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
@@ -37,6 +38,8 @@ pub(super) struct Known {
     pub(super) boot: String,
 }
 
+/// How long it may take until a stopped wait for a claim ends.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// The form of [`Known`].
 const FORMAT: u32 = 1;
 
@@ -169,13 +172,28 @@ impl Place {
         Ok(self.read(hex, &lock)?.map(|known| (used, known)))
     }
 
-    /// Waits for the right to make a snapshot.
+    /// Waits for the right to make or remove a snapshot.
     pub(super) fn claim(&self, hex: &str) -> io::Result<Claim<'_>> {
         loop {
             if let Some(claim) = self.claim_once(hex, FlockOperation::LockExclusive)? {
                 return Ok(claim);
             }
         }
+    }
+
+    /// Waits for the right to make a snapshot, but not any longer once `stop` is set.
+    pub(super) fn claim_unless(&self, hex: &str, stop: &AtomicBool) -> io::Result<Option<Claim<'_>>> {
+        // Nothing wakes up who waits for a lock and for a flag, so it asks again: soon where another only looks at the
+        // snapshot or removes it, and seldom where it unpacks.
+        let mut wait = Duration::from_millis(1);
+        while !stop.load(Ordering::Relaxed) {
+            if let Some(claim) = self.try_claim(hex)? {
+                return Ok(Some(claim));
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        Ok(None)
     }
 
     /// The right to make or remove a snapshot, if nobody has it.

@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -247,5 +248,67 @@ fn a_refused_layer_leaves_nothing_but_those_below_it() {
         assert_eq!(snapshots.list().expect("listed").len(), left);
         let tmp = dir.path().join(if method == Method::Overlay { "overlay/tmp" } else { "flat/tmp" });
         assert_eq!(std::fs::read_dir(tmp).expect("there").filter(|e| !claimed(e)).count(), 0);
+    }
+}
+
+#[test]
+fn an_unpacking_that_is_stopped_leaves_nothing() {
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    for method in BOTH {
+        let dir = tempfile::tempdir().expect("a folder");
+        let snapshots = Snapshots::open(dir.path(), method, Rights::Root).expect("snapshots");
+        let large = "x".repeat(8 << 20);
+        let image = [layer(&[("f", "1")], &OPENED), layer(&[("g", &large), ("h", &large)], &OPENED)];
+        let read = AtomicUsize::new(0);
+        // As soon as some of it was read, in the middle of the first file.
+        for bytes in [1, 4 << 20] {
+            let stop = AtomicBool::new(false);
+            let progress = |some: u64| {
+                let before = read.fetch_add(usize::try_from(some).expect("small"), Ordering::SeqCst);
+                stop.store(before >= bytes, Ordering::SeqCst);
+            };
+            let error = snapshots.unpack_unless(&image[1..], &Limits::default(), &progress, &stop);
+            assert!(matches!(error, Err(UnpackError::Stopped)), "{error:?}");
+            assert!(read.swap(0, Ordering::SeqCst) < 16 << 20, "not to the end");
+            assert!(snapshots.list().expect("listed").is_empty());
+            let tmp = dir.path().join(if method == Method::Overlay { "overlay/tmp" } else { "flat/tmp" });
+            assert_eq!(std::fs::read_dir(tmp).expect("there").count(), 0);
+        }
+        // What is there is given, and so is what wasn't stopped in time.
+        drop(unpack(&snapshots, &image));
+        let stop = AtomicBool::new(true);
+        assert!(snapshots.unpack_unless(&image, &Limits::default(), &|_| {}, &stop).is_ok());
+        let folder = |path: &Path| place::open_folder(path).expect("open");
+        let (from, to) = (folder(&snapshots.get(&ids(&image)).expect("there").layers[0]), folder(dir.path()));
+        assert_eq!(copy::tree(from.as_fd(), to.as_fd(), Rights::Root, &stop), Err(rustix::io::Errno::CANCELED));
+    }
+}
+
+#[test]
+fn waiting_for_another_that_unpacks_the_same_can_be_stopped() {
+    static OPENED: AtomicUsize = AtomicUsize::new(0);
+    for method in BOTH {
+        let dir = tempfile::tempdir().expect("a folder");
+        let snapshots = Snapshots::open(dir.path(), method, Rights::Root).expect("snapshots");
+        let image = [layer(&[("f", "1")], &OPENED)];
+        let other = snapshots.place.claim(&image[0].diff_id[7..]).expect("claimed");
+        drop(other.begin().expect("begun"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| snapshots.unpack_unless(&image, &Limits::default(), &|_| {}, &stop));
+            std::thread::sleep(Duration::from_millis(150));
+            assert!(!waiting.is_finished());
+            stop.store(true, Ordering::SeqCst);
+            let began = Instant::now();
+            let error = waiting.join().expect("returned");
+            assert!(matches!(error, Err(UnpackError::Stopped)), "{error:?}");
+            assert!(began.elapsed() < Duration::from_secs(5));
+        });
+        assert_eq!(OPENED.load(Ordering::SeqCst), usize::from(method == Method::Flat), "never begun");
+        // Who has the claim goes on.
+        let tmp = dir.path().join(if method == Method::Overlay { "overlay/tmp" } else { "flat/tmp" });
+        assert!(tmp.join(&image[0].diff_id[7..]).join("fs").exists());
+        drop(other);
+        drop(unpack(&snapshots, &image));
     }
 }

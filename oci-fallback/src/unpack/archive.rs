@@ -13,6 +13,8 @@ use super::pax::{self, Extensions, Sparse};
 
 /// The most that a name or an extended header may hold, in bytes; Go's `archive/tar` has the same.
 const LARGEST_EXTENSION: u64 = 1 << 20;
+/// The most that all of one entry may hold together, in bytes with their headers.
+const LARGEST_EXTENSIONS: u64 = 2 << 20;
 /// The most pieces of one sparse file.
 const MOST_PIECES: usize = 1 << 20;
 
@@ -28,14 +30,14 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Archive<'a, R> {
     from: R,
-    budget: &'a mut Budget,
+    budget: &'a Budget<'a>,
     /// What the stream still holds of the entry's data, and of the padding after it.
     data: u64,
     padding: u64,
 }
 
 impl<'a, R: BufRead> Archive<'a, R> {
-    pub(super) fn new(from: R, budget: &'a mut Budget) -> Self {
+    pub(super) fn new(from: R, budget: &'a Budget<'a>) -> Self {
         Self { from, budget, data: 0, padding: 0 }
     }
 
@@ -44,12 +46,12 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let mut extensions = Extensions::default();
         let mut long_name = None;
         let mut long_target = None;
-        let mut extended = false;
+        let mut extended = 0;
         loop {
             self.skip_rest()?;
             let first = self.block()?;
             let Some(block) = first.filter(|block| block.iter().any(|b| *b != 0)) else {
-                if extended {
+                if extended > 0 {
                     return Err(Fault::Archive("it ends after an extended header"));
                 }
                 // Two empty blocks are the end, and so is the stream's, with one or with none.
@@ -62,6 +64,13 @@ impl<'a, R: BufRead> Archive<'a, R> {
             };
             if !header::sum_is_right(&block) {
                 return Err(Fault::Archive("a header's sum is wrong"));
+            }
+            if matches!(block[156], b'x' | b'L' | b'K') {
+                // Empty ones count too: there may be any number before one entry.
+                extended += BLOCK as u64 + extension_size(&block)?;
+                if extended > LARGEST_EXTENSIONS {
+                    return Err(Fault::Archive("the extended headers of one entry are larger than 2 MiB together"));
+                }
             }
             match block[156] {
                 b'x' => extensions.take(&self.extension(&block)?).map_err(Fault::Archive)?,
@@ -82,7 +91,6 @@ impl<'a, R: BufRead> Archive<'a, R> {
                     return self.start(&block, header, size, extensions.sparse.take()).map(Some);
                 }
             }
-            extended = block[156] != b'g';
         }
     }
 
@@ -129,7 +137,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         for &(offset, length) in pieces.unwrap_or(&whole) {
             let mut done = 0;
             while done < length {
-                let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+                let buffer = self.fill()?;
                 let some = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
                 if some == 0 {
                     return Err(short());
@@ -146,13 +154,19 @@ impl<'a, R: BufRead> Archive<'a, R> {
     /// Reads what follows the end, which the diff id covers too.
     pub(super) fn finish(mut self) -> Result<R, Fault> {
         loop {
-            let some = self.from.fill_buf().map_err(Fault::Stream)?.len();
+            let some = self.fill()?.len();
             if some == 0 {
                 return Ok(self.from);
             }
             self.budget.bytes(some as u64)?;
             self.from.consume(some);
         }
+    }
+
+    /// What can be read now. Every entry comes by here, and every buffer.
+    fn fill(&mut self) -> Result<&[u8], Fault> {
+        self.budget.wanted()?;
+        self.from.fill_buf().map_err(Fault::Stream)
     }
 
     fn expect(&mut self, stored: u64) {
@@ -164,7 +178,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         // Counted with the entry, if anybody wanted it or not.
         let mut rest = self.data.saturating_add(self.padding);
         while rest > 0 {
-            let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+            let buffer = self.fill()?;
             let some = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             if some == 0 {
                 return Err(short());
@@ -182,7 +196,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
-            let buffer = self.from.fill_buf().map_err(Fault::Stream)?;
+            let buffer = self.fill()?;
             if buffer.is_empty() {
                 return if filled == 0 { Ok(None) } else { Err(short()) };
             }
@@ -196,11 +210,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
 
     /// The data of a header that extends the next.
     fn extension(&mut self, block: &Block) -> Result<Vec<u8>, Fault> {
-        let size = header::number(&block[124..136]).map_err(Fault::Archive)?;
-        let size = u64::try_from(size).map_err(|_| Fault::Archive("its size is negative"))?;
-        if size > LARGEST_EXTENSION {
-            return Err(Fault::Archive("an extended header is larger than 1 MiB"));
-        }
+        let size = extension_size(block)?;
         self.budget.bytes(size + BLOCK as u64)?;
         self.expect(size);
         let mut data = Vec::new();
@@ -264,6 +274,16 @@ impl<'a, R: BufRead> Archive<'a, R> {
         }
         Ok(numbers)
     }
+}
+
+/// The size of a header that extends the next.
+fn extension_size(block: &Block) -> Result<u64, Fault> {
+    let size = header::number(&block[124..136]).map_err(Fault::Archive)?;
+    let size = u64::try_from(size).map_err(|_| Fault::Archive("its size is negative"))?;
+    if size > LARGEST_EXTENSION {
+        return Err(Fault::Archive("an extended header is larger than 1 MiB"));
+    }
+    Ok(size)
 }
 
 fn short() -> Fault {

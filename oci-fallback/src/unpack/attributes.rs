@@ -23,9 +23,13 @@ pub(super) fn opaque_mark(rights: Rights) -> &'static [u8] {
     }
 }
 
-/// Whether overlayfs would take the attribute for one of its own: none of an image's may be such.
-pub(super) fn is_overlay(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+/// Whether an image's attribute is kept: what programs store for themselves, a file's capabilities, and access lists. The
+/// rest is the machine's own: overlayfs reads its marks, and labels and signatures are a matter of its policy.
+fn is_kept(name: &[u8]) -> bool {
+    match name {
+        b"security.capability" | b"system.posix_acl_access" | INHERITED => true,
+        name => name.starts_with(b"user.") && !name.starts_with(b"user.overlay."),
+    }
 }
 
 /// Whether the folder is marked opaque.
@@ -48,7 +52,7 @@ fn can_be_without(error: Errno) -> bool {
 pub(super) fn set(file: impl AsFd, attributes: &Attributes) -> Result<u64, Fault> {
     let mut left_out = 0;
     for (name, value) in attributes {
-        if is_overlay(name) {
+        if !is_kept(name) {
             left_out += 1;
             continue;
         }
@@ -68,7 +72,7 @@ pub(super) fn set_beside(folder: impl AsFd, name: &[u8], attributes: &Attributes
     path.extend_from_slice(name);
     let mut left_out = 0;
     for (name, value) in attributes {
-        if is_overlay(name) {
+        if !is_kept(name) {
             left_out += 1;
             continue;
         }
@@ -81,7 +85,7 @@ pub(super) fn set_beside(folder: impl AsFd, name: &[u8], attributes: &Attributes
     Ok(left_out)
 }
 
-/// All attributes of an open file or folder but overlayfs's own and the machine's security labels.
+/// All attributes of an open file or folder that an image's may have.
 pub(crate) fn all(file: impl AsFd) -> Result<Attributes, Errno> {
     let size = match rustix::fs::flistxattr_query(&file) {
         Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
@@ -92,7 +96,7 @@ pub(crate) fn all(file: impl AsFd) -> Result<Attributes, Errno> {
     rustix::fs::flistxattr(&file, spare_capacity(&mut list))?;
     let mut attributes = Vec::new();
     for name in list.split(|b| *b == 0).filter(|name| !name.is_empty()) {
-        if is_overlay(name) || name == b"security.selinux" {
+        if !is_kept(name) {
             continue;
         }
         let size = rustix::fs::fgetxattr_query(&file, name)?;

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::attributes;
+use crate::snapshot::Rights;
+
 /// How folders are opened: to list them too, so that their attributes can be read and written.
 pub(crate) const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -66,13 +69,17 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 }
 
 /// Removes all whiteouts below a folder. Overlayfs filters them out of a list only where a folder has others below it; in one
-/// that hides them, or lies in such a one, they would be listed and not be there.
-pub(crate) fn remove_whiteouts(folder: BorrowedFd<'_>) -> Result<(), Errno> {
+/// that hides them, or lies in such a one, they would be listed and not be there. A folder that is marked opaque has none any
+/// more, so that none is listed twice however often an archive says so.
+pub(super) fn remove_whiteouts(folder: BorrowedFd<'_>, rights: Rights) -> Result<(), Errno> {
     for name in names(folder)? {
         match look(folder, &name)? {
             Some(stat) if is_whiteout(&stat) => rustix::fs::unlinkat(folder, &name, AtFlags::empty())?,
             Some(stat) if kind(&stat) == FileType::Directory => {
-                remove_whiteouts(rustix::fs::openat(folder, &name, FOLDER, Mode::empty())?.as_fd())?;
+                let inside = rustix::fs::openat(folder, &name, FOLDER, Mode::empty())?;
+                if !attributes::is_opaque(&inside, rights) {
+                    remove_whiteouts(inside.as_fd(), rights)?;
+                }
             }
             _ => {}
         }
@@ -80,8 +87,16 @@ pub(crate) fn remove_whiteouts(folder: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many folders this thread has listed.
+    pub(super) static LISTED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The names in a folder.
 pub(crate) fn names(folder: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    #[cfg(test)]
+    LISTED.set(LISTED.get() + 1);
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;

@@ -17,7 +17,7 @@ use super::name::{self, Meaning};
 use super::tree::{Finish, Folder, Tree, chown, times};
 use crate::snapshot::{Method, Rights};
 
-impl Tree {
+impl Tree<'_> {
     /// Makes one entry.
     pub(super) fn put<R: BufRead>(&mut self, entry: &mut Entry, archive: &mut Archive<'_, R>) -> Result<(), Fault> {
         let path = name::clean(&entry.header.name).map_err(Fault::Refused)?;
@@ -111,7 +111,7 @@ impl Tree {
                 let path = name::join(&at.path, last);
                 name::bounded(&path).map_err(Fault::Refused)?;
                 self.open.remove(&path);
-                self.finish.insert(path, finish(header));
+                self.finish_with(path, finish(header));
                 Ok(())
             }
             Err(Errno::EXIST) => {
@@ -134,7 +134,7 @@ impl Tree {
     /// A folder that is there gets what this entry says, and nothing it had before.
     fn settle_folder(&mut self, folder: &Folder, header: &mut Header) -> Result<(), Fault> {
         attributes::clear(upper(folder)?).attempted("remove a folder's attributes")?;
-        self.finish.insert(folder.path.clone(), finish(header));
+        self.finish_with(folder.path.clone(), finish(header));
         Ok(())
     }
 
@@ -230,10 +230,17 @@ impl Tree {
             return Ok(());
         };
         if self.method == Method::Flat {
-            if beneath::look(upper(&at)?, gone).attempted("look at what is there")?.is_some() {
+            let path = name::join(&at.path, gone);
+            if self.made.is_some()
+                && !self.is_emptied(&path)
+                && let Some(stat) = beneath::look(upper(&at)?, gone).attempted("look at what is there")?
+            {
                 self.purge(&at, gone)?;
                 // As with overlayfs, where the whiteout lies in a folder of this layer.
                 self.note(&at.path);
+                if kind(&stat) == FileType::Directory {
+                    self.emptied(&path);
+                }
             }
             return Ok(());
         }
@@ -249,7 +256,10 @@ impl Tree {
             Some(stat) if kind(&stat) == FileType::Directory => {
                 let inside = rustix::fs::openat(upper(&at)?, gone, beneath::FOLDER, Mode::empty());
                 let inside = inside.attempted("open a folder to mark it")?;
-                beneath::remove_whiteouts(inside.as_fd()).attempted("remove whiteouts")?;
+                if attributes::is_opaque(&inside, self.rights) {
+                    return Ok(());
+                }
+                beneath::remove_whiteouts(inside.as_fd(), self.rights).attempted("remove whiteouts")?;
                 attributes::make_opaque(inside, self.rights).attempted("mark a folder opaque")?;
             }
             Some(_) => return Ok(()),
@@ -273,14 +283,21 @@ impl Tree {
         };
         let listed = |folder: &dyn AsFd| beneath::names(folder.as_fd()).attempted("list a folder");
         if self.method == Method::Flat {
-            for name in listed(upper(&at)?)? {
-                self.purge(&at, &name)?;
+            if self.made.is_some() && !self.is_emptied(&at.path) {
+                for name in listed(upper(&at)?)? {
+                    self.purge(&at, &name)?;
+                }
+                self.emptied(&at.path);
             }
             // The layer has a folder there, if nothing else in it.
             self.note(&at.path);
             return Ok(());
         }
         if at.path.is_empty() {
+            if self.is_emptied(b"") {
+                return Ok(());
+            }
+            self.emptied(b"");
             // Overlayfs stacks all roots, whatever marks they have.
             for lower in &at.lower {
                 for name in listed(lower)? {
@@ -292,7 +309,7 @@ impl Tree {
         if !at.lower.is_empty() {
             let path = at.path.clone();
             let at = self.resolve(&path, true)?.ok_or(Errno::NOENT).attempted("make it")?;
-            beneath::remove_whiteouts(upper(&at)?.as_fd()).attempted("remove whiteouts")?;
+            beneath::remove_whiteouts(upper(&at)?.as_fd(), self.rights).attempted("remove whiteouts")?;
             attributes::make_opaque(upper(&at)?, self.rights).attempted("mark a folder opaque")?;
             self.forget();
         }
@@ -312,6 +329,7 @@ impl Tree {
             return self.remove(at, gone, &stat);
         }
         if kind(&stat) == FileType::Directory
+            && !self.is_emptied(&path)
             && let Some(inside) = self.resolve(&path, false)?
         {
             for name in beneath::names(upper(&inside)?).attempted("list a folder")? {

@@ -76,6 +76,9 @@ pub enum UnpackError {
         /// Which limit, and how much it allows.
         limit: Limit,
     },
+    /// Whoever asked for it doesn't want it any more.
+    #[error("unpacking was stopped")]
+    Stopped,
     /// The layer isn't what the image's config says.
     #[error("layer {layer}: its content is {actual}, the image's config says {expected}")]
     DiffId {
@@ -100,6 +103,7 @@ pub(crate) enum Fault {
     Refused(&'static str),
     Disk { attempted: &'static str, source: io::Error },
     Limit(Limit),
+    Stopped,
 }
 
 impl Fault {
@@ -115,6 +119,7 @@ impl Fault {
                 UnpackError::Entry { layer, path: path.unwrap_or_default(), attempted, source }
             }
             Self::Limit(limit) => UnpackError::Limit { layer, path, limit },
+            Self::Stopped => UnpackError::Stopped,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::name;
 use super::tree::{MOST_LINKS, Tree};
 
 /// Opens a regular file, links followed inside of the root; `None` where there is none.
-pub(super) fn open_file(tree: &mut Tree, path: &[u8]) -> Result<Option<File>, Fault> {
+pub(super) fn open_file(tree: &mut Tree<'_>, path: &[u8]) -> Result<Option<File>, Fault> {
     let mut path = path.to_vec();
     for _ in 0..=MOST_LINKS {
         let (folder, last) = name::split(&path);

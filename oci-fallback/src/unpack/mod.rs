@@ -44,24 +44,21 @@ pub struct Limits {
     /// All files of all layers together, in bytes as they are read back: holes count. So do extended headers and whatever
     /// follows the end of an archive, so that no stream is endless.
     pub bytes: u64,
-    /// All entries of all layers together.
+    /// All entries of all layers together, and the folders that they only imply.
     pub entries: u64,
+    /// What must be held in memory of one layer until its end, in bytes: the paths of its folders with what they are to get.
+    pub held: u64,
 }
 
 impl Default for Limits {
-    /// 64 GiB and one million entries.
+    /// 64 GiB, one million entries, and 256 MiB held.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 1_000_000 }
+        Self { bytes: 64 << 30, entries: 1_000_000, held: 256 << 20 }
     }
 }
 
 /// Unpacks one layer into a tree, and verifies that it is what its diff id says.
-pub(crate) fn layer(
-    layer: &Layer,
-    tree: &mut Tree,
-    budget: &mut Budget,
-    progress: &(dyn Fn(u64) + Sync),
-) -> Result<(), UnpackError> {
+pub(crate) fn layer(layer: &Layer, tree: &mut Tree<'_>, progress: &(dyn Fn(u64) + Sync)) -> Result<(), UnpackError> {
     source::known(&layer.media_type).map_err(|why| UnpackError::MediaType {
         layer: layer.digest.clone(),
         media_type: layer.media_type.clone(),
@@ -73,7 +70,7 @@ pub(crate) fn layer(
             .name("vyr-inflate".into())
             .spawn_scoped(scope, move || pump.run(&*layer.open, progress))
             .map_err(|e| io::Error::new(e.kind(), format!("can't start the thread that reads a layer: {e}")))?;
-        entries(layer, stream, tree, budget)
+        entries(layer, stream, tree)
     })?;
     let actual = digest.map(|digest| format!("sha256:{}", hex::encode(digest))).unwrap_or_default();
     if actual != layer.diff_id {
@@ -83,18 +80,13 @@ pub(crate) fn layer(
 }
 
 /// Makes every entry. Gives the digest of the whole stream.
-fn entries(
-    layer: &Layer,
-    stream: source::Stream,
-    tree: &mut Tree,
-    budget: &mut Budget,
-) -> Result<Option<[u8; 32]>, UnpackError> {
-    let mut archive = archive::Archive::new(stream, budget);
+fn entries(layer: &Layer, stream: source::Stream, tree: &mut Tree<'_>) -> Result<Option<[u8; 32]>, UnpackError> {
+    let mut archive = archive::Archive::new(stream, tree.budget);
     let mut last: Option<Vec<u8>> = None;
     loop {
         match archive.next() {
             Ok(Some(mut entry)) => {
-                let made = tree.put(&mut entry, &mut archive);
+                let made = tree.put(&mut entry, &mut archive).and_then(|()| tree.held_is_little());
                 made.map_err(|fault| fault.at(&layer.digest, Some(&entry.header.name)))?;
                 last = Some(entry.header.name);
             }
@@ -107,7 +99,7 @@ fn entries(
     Ok(stream.digest())
 }
 
-impl Tree {
+impl Tree<'_> {
     /// A regular file as a container sees it, links followed inside of the root, opened for reading; `None` where there is
     /// none.
     ///
@@ -118,6 +110,7 @@ impl Tree {
             fault::Fault::Disk { source, .. } | fault::Fault::Stream(source) => source,
             fault::Fault::Refused(why) | fault::Fault::Archive(why) => io::Error::other(why),
             fault::Fault::Limit(limit) => io::Error::other(limit.to_string()),
+            fault::Fault::Stopped => io::Error::other("it was stopped"),
         })
     }
 }

@@ -1,6 +1,12 @@
 //! Owns the extended headers of POSIX archives: the records, and what they change in the entry that follows.
 
+use super::attributes::Attributes;
 use super::header::{Header, Moment, narrow};
+
+/// The largest value of an extended attribute in bytes: Linux has no larger ones.
+const LARGEST_ATTRIBUTE: usize = 64 << 10;
+/// The most that all attributes of one entry may hold, in bytes with what each takes in memory.
+const LARGEST_ATTRIBUTES: usize = 256 << 10;
 
 /// What a sparse file's records say, in the three forms that GNU tar has written.
 ///
@@ -25,7 +31,8 @@ pub(super) struct Extensions {
     gid: Option<u32>,
     changed: Option<Moment>,
     read: Option<Moment>,
-    attributes: Vec<(Vec<u8>, Vec<u8>)>,
+    attributes: Attributes,
+    attributes_size: usize,
 }
 
 const BAD: &str = "its extended header can't be read";
@@ -99,13 +106,25 @@ impl Extensions {
                 b"atime" => self.read = Some(moment(value)?),
                 key => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.attributes.push((name.to_vec(), value.to_vec()));
+                        self.take_attribute(name, value)?;
                     } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                         self.take_sparse(key, value)?;
                     }
                 }
             }
         }
+        Ok(())
+    }
+
+    fn take_attribute(&mut self, name: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if value.len() > LARGEST_ATTRIBUTE {
+            return Err("an extended attribute is larger than 64 KiB");
+        }
+        self.attributes_size += name.len() + value.len() + 2 * size_of::<Vec<u8>>();
+        if self.attributes_size > LARGEST_ATTRIBUTES {
+            return Err("the extended attributes of one entry are larger than 256 KiB together");
+        }
+        self.attributes.push((name.to_vec(), value.to_vec()));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! see, links confined to its root, and a folder that is only below is made above with what it was.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound::{Excluded, Included};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 use super::attributes::{self, Attributes};
 use super::below::{Below, below, below_raw};
 use super::beneath::{self, is_whiteout, kind};
+use super::budget::Budget;
 use super::fault::{Attempted, Fault};
 use super::header::Moment;
 use super::name;
@@ -26,7 +28,7 @@ const MOST_OPEN: usize = 256;
 pub struct LeftOut {
     /// Device nodes that could not be made, or would act as a whiteout.
     pub devices: u64,
-    /// Extended attributes that the file system or the rights don't allow, and those that overlayfs would read.
+    /// Extended attributes that the file system or the rights don't allow, and those that are the machine's own.
     pub attributes: u64,
 }
 
@@ -68,6 +70,17 @@ impl Finish {
             attributes: attributes::all(folder)?,
         })
     }
+
+    /// How many bytes it holds in memory, with its path.
+    fn held(&self, path: &[u8]) -> u64 {
+        let attributes = self.attributes.iter().map(|(name, value)| held(name) + held(value)).sum::<u64>();
+        size_of::<Self>() as u64 + held(path) + attributes
+    }
+}
+
+/// How many bytes of memory a text of its own takes.
+fn held(text: &[u8]) -> u64 {
+    (size_of::<Vec<u8>>() + text.len()) as u64
 }
 
 enum Step {
@@ -79,20 +92,25 @@ enum Step {
 
 /// The tree that is being made.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct Tree<'a> {
     root: Rc<Folder>,
+    pub(super) budget: &'a Budget<'a>,
     pub(super) method: Method,
     pub(super) rights: Rights,
     /// Folders by path. Every part of each path is a folder, not a link.
     pub(super) open: HashMap<Vec<u8>, Rc<Folder>>,
     descriptors: usize,
-    pub(super) finish: BTreeMap<Vec<u8>, Finish>,
+    finish: BTreeMap<Vec<u8>, Finish>,
     /// What this layer has made, where lower layers lie in the same folder; `None` while it is the first.
     pub(super) made: Option<HashSet<Vec<u8>>>,
+    /// Folders that had all taken away that lower layers have in them: this layer need not look again.
+    emptied: HashSet<Vec<u8>>,
+    /// What these three hold in memory, in bytes.
+    held: u64,
     pub(crate) left_out: LeftOut,
 }
 
-impl Tree {
+impl<'a> Tree<'a> {
     /// A tree in the folder `upper`, over the layers `lower`, the highest first.
     ///
     /// # Errors
@@ -103,6 +121,7 @@ impl Tree {
         method: Method,
         rights: Rights,
         filled: bool,
+        budget: &'a Budget<'a>,
     ) -> Result<Self, Errno> {
         let root = match lower.first() {
             Some(below) => Finish::of(below, &rustix::fs::fstat(below)?)?,
@@ -110,22 +129,31 @@ impl Tree {
             None => Finish::new(),
         };
         rustix::fs::fchmod(&upper, Mode::RWXU)?;
-        let mut tree = Self::view(Some(upper), lower, method, rights);
-        tree.finish.insert(Vec::new(), root);
+        let mut tree = Self::view(Some(upper), lower, method, rights, budget);
+        tree.finish_with(Vec::new(), root);
         tree.made = filled.then(HashSet::new);
         Ok(tree)
     }
 
     /// The layers as a container sees them, to be read only.
-    pub(crate) fn view(upper: Option<OwnedFd>, lower: Vec<OwnedFd>, method: Method, rights: Rights) -> Self {
+    pub(crate) fn view(
+        upper: Option<OwnedFd>,
+        lower: Vec<OwnedFd>,
+        method: Method,
+        rights: Rights,
+        budget: &'a Budget<'a>,
+    ) -> Self {
         Self {
             root: Rc::new(Folder { path: Vec::new(), upper, lower }),
+            budget,
             method,
             rights,
             open: HashMap::new(),
             descriptors: 0,
             finish: BTreeMap::new(),
             made: None,
+            emptied: HashSet::new(),
+            held: 0,
             left_out: LeftOut::default(),
         }
     }
@@ -152,7 +180,11 @@ impl Tree {
                 continue;
             }
             match self.step(&at, &part, make)? {
-                Step::Folder(folder) => at = folder,
+                Step::Folder(folder) => {
+                    // One entry may lead to very many, of which each is finished at the end.
+                    self.held_is_little()?;
+                    at = folder;
+                }
                 Step::Link(target) => {
                     links += 1;
                     if links > MOST_LINKS {
@@ -221,6 +253,7 @@ impl Tree {
             }
             None => Finish::new(),
         };
+        self.budget.entry()?;
         self.make_folder(at, part, finish, hidden)?;
         let upper = at.upper.as_ref().map(|upper| rustix::fs::openat(upper, part, beneath::FOLDER, Mode::empty()));
         let upper = upper.transpose().attempted("open its folder")?;
@@ -242,7 +275,7 @@ impl Tree {
         }
         self.open.remove(&path);
         self.note(&path);
-        self.finish.insert(path, finish);
+        self.finish_with(path, finish);
         Ok(())
     }
 
@@ -259,7 +292,7 @@ impl Tree {
             rustix::fs::chmodat(upper, part, Mode::RWXU, rustix::fs::AtFlags::empty())?;
             opened = rustix::fs::openat(upper, part, beneath::FOLDER, Mode::empty());
             let finish = Finish { mode: stat.st_mode & 0o7777, ..Finish::of(opened.as_ref().map_err(|e| *e)?, &stat)? };
-            self.finish.insert(path.to_vec(), finish);
+            self.finish_with(path.to_vec(), finish);
         }
         let folder = opened?;
         if !self.finish.contains_key(path) {
@@ -269,7 +302,7 @@ impl Tree {
                 attributes::clear(&folder)?;
             }
             rustix::fs::fchmod(&folder, Mode::RWXU)?;
-            self.finish.insert(path.to_vec(), finish);
+            self.finish_with(path.to_vec(), finish);
         }
         let mut lower = Vec::new();
         if !at.lower.is_empty()
@@ -302,9 +335,51 @@ impl Tree {
         if let Some(made) = &mut self.made {
             let mut path = path;
             while !path.is_empty() && made.insert(path.to_vec()) {
+                self.held += held(path);
                 path = name::split(path).0;
             }
         }
+    }
+
+    /// Remembers that nothing of the lower layers is left in a folder. What is made there later is of this layer, and so it
+    /// stays true, whatever becomes of the folder.
+    pub(super) fn emptied(&mut self, path: &[u8]) {
+        if self.emptied.insert(path.to_vec()) {
+            self.held += held(path);
+        }
+    }
+
+    /// Whether nothing of the lower layers is left in a folder, because it has been said of it or of one above.
+    pub(super) fn is_emptied(&self, path: &[u8]) -> bool {
+        let mut path = path;
+        loop {
+            if self.emptied.contains(path) {
+                return true;
+            }
+            if path.is_empty() {
+                return false;
+            }
+            path = name::split(path).0;
+        }
+    }
+
+    /// What a folder gets at the end.
+    pub(super) fn finish_with(&mut self, path: Vec<u8>, finish: Finish) {
+        self.unfinish(&path);
+        self.held += finish.held(&path);
+        self.finish.insert(path, finish);
+    }
+
+    /// A folder that is gone gets nothing.
+    fn unfinish(&mut self, path: &[u8]) {
+        if let Some(finish) = self.finish.remove(path) {
+            self.held -= finish.held(path);
+        }
+    }
+
+    /// Refuses a layer that makes too much be remembered until its end.
+    pub(super) fn held_is_little(&self) -> Result<(), Fault> {
+        self.budget.holds(self.held)
     }
 
     /// Removes a name of the layer being made, and all below it.
@@ -316,13 +391,16 @@ impl Tree {
                 let path = name::join(&at.path, part);
                 let mut inside = path.clone();
                 inside.push(b'/');
-                self.finish.remove(&path);
+                self.unfinish(&path);
                 // The byte after a slash is `0`, so this is all that begins with the folder.
                 let mut end = path;
                 end.push(b'0');
-                let gone: Vec<_> = self.finish.range(inside..end).map(|(path, _)| path.clone()).collect();
-                for path in gone {
-                    self.finish.remove(&path);
+                // One after the other: a list of them all would be as large as what is held.
+                while let Some((gone, _)) =
+                    self.finish.range::<[u8], _>((Included(&inside[..]), Excluded(&end[..]))).next()
+                {
+                    let gone = gone.clone();
+                    self.unfinish(&gone);
                 }
                 self.forget();
             }
@@ -336,12 +414,14 @@ impl Tree {
     pub(crate) fn finish_layer(&mut self) -> Result<(), (Vec<u8>, Fault)> {
         let finish = std::mem::take(&mut self.finish);
         for (path, finish) in finish.into_iter().rev() {
-            if let Err(fault) = self.finish_folder(&path, finish) {
+            if let Err(fault) = self.budget.wanted().and_then(|()| self.finish_folder(&path, finish)) {
                 return Err((path, fault));
             }
         }
         self.forget();
         self.made = Some(HashSet::new()).filter(|_| self.method == Method::Flat);
+        self.emptied.clear();
+        self.held = 0;
         Ok(())
     }
 

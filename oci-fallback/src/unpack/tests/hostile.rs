@@ -1,7 +1,7 @@
 //! What archives of strangers may try.
 
 use super::*;
-use crate::unpack::Limit;
+use crate::unpack::{Limit, beneath};
 
 #[test]
 fn names_that_lead_out_are_refused() {
@@ -106,19 +106,39 @@ fn devices_are_made_for_root_and_never_as_whiteouts() {
 }
 
 #[test]
-fn attributes_of_overlayfs_are_dropped() {
-    let tar = Tar::default()
-        .pax(b'x', &[("SCHILY.xattr.trusted.overlay.opaque", b"y"), ("SCHILY.xattr.user.overlay.redirect", b"/x")])
-        .dir("d", 0o755)
-        .pax(b'x', &[("SCHILY.xattr.user.kept", b"v"), ("SCHILY.xattr.user.overlay.opaque", b"y")])
-        .file("f", b"")
-        .end();
+fn attributes_that_are_the_machines_own_are_left_out() {
+    // Version 2: all for the owner, the rest may read and execute.
+    let access = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x04\0\x05\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+    let own: [(&str, &[u8]); 9] = [
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/x"),
+        ("SCHILY.xattr.user.overlay.opaque", b"y"),
+        ("SCHILY.xattr.user.overlay.redirect", b"/x"),
+        ("SCHILY.xattr.trusted.any", b"v"),
+        ("SCHILY.xattr.security.selinux", b"unconfined_u:object_r:bin_t:s0\0"),
+        ("SCHILY.xattr.security.ima", b"\x01"),
+        ("SCHILY.xattr.security.evm", b"\x02"),
+        ("SCHILY.xattr.system.posix_acl_other", b"v"),
+    ];
+    let kept: [(&str, &[u8]); 2] =
+        [("SCHILY.xattr.user.kept", b"v"), ("SCHILY.xattr.system.posix_acl_default", access)];
+    let tar = Tar::default().pax(b'x', &own).pax(b'x', &kept).dir("d", 0o755).pax(b'x', &own).pax(b'x', &kept[..1]);
+    let tar = tar.file("f", b"").pax(b'x', &own).symlink("l", "f").end();
     for one in both(&[tar]) {
-        assert!(!is_opaque(&one.path("d"), "trusted.overlay.opaque"));
-        assert!(!is_opaque(&one.path("f"), "user.overlay.opaque"));
-        let mut value = [0_u8; 8];
-        assert_eq!(rustix::fs::getxattr(one.path("f"), "user.kept", &mut value[..]), Ok(1));
-        assert_eq!(one.rootfs.left_out().attributes, 3);
+        for path in ["d", "f", "l"] {
+            for (name, _) in own {
+                let name = name.trim_start_matches("SCHILY.xattr.");
+                // What this machine may have set itself is not the image's.
+                let mut value = [0_u8; 256];
+                let is = rustix::fs::lgetxattr(one.path(path), name, &mut value[..]).is_ok();
+                assert!(!is || name == "security.selinux", "{path} {name}");
+            }
+        }
+        let mut value = [0_u8; 64];
+        for (path, name) in [("d", "user.kept"), ("d", "system.posix_acl_default"), ("f", "user.kept")] {
+            assert!(rustix::fs::getxattr(one.path(path), name, &mut value[..]).is_ok(), "{path} {name}");
+        }
+        assert_eq!(one.rootfs.left_out().attributes, 27);
     }
 }
 
@@ -200,4 +220,115 @@ fn deep_and_long_paths_are_refused() {
     assert!(error.contains("256 folders deep"), "{error}");
     let error = refused(Tar::default().pax(b'x', &[("path", b"a\0b")]).file("x", b"").end());
     assert!(error.contains("zero byte"), "{error}");
+}
+
+#[test]
+fn folders_that_are_only_implied_count() {
+    let deep = |top: &str| format!("{top}/{}", vec!["d"; 200].join("/"));
+    let mut tar = Tar::default();
+    for top in ["a", "b"] {
+        tar = tar.pax(b'x', &[("path", deep(top).as_bytes())]).file("x", b"");
+    }
+    let image = [layer(tar.end())];
+    for method in [Method::Overlay, Method::Flat] {
+        let limits = Limits { entries: 300, ..Limits::default() };
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Entries(300), .. }), "{error}");
+        let limits = Limits { entries: 402, ..Limits::default() };
+        drop(unpack_with(method, Rights::Root, limits, &image).expect("two files in 200 folders each"));
+    }
+}
+
+#[test]
+fn what_is_held_until_the_end_of_a_layer_is_bounded() {
+    let value = [b'v'; 1000];
+    let mut folders = Tar::default();
+    let mut again = Tar::default();
+    for n in 0..40 {
+        folders = folders.pax(b'x', &[("SCHILY.xattr.user.a", &value)]).dir(&format!("d{n}"), 0o755);
+        again = again.pax(b'x', &[("SCHILY.xattr.user.a", &value)]).dir("one", 0o755);
+        again = again.dir("gone", 0o755).dir("gone/d", 0o755).file("gone", b"");
+    }
+    let limits = Limits { held: 20_000, ..Limits::default() };
+    let image = [layer(folders.end())];
+    for method in [Method::Overlay, Method::Flat] {
+        let error = unpack_with(method, Rights::Root, limits, &image).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Held(20_000), .. }), "{error}");
+        assert!(error.to_string().contains(&image[0].digest), "{error}");
+        let again = layer(Tar(again.0.clone()).end());
+        drop(unpack_with(method, Rights::Root, limits, &[again]).expect("what is replaced isn't held"));
+        // In one folder with those of the layers below, each path is held, and what one layer held the next does not.
+        let names = |from: u32| {
+            let files =
+                (from..from + 150).fold(Tar::default(), |tar, n| tar.file(&format!("{n}-{}", "n".repeat(80)), b""));
+            layer(files.end())
+        };
+        let short = Limits { held: 10_000, ..limits };
+        let more = unpack_with(method, Rights::Root, limits, &[names(0), names(0), names(500)]);
+        assert!(more.is_ok(), "{:?}", more.err());
+        let more = unpack_with(method, Rights::Root, short, &[names(0), names(0)]);
+        assert_eq!(more.is_err(), method == Method::Flat);
+    }
+}
+
+#[test]
+fn the_extended_headers_of_one_entry_are_bounded() {
+    let comment = vec![b'c'; 900 << 10];
+    let comments = |count| (0..count).fold(Tar::default(), |tar, _| tar.pax(b'x', &[("comment", &comment)]));
+    both(&[comments(2).file("f", b"").pax(b'x', &[("comment", &comment)]).file("g", b"").end()]);
+    let error = refused(comments(3).file("f", b"").end());
+    assert!(error.contains("larger than 2 MiB together"), "{error}");
+    for kind in [b'x', b'L', b'K'] {
+        let none = (0..4100).fold(Tar::default(), |tar, _| tar.put(Entry { kind, name: b"p", ..Entry::default() }));
+        let error = refused(none.file("f", b"").end());
+        assert!(error.contains("larger than 2 MiB together"), "{error}");
+    }
+}
+
+#[test]
+fn the_attributes_of_one_entry_are_bounded() {
+    let value = vec![b'v'; 65_537];
+    let large = Tar::default().pax(b'x', &[("SCHILY.xattr.user.a", &value)]).file("f", b"").end();
+    let error = refused(large);
+    assert!(error.contains("larger than 64 KiB"), "{error}");
+    let many = (0..5).fold(Tar::default(), |tar, _| tar.pax(b'x', &[("SCHILY.xattr.user.a", &value[..60_000])]));
+    let error = refused(many.dir("d", 0o755).end());
+    assert!(error.contains("larger than 256 KiB together"), "{error}");
+    // Names without values take memory as well.
+    let names: Vec<_> = (0..6000).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
+    let records: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    let error = refused(Tar::default().pax(b'x', &records).file("f", b"").end());
+    assert!(error.contains("larger than 256 KiB together"), "{error}");
+}
+
+#[test]
+fn a_folder_is_listed_once_however_often_a_layer_empties_it() {
+    let some = |n: u32| (0..3).fold(Tar::default(), |tar, f| tar.file(&format!("d/e/f/{n}{f}"), b"").file("d/x", b""));
+    let lower = some(0).file("g/h", b"").end();
+    for whiteouts in [
+        &["d/e/f/.wh..wh..opq", "d/e/.wh..wh..opq", "d/.wh..wh..opq", ".wh..wh..opq"][..],
+        &[".wh..wh..opq", "d/.wh..wh..opq"],
+        &["d/e/.wh.f", "d/.wh.e", ".wh.d"],
+        &[".wh.d", "d/e/.wh..wh..opq"],
+    ] {
+        let again = |times: u32| {
+            let mut tar = some(1);
+            for n in 0..times {
+                tar = whiteouts.iter().fold(tar, |tar, name| tar.file(name, b""));
+                tar = tar.file(&format!("d/e/f/new{}", n % 2), b"");
+            }
+            tar.end()
+        };
+        for method in [Method::Overlay, Method::Flat] {
+            let [once, often] = [2, 200].map(|times| {
+                beneath::LISTED.set(0);
+                let one = unpack(method, vec![lower.clone(), again(times)]).expect("unpacked");
+                for (path, content) in [("d/e/f/00", None), ("d/e/f/10", Some("")), ("d/e/f/new1", Some(""))] {
+                    assert_eq!(one.read(path).as_deref(), content, "{method:?} {whiteouts:?} {path}");
+                }
+                beneath::LISTED.get()
+            });
+            assert_eq!(once, often, "{method:?} {whiteouts:?}");
+        }
+    }
 }

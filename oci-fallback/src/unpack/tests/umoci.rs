@@ -288,7 +288,7 @@ fn no_change_of_bytes_makes_it_panic_or_write_elsewhere() {
         }
         let dir = tempfile::tempdir().expect("a folder");
         let snapshots = Snapshots::open(&dir.path().join("s"), Method::Overlay, Rights::Root).expect("snapshots");
-        let limits = Limits { bytes: 1 << 24, entries: 100 };
+        let limits = Limits { bytes: 1 << 24, entries: 100, ..Limits::default() };
         drop(snapshots.unpack(&[layer(bad)], &limits, &|_| {}));
         assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 1);
     }
