@@ -15,8 +15,128 @@ pub(crate) struct Explanation {
     why: &'static str,
 }
 
-/// To be filled when VYR has been measured.
-const EXPLANATIONS: &[Explanation] = &[];
+/// What was found when VYR was measured.
+const EXPLANATIONS: &[Explanation] = &[
+    Explanation {
+        case: "user-of-the-image",
+        engine: Some(Engine::Libcontainer),
+        rights: Some(Rights::Rootless),
+        said: "1500 1500 1500",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: the user's further groups are missing.",
+    },
+    Explanation {
+        case: "owners-of-files",
+        engine: Some(Engine::Libcontainer),
+        rights: Some(Rights::Rootless),
+        said: "mine group no",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: files of others are its own.",
+    },
+    Explanation {
+        case: "nginx",
+        engine: Some(Engine::Libcontainer),
+        rights: Some(Rights::Rootless),
+        said: "exit code 1",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: its workers can't become another.",
+    },
+    Explanation {
+        case: "dnsmasq",
+        engine: Some(Engine::Libcontainer),
+        rights: Some(Rights::Rootless),
+        said: "no servers could be reached",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: the server can't become another, and doesn't start.",
+    },
+    Explanation {
+        case: "owners-of-files",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "mine group no",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: files of others are its own.",
+    },
+    Explanation {
+        case: "nginx",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "exit code 1",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: its workers can't become another.",
+    },
+    Explanation {
+        case: "dnsmasq",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "no servers could be reached",
+        why: "An ordinary user's container has one user and one group, since more of them take `newuidmap` and `/etc/subuid`, which VYR doesn't use yet: the server can't become another, and doesn't start.",
+    },
+    Explanation {
+        case: "user-of-the-image",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "0 0 0 /srv/app",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "setuid-gains-nothing",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "uid 0 euid 0",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "file-capabilities-give-nothing",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "uid 0 euid 0",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "user-beyond-65535",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "0 mine",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "number-without-a-name",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "is \"0\"",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "user-and-group-by-name",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "\"0 0\"",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user.",
+    },
+    Explanation {
+        case: "postgresql",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "exit code 1",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user. As root this server doesn't start, or wants to become another.",
+    },
+    Explanation {
+        case: "mariadb",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "standard output is \"\"",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user. As root this server doesn't start, or wants to become another.",
+    },
+    Explanation {
+        case: "memcached",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "exit code 2",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user. As root this server doesn't start, or wants to become another.",
+    },
+    Explanation {
+        case: "mosquitto",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Rootless),
+        said: "exit code 1",
+        why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user. As root this server doesn't start, or wants to become another.",
+    },
+];
 
 /// `*` stands for anything.
 fn fits(pattern: &str, text: &str) -> bool {

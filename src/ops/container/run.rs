@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
-use vyr_oci_fallback::container::{self, Limits, Mount, Network, Request, RunError, Stdio};
+use vyr_oci_fallback::container::{self, Limits, Mount, Network, Request, RunError, Stdio, Stop};
 use vyr_oci_fallback::process::{self, Overrides, Process};
 
 use super::Image;
@@ -105,6 +105,7 @@ pub(in crate::ops) async fn execute(
         None => None,
     };
     let (stdio, streams) = streams(guest.stdin, guest.stdout, guest.stderr)?;
+    let kill = CancellationToken::new();
     let request = Request {
         id: format!("vyr-{}", uuid::Uuid::now_v7()),
         rootfs: &image.rootfs,
@@ -126,13 +127,12 @@ pub(in crate::ops) async fn execute(
     };
     let states = guest.states;
     let ended = CancellationToken::new();
-    let stop = cancel.child_token();
     let running = async {
-        let done = container::run(&image.engine, request, &stop).await;
+        let done = container::run_until(&image.engine, request, Stop { cancel, kill: &kill }).await;
         ended.cancel();
         done
     };
-    let running = async { tokio::join!(running, watch(&states, &stop, &ended)) };
+    let running = async { tokio::join!(running, watch(&states, &kill, &ended)) };
     let pumping = streams.pump();
     tokio::pin!(running, pumping);
     let mut cut = false;
@@ -231,9 +231,9 @@ fn mounts(dirs: &[DirSpec], states: &[StateDoor], process: &Process) -> Result<V
     Ok(mounts)
 }
 
-/// Looks at how much the container has written into its states, and stops it when one holds more than it may; returns
+/// Looks at how much the container has written into its states, and kills it when one holds more than it may; returns
 /// which.
-async fn watch(states: &[StateDoor], stop: &CancellationToken, ended: &CancellationToken) -> Option<String> {
+async fn watch(states: &[StateDoor], kill: &CancellationToken, ended: &CancellationToken) -> Option<String> {
     let written: Vec<Arc<StateHandle>> =
         states.iter().filter(|s| !s.handle.read_only()).map(|s| Arc::clone(&s.handle)).collect();
     if written.is_empty() {
@@ -251,7 +251,7 @@ async fn watch(states: &[StateDoor], stop: &CancellationToken, ended: &Cancellat
             if found.is_ok_and(|found| !found.over) {
                 continue;
             }
-            stop.cancel();
+            kill.cancel();
             return Some(handle.state().name.clone());
         }
         if ended.is_cancelled() {
