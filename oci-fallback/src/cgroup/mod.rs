@@ -85,13 +85,21 @@ impl Group {
             if !wanted {
                 continue;
             }
+            let mut swap = None;
             let missing = match group.part(controller) {
-                Some(part) => part.limit(controller, limits).err().map(|error| error.to_string()),
+                Some(part) => match part.limit(controller, limits) {
+                    Ok(note) => {
+                        swap = note;
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                },
                 None => Some(match &refused {
                     Some(error) => format!("no cgroup can be made ({error})"),
                     None => format!("there is no {controller} controller"),
                 }),
             };
+            group.notes.extend(swap);
             if let Some(why) = missing {
                 group.notes.push(format!("{words}: {why}"));
                 if let Some(part) = group.parts.iter_mut().find(|part| part.hierarchy.controllers.contains(&controller))
@@ -224,34 +232,37 @@ impl Part {
         Ok(Self { hierarchy, parent, name: name.to_owned(), folder })
     }
 
-    fn limit(&self, controller: Controller, limits: &Limits) -> io::Result<()> {
+    /// What of it isn't limited, in words.
+    fn limit(&self, controller: Controller, limits: &Limits) -> io::Result<Option<String>> {
         let v1 = self.hierarchy.version == Version::V1;
         match controller {
             Controller::Memory => {
                 let bytes = limits.memory_bytes.unwrap_or(u64::MAX).max(LEAST_MEMORY).to_string();
                 self.write(if v1 { "memory.limit_in_bytes" } else { "memory.max" }, &bytes)?;
                 // Neither is everywhere: not without swap, not on older kernels.
-                if v1 {
-                    let _ = self.write("memory.memsw.limit_in_bytes", &bytes);
+                let swap = if v1 {
+                    self.write("memory.memsw.limit_in_bytes", &bytes)
                 } else {
-                    let _ = self.write("memory.swap.max", "0");
                     let _ = self.write("memory.oom.group", "1");
-                }
-                Ok(())
+                    self.write("memory.swap.max", "0")
+                };
+                let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+                return Ok(swap.err().and_then(|error| unlimited_swap(&error, &swaps)));
             }
-            Controller::Pids => self.write("pids.max", &limits.pids.max(1).saturating_add(MAKERS).to_string()),
+            Controller::Pids => self.write("pids.max", &limits.pids.max(1).saturating_add(MAKERS).to_string())?,
             Controller::Cpu => {
                 // A thousandth of a processor is 100 µs of each 100 ms; the kernel takes no less than a millisecond.
                 let quota = limits.cpus_milli.unwrap_or(1000).saturating_mul(100).max(1000);
                 if v1 {
                     self.write("cpu.cfs_period_us", "100000")?;
-                    self.write("cpu.cfs_quota_us", &quota.to_string())
+                    self.write("cpu.cfs_quota_us", &quota.to_string())?;
                 } else {
-                    self.write("cpu.max", &format!("{quota} 100000"))
+                    self.write("cpu.max", &format!("{quota} 100000"))?;
                 }
             }
-            Controller::Cpuacct | Controller::Devices => Ok(()),
+            Controller::Cpuacct | Controller::Devices => {}
         }
+        Ok(None)
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
@@ -264,6 +275,11 @@ impl Part {
         let file = rustix::fs::openat(&self.folder, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         io::read_to_string(fs::File::from(file)).ok()
     }
+}
+
+/// That swap isn't limited, where `swaps` says that this machine has some: proc_swaps(5), a header and a line each.
+fn unlimited_swap(error: &io::Error, swaps: &str) -> Option<String> {
+    (swaps.lines().count() > 1).then(|| format!("memory that is swapped out is not limited: {error}"))
 }
 
 /// The value of a line `name value`.

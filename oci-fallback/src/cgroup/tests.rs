@@ -47,6 +47,19 @@ fn version_2_by_its_files() {
 }
 
 #[test]
+fn swap_that_cannot_be_limited_is_told_where_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = part(folder.path(), Version::V1, &[("memory.limit_in_bytes", "")]);
+    let told = part.limit(Controller::Memory, &limits()).unwrap();
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    assert_eq!(told.is_some(), swaps.lines().count() > 1, "{told:?}");
+    let error = io::Error::from(io::ErrorKind::NotFound);
+    let header = "Filename Type Size Used Priority\n";
+    assert_eq!(unlimited_swap(&error, header), None);
+    assert!(unlimited_swap(&error, &format!("{header}/dev/vda2 partition 1 0 -2\n")).unwrap().contains("swapped"));
+}
+
+#[test]
 fn a_name_tells_whether_its_keeper_lives() {
     let own = format!("{PREFIX}some-id.{}", owner());
     assert!(!is_orphan(&own));

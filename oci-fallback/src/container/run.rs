@@ -1,7 +1,7 @@
 //! Owns a run's side of the talk with its keeper.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio as Pipe;
 use std::time::{Duration, SystemTime};
 
@@ -77,7 +77,10 @@ pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) ->
     // The keeper has its own now, and a reader of the container's output waits for the last of them to be closed.
     drop(stdio);
 
-    let mut keeper = spawn(theirs.into(), order.user).map_err(failed("start a keeper"))?;
+    let theirs = OwnedFd::from(theirs);
+    let mut keeper = spawn(&theirs, order.user).map_err(failed("start a keeper"))?;
+    // Its end of the socket is to close when it ends.
+    drop(theirs);
     ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
     let mut socket = BufReader::new(UnixStream::from_std(ours).map_err(failed("set up a socket"))?);
     socket.get_mut().write_all(&line[sent..]).await.map_err(failed("write to the keeper"))?;
@@ -160,21 +163,27 @@ async fn name(engine: &Choice) -> String {
 }
 
 /// This program again, with nothing of this process but the socket, and where it can be made here in a form that a container
-/// may get hold of.
-fn spawn(socket: OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
-    let apart = itself::apart();
-    let mut command = tokio::process::Command::new(apart.map_or_else(|| itself::SELF.to_owned(), itself::path));
-    command
-        .arg0(crate::keeper::NAME)
-        .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
-        .args(apart.map(|_| itself::APART))
-        .env_clear()
-        // Ctrl-C in a terminal is for the caller, who then says what is to become of the container.
-        .process_group(0)
-        .stdin(Pipe::from(socket))
-        .stdout(Pipe::null())
-        .stderr(Pipe::null())
-        .spawn()
+/// may get hold of. Otherwise the keeper sees to that.
+fn spawn(socket: &OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
+    let start = |apart: Option<BorrowedFd<'_>>| {
+        let program = apart.map_or_else(|| itself::SELF.to_owned(), itself::path);
+        tokio::process::Command::new(program)
+            .arg0(crate::keeper::NAME)
+            .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
+            .args(apart.map(|_| itself::APART))
+            .env_clear()
+            // Ctrl-C in a terminal is for the caller, who then says what is to become of the container.
+            .process_group(0)
+            .stdin(Pipe::from(socket.try_clone()?))
+            .stdout(Pipe::null())
+            .stderr(Pipe::null())
+            .spawn()
+    };
+    match itself::apart() {
+        // A security module may not know a file without a path.
+        Some(apart) => start(Some(apart)).or_else(|_| start(None)),
+        None => start(None),
+    }
 }
 
 fn check_id(id: &str) -> Result<(), RunError> {

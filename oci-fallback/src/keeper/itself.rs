@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -29,7 +29,6 @@ pub(super) const INSIDE: &str = "inside";
 /// as to an ordinary user.
 pub(crate) fn apart() -> Option<BorrowedFd<'static>> {
     static MOUNT: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    use std::os::fd::AsFd;
     MOUNT.get_or_init(|| mounts::read_only_file(CWD, SELF).ok()).as_ref().map(AsFd::as_fd)
 }
 
@@ -40,17 +39,14 @@ pub(crate) fn path(program: BorrowedFd<'_>) -> String {
 
 /// In a gate that has entered its namespaces: becomes this program again, out of reach. Returns only if that fails.
 pub(super) fn again() -> String {
-    use std::os::fd::AsFd;
-    let program = match read_only() {
-        Ok(program) => program,
-        // Its file has been replaced meanwhile, or can't be seen by its path.
-        Err(first) => match copy() {
-            Ok(program) => program,
-            Err(second) => return format!("can't keep this program out of a container's reach: {first}; {second}"),
-        },
+    let become_it = |made: io::Result<OwnedFd>| match made {
+        Ok(program) => Command::new(path(program.as_fd())).arg0(NAME).arg(INSIDE).env_clear().exec(),
+        Err(error) => error,
     };
-    let error = Command::new(path(program.as_fd())).arg0(NAME).arg(INSIDE).env_clear().exec();
-    format!("can't start this program out of a container's reach: {error}")
+    let first = become_it(read_only());
+    // Its file has been replaced meanwhile, or can't be seen by its path.
+    let second = become_it(copy());
+    format!("can't keep this program out of a container's reach: {first}; {second}")
 }
 
 /// By its path: the mount that this process was started from belongs to a namespace that it has left.
@@ -90,7 +86,6 @@ pub(super) fn is_apart() -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
 
     use super::*;
 
