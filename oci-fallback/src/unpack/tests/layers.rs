@@ -142,8 +142,18 @@ fn types_replace_each_other_within_a_layer() {
 
 #[test]
 fn a_file_is_no_folder() {
-    let error = refused(Tar::default().file("a", b"1").file("a/b", b"2").end());
-    assert!(error.contains("find its folder"), "{error}");
+    for above in [Tar::default().file("a", b"1"), Tar::default().file("f", b"1").symlink("a", "f")] {
+        let tar = above.file("a/b", b"2").end();
+        let error = unpack(Method::Overlay, vec![tar.clone()]).err().expect("refused");
+        assert!(matches!(&error, UnpackError::Refused { path, .. } if path == "a/b"), "{error}");
+        assert!(refused(tar).contains("below something that isn't a folder"));
+    }
+    let lower = Tar::default().file("a", b"1").end();
+    for method in [Method::Overlay, Method::Flat] {
+        let error =
+            unpack(method, vec![lower.clone(), Tar::default().dir("a/b/c", 0o755).end()]).err().expect("refused");
+        assert!(error.to_string().contains("below something that isn't a folder"), "{error}");
+    }
 }
 
 #[test]
