@@ -12,6 +12,8 @@ use crate::unpack::{FOLDER, attributes_of, kind, names};
 
 /// The most bytes copied by one call.
 const PIECE: usize = 64 << 20;
+/// The same where the bytes come by here.
+const BY_HAND: usize = 1 << 20;
 
 /// Copies what is in `from` into `to`, which is empty, and gives `to` what `from` has.
 ///
@@ -19,6 +21,20 @@ const PIECE: usize = 64 << 20;
 /// The disk's own; `to` is then half-made. `EACCES` where the modes don't let this user read, `ECANCELED` once `stop` is set.
 pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>, rights: Rights, stop: &AtomicBool) -> Result<(), Errno> {
     Copy { rights, seen: HashMap::new(), root: to, clone: true, stop }.folder(from, to, &[])
+}
+
+/// Copies one file, link or device, `name` in `from`, to `new` in `to`, where nothing is.
+///
+/// # Errors
+/// As for [`tree`].
+pub(crate) fn file(
+    (from, name): (BorrowedFd<'_>, &[u8]),
+    (to, new): (BorrowedFd<'_>, &[u8]),
+    rights: Rights,
+    stop: &AtomicBool,
+) -> Result<(), Errno> {
+    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Copy { rights, seen: HashMap::new(), root: to, clone: true, stop }.other((from, name), (to, new), &stat)
 }
 
 struct Copy<'a> {
@@ -56,37 +72,42 @@ impl Copy<'_> {
                 }
                 self.seen.insert((stat.st_dev, stat.st_ino), inside);
             }
-            self.other(from, to, &name, &stat)?;
+            self.other((from, &name), (to, &name), &stat)?;
         }
         self.settle(from, to, &rustix::fs::fstat(from)?)
     }
 
-    fn other(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<(), Errno> {
+    fn other(
+        &mut self,
+        (from, name): (BorrowedFd<'_>, &[u8]),
+        (to, new): (BorrowedFd<'_>, &[u8]),
+        stat: &Stat,
+    ) -> Result<(), Errno> {
         match kind(stat) {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let target = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
+                let target = rustix::fs::openat(to, new, flags, Mode::RUSR | Mode::WUSR)?;
                 self.content(&source, &target)?;
                 return self.settle(source.as_fd(), target.as_fd(), stat);
             }
             FileType::Symlink => {
-                rustix::fs::symlinkat(rustix::fs::readlinkat(from, name, Vec::new())?, to, name)?;
+                rustix::fs::symlinkat(rustix::fs::readlinkat(from, name, Vec::new())?, to, new)?;
             }
             kind => {
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-                rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?;
+                rustix::fs::mknodat(to, new, kind, mode, stat.st_rdev)?;
             }
         }
         if self.rights == Rights::Root {
             let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::chownat(to, new, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         if kind(stat) != FileType::Symlink {
-            rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
+            rustix::fs::chmodat(to, new, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
         }
-        rustix::fs::utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::utimensat(to, new, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
     }
 
     fn content(&mut self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
@@ -111,7 +132,16 @@ impl Copy<'_> {
             while read < end {
                 self.wanted()?;
                 let piece = usize::try_from(end - read).unwrap_or(PIECE).min(PIECE);
-                if rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), piece)? == 0 {
+                let done = match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), piece) {
+                    // Between file systems, or on one that can't.
+                    Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                        let done = by_hand(from, to, read, piece)?;
+                        (read, written) = (read + done as u64, written + done as u64);
+                        done
+                    }
+                    done => done?,
+                };
+                if done == 0 {
                     return Err(Errno::IO);
                 }
             }
@@ -134,6 +164,13 @@ impl Copy<'_> {
         rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
         rustix::fs::futimens(to, &times(stat))
     }
+}
+
+/// Copies a part of what is at this place. Gives how much that was.
+fn by_hand(from: &OwnedFd, to: &OwnedFd, at: u64, most: usize) -> Result<usize, Errno> {
+    let mut buffer = vec![0; most.min(BY_HAND)];
+    let some = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer, at))?;
+    rustix::io::retry_on_intr(|| rustix::io::pwrite(to, &buffer[..some], at))
 }
 
 fn times(stat: &Stat) -> Timestamps {

@@ -15,6 +15,7 @@ mod place;
 mod tests;
 
 pub use chain::chain_ids;
+pub(crate) use copy::file as copy_file;
 use place::{Claim, Held, Known, Place};
 
 use crate::unpack::{self, Budget, LeftOut, Limits, Tree, UnpackError};

@@ -15,7 +15,7 @@ use super::fault::{Attempted, Fault};
 use super::header::{Header, Kind};
 use super::name::{self, Meaning};
 use super::tree::{Finish, Folder, Tree, chown, times};
-use crate::snapshot::{Method, Rights};
+use crate::snapshot::{self, Method, Rights};
 
 impl Tree<'_> {
     /// Makes one entry.
@@ -196,7 +196,7 @@ impl Tree<'_> {
     }
 
     /// A hard link. One to a file of a layer below shares it: no snapshot's file is ever written to again, so it need not be
-    /// copied up.
+    /// copied up, but where the file system refuses: a file has only so many links, and a quota may end at a folder.
     fn link(&mut self, at: &Folder, last: &[u8], target: &[u8]) -> Result<(), Fault> {
         const MISSING: Fault = Fault::Refused("it is a hard link to a file that isn't there");
         let target =
@@ -219,9 +219,23 @@ impl Tree<'_> {
         if kind(&stat) == FileType::Directory {
             return Err(Fault::Refused("it is a hard link to a folder"));
         }
-        self.replacing(at, last, |at| {
-            rustix::fs::linkat(source, name, at.upper.as_ref().ok_or(Errno::NOENT)?, last, AtFlags::empty())
-        })
+        let linked = self.replacing(at, last, |at| {
+            match rustix::fs::linkat(source, name, at.upper.as_ref().ok_or(Errno::NOENT)?, last, AtFlags::empty()) {
+                Err(Errno::MLINK | Errno::XDEV) => Ok(false),
+                done => done.map(|()| true),
+            }
+        })?;
+        if !linked {
+            // It takes as much again, and an archive may have any number of links.
+            self.budget.bytes(u64::try_from(stat.st_size).unwrap_or(0))?;
+            let copied =
+                snapshot::copy_file((source.as_fd(), name), (upper(at)?.as_fd(), last), self.rights, self.budget.stop);
+            if copied == Err(Errno::CANCELED) {
+                return Err(Fault::Stopped);
+            }
+            copied.attempted("copy what can't be linked")?;
+        }
+        Ok(())
     }
 
     /// What the layers below have of this name is gone; what this layer has stays.

@@ -196,7 +196,7 @@ impl<'a> Tree<'a> {
                     todo.extend(target.rsplit(|b| *b == b'/').map(<[u8]>::to_vec));
                 }
                 Step::Nothing => return Ok(None),
-                Step::Other if make => return Err(Errno::NOTDIR).attempted("find its folder"),
+                Step::Other if make => return Err(Fault::Refused("it lies below something that isn't a folder")),
                 Step::Other => return Ok(None),
             }
         }

@@ -1,6 +1,7 @@
 //! What a layer does to those below it.
 
 use super::*;
+use crate::unpack::{Budget, FOLDER, Tree};
 
 #[test]
 fn an_entry_through_a_link_of_a_lower_layer_lands_where_it_leads() {
@@ -142,8 +143,18 @@ fn types_replace_each_other_within_a_layer() {
 
 #[test]
 fn a_file_is_no_folder() {
-    let error = refused(Tar::default().file("a", b"1").file("a/b", b"2").end());
-    assert!(error.contains("find its folder"), "{error}");
+    for above in [Tar::default().file("a", b"1"), Tar::default().file("f", b"1").symlink("a", "f")] {
+        let tar = above.file("a/b", b"2").end();
+        let error = unpack(Method::Overlay, vec![tar.clone()]).err().expect("refused");
+        assert!(matches!(&error, UnpackError::Refused { path, .. } if path == "a/b"), "{error}");
+        assert!(refused(tar).contains("below something that isn't a folder"));
+    }
+    let lower = Tar::default().file("a", b"1").end();
+    for method in [Method::Overlay, Method::Flat] {
+        let error =
+            unpack(method, vec![lower.clone(), Tar::default().dir("a/b/c", 0o755).end()]).err().expect("refused");
+        assert!(error.to_string().contains("below something that isn't a folder"), "{error}");
+    }
 }
 
 #[test]
@@ -170,4 +181,37 @@ fn what_aufs_wrote_for_itself_is_left_out() {
     for one in both(&[tar.file("f", b"").end()]) {
         assert_eq!(std::fs::read_dir(one.path("")).expect("there").count(), 1);
     }
+}
+
+#[test]
+fn a_hard_link_that_the_file_system_refuses_becomes_a_copy() {
+    let (lower, upper) = (tempfile::tempdir_in("/dev/shm").expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let device = |path: &Path| path.metadata().expect("there").dev();
+    assert_ne!(device(lower.path()), device(upper.path()), "this needs two file systems");
+    let content = "c".repeat(3 << 20);
+    let first = Tar::default().pax(b'x', &[("SCHILY.xattr.user.a", b"v")]);
+    let owned = Entry { name: b"f", mode: 0o4755, owner: (5, 6), data: content.as_bytes(), ..Entry::default() };
+    let tars = [
+        first.put(owned).symlink("s", "f").end(),
+        Tar::default().file("g", b"old").link("g", "f").link("h", "g").link("t", "s").end(),
+    ];
+    let unpack_into = |limits: Limits| {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let budget = Budget::new(limits, &stop);
+        let open = |path: &Path| rustix::fs::open(path, FOLDER, rustix::fs::Mode::empty()).expect("open");
+        let at = |path: &Path, lower: Vec<std::os::fd::OwnedFd>| {
+            Tree::new(open(path), lower, Method::Overlay, Rights::Root, false, &budget).expect("a tree")
+        };
+        crate::unpack::layer(&layer(tars[0].clone()), &mut at(lower.path(), Vec::new()), &|_| {}).expect("unpacked");
+        let below = vec![open(lower.path())];
+        crate::unpack::layer(&layer(tars[1].clone()), &mut at(upper.path(), below), &|_| {})
+    };
+    unpack_into(Limits::default()).expect("unpacked");
+    let meta = upper.path().join("g").metadata().expect("there");
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime()), (0o4755, 5, 6, 1_600_000_000));
+    assert_eq!(meta.ino(), upper.path().join("h").metadata().expect("there").ino(), "a link to the copy");
+    assert!(std::fs::read_to_string(upper.path().join("g")).expect("there") == content);
+    assert_eq!(std::fs::read_link(upper.path().join("t")).expect("a link"), Path::new("f"));
+    let error = unpack_into(Limits { bytes: 5 << 20, ..Limits::default() }).expect_err("two of 3 MiB");
+    assert!(matches!(error, UnpackError::Limit { .. }), "{error}");
 }
