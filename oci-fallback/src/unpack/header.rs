@@ -36,7 +36,6 @@ pub(super) struct Header {
     pub(super) size: u64,
     pub(super) changed: Moment,
     pub(super) read: Option<Moment>,
-    pub(super) device: (u32, u32),
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -111,7 +110,7 @@ pub(super) fn narrow(value: i64) -> Result<u32, &'static str> {
     match u32::try_from(value) {
         // All ones means "as it is" to chown.
         Ok(value) if value != u32::MAX => Ok(value),
-        _ => Err("an owner or a device number in its header is out of range"),
+        _ => Err("an owner in its header is out of range"),
     }
 }
 
@@ -129,11 +128,6 @@ pub(super) fn read(block: &Block) -> Result<Header, &'static str> {
         _ => return Err("its type isn't known"),
     };
     let size = u64::try_from(number(&block[124..136])?).map_err(|_| "its size is negative")?;
-    let device = if matches!(kind, Kind::Char | Kind::BlockDevice) {
-        (narrow(number(&block[329..337])?)?, narrow(number(&block[337..345])?)?)
-    } else {
-        (0, 0)
-    };
     Ok(Header {
         kind,
         name,
@@ -144,7 +138,6 @@ pub(super) fn read(block: &Block) -> Result<Header, &'static str> {
         size,
         changed: (number(&block[136..148])?, 0),
         read: None,
-        device,
         attributes: Vec::new(),
     })
 }

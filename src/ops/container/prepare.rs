@@ -239,6 +239,11 @@ pub(super) fn config_of(bytes: &[u8]) -> Result<ImageConfiguration> {
 fn engine(vyr: &Vyr) -> Result<Arc<Choice>> {
     let machine = vyr.machine();
     machine.engines.first().cloned().map(Arc::new).ok_or_else(|| {
+        if let Some(named) = &vyr.config().container_engine {
+            let why = format!("the container engine `{}` that is set can't be used here", named.display());
+            return Error::new(ErrorKind::CannotStart, why)
+                .hint("`vyr doctor` says what works; without the setting, the built-in one is taken");
+        }
         Error::new(ErrorKind::CannotStart, "no container engine works on this machine")
             .hint("`vyr doctor` says what each lacks")
     })

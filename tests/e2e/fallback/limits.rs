@@ -120,3 +120,38 @@ fn what_it_writes_and_reads_passes_through_whole() {
     let output = crate::support::run(command, &vec![b'x'; 3_000_000]);
     assert_eq!(output.expect(0).stdout.trim(), "3000000");
 }
+
+#[test]
+fn the_engine_that_is_named_is_the_one_that_runs_it() {
+    let home = Home::new();
+    let layout = shell(&home);
+    for (named, expected) in [("libcontainer", "libcontainer"), ("crun", "crun")] {
+        let (report, _) = run(&home, 0, &["--allow-unsigned", "--container-engine", named, &layout]);
+        assert!(report["engine"].as_str().unwrap().starts_with(expected), "{report}");
+    }
+    let none = home.vyr(["run", "--allow-unsigned", "--container-engine", "/no/such/engine", &layout]);
+    none.expect(125).says(&["/no/such/engine", "vyr doctor"]);
+}
+
+#[test]
+fn a_device_of_an_image_is_none_in_the_container_whichever_engine_makes_it() {
+    let home = Home::new();
+    let layout = shell(&home);
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Block);
+    header.set_path("disk").unwrap();
+    header.set_mode(0o666);
+    header.set_device_major(254).unwrap();
+    header.set_device_minor(0).unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append(&header, &b""[..]).unwrap();
+    home.write("device.tar", archive.into_inner().unwrap());
+    home.tool("umoci", ["raw", "add-layer", "--image", "shell:made", "device.tar"]).expect(0);
+    for engine in ["libcontainer", "crun"] {
+        let script = "test -e /disk || echo none";
+        let (_, output) = run(&home, 0, &["--allow-unsigned", "--container-engine", engine, &layout, "--", script]);
+        assert_eq!(output, "none\n", "{engine}");
+    }
+}
