@@ -136,6 +136,13 @@ const EXPLANATIONS: &[Explanation] = &[
         said: "exit code 1",
         why: "An ordinary user's container runs as its root when an installed engine makes it, whatever the image says; libcontainer gives it the image's user. As root this server doesn't start, or wants to become another.",
     },
+    Explanation {
+        case: "file-capabilities-give-nothing",
+        engine: Some(Engine::Crun),
+        rights: Some(Rights::Root),
+        said: "exit code 1",
+        why: "A file with a capability that the container hasn't can't be executed where its mount lets files have any. VYR mounts the root so that it doesn't, and crun mounts it anew without that.",
+    },
 ];
 
 /// `*` stands for anything.

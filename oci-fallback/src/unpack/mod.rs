@@ -53,7 +53,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 64 GiB, one million entries, and 256 MiB held.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 1_000_000, held: 256 << 20 }
+        Self { bytes: 64 << 30, entries: 500_000, held: 256 << 20 }
     }
 }
 

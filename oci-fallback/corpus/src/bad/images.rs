@@ -142,20 +142,23 @@ pub(crate) const BAD: &[Bad] = &[
             )
         },
     ),
-    bad("ten-million-entries", "more files than a disk has inodes, in some megabytes", FAILED, "limit", |b| {
-        let kind = layer_type(Types::Oci, Compression::Zstd);
-        let mut id = String::new();
-        let descriptor = b.layout.blob(&kind, |out| {
-            let mut hashing = Hashing::new(zstd::Encoder::new(out, 1)?);
-            many(&mut hashing, 10_000_000)?;
-            hashing.write_all(&END)?;
-            let (digest, _, encoder) = hashing.end();
-            id = digest;
-            encoder.finish()?;
-            Ok(())
-        })?;
-        b.name(&shell("true"), &[b.busybox()?, (descriptor, id)])
-    }),
+    Bad {
+        seconds: 240,
+        ..bad("ten-million-entries", "more files than a disk has inodes, in some megabytes", FAILED, "limit", |b| {
+            let kind = layer_type(Types::Oci, Compression::Zstd);
+            let mut id = String::new();
+            let descriptor = b.layout.blob(&kind, |out| {
+                let mut hashing = Hashing::new(zstd::Encoder::new(out, 1)?);
+                many(&mut hashing, 10_000_000)?;
+                hashing.write_all(&END)?;
+                let (digest, _, encoder) = hashing.end();
+                id = digest;
+                encoder.finish()?;
+                Ok(())
+            })?;
+            b.name(&shell("true"), &[b.busybox()?, (descriptor, id)])
+        })
+    },
     bad("tebibyte-of-hole", "a sparse file of 1 TiB", FAILED, "limit", |b| {
         b.with(&[Raw::new(b'S', b"hole", 0).hole(1 << 40).done().to_vec()], "true")
     }),
