@@ -61,9 +61,10 @@ pub enum Origin {
 
 /// The two ways of running something.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and the hot path reads it")]
 pub(super) enum Program {
     Wasm { engine: Engine, guest: Verified<Prepared>, command: Command },
-    Container(Verified<container::Image>),
+    Container(Box<Verified<container::Image>>),
 }
 
 /// A verified guest, ready to be started. It holds the artifact against collection while it lives.

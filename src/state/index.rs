@@ -236,7 +236,7 @@ impl Diff {
                 Ok(sum) => entry.content = sum,
                 // A guest that is at work removed it, or put something else there: the next time says so.
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
-                    entry.content = None
+                    entry.content = None;
                 }
                 Err(e) => return Err(e),
             }

@@ -91,7 +91,7 @@ pub(in crate::ops) fn proven(
     Ready::touch(vyr, &conditions);
     let image = Image { rootfs, config, fallback, engine: engine(vyr)? };
     Ok(Some(Runnable {
-        program: Program::Container(Verified::by_memo(image, parse_digest(&ready.signed)?, ready.acceptance)),
+        program: Program::Container(Box::new(Verified::by_memo(image, parse_digest(&ready.signed)?, ready.acceptance))),
         _pin: pin,
         root: digest.clone(),
         selected,
@@ -163,7 +163,7 @@ pub(in crate::ops) async fn prove(
         tracing::warn!(error = %e, "what was proven can't be kept; the next run proves it again");
     }
     Ok(Runnable {
-        program: Program::Container(image),
+        program: Program::Container(Box::new(image)),
         _pin: pin,
         root: located.root.clone(),
         selected,
