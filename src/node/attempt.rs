@@ -114,11 +114,14 @@ impl Node {
             // What it wrote is on disk before its end is told.
             node.let_go_of_states(&live, bindings).await;
             let (prepare, tier) = prepared.unwrap_or((Duration::ZERO, StartTier::S3));
-            execution.tier = tier.into();
+            // Unless it fell back when it was to start: then what there was of the container counts.
+            if execution.tier() == StartTier::Unspecified {
+                execution.tier = tier.into();
+            }
             execution.queued = queued.map(duration);
             execution.prepare = Some(duration(prepare));
             let took = execution.submit_to_start.map(to_duration);
-            node.inner.metrics.started(tier, execution.path(), took);
+            node.inner.metrics.started(execution.tier(), execution.path(), took);
             node.ended(&live, ended, Some(execution), true);
         };
         self.inner.executor.spawn(tag, guest);
@@ -131,8 +134,9 @@ impl Node {
         mut runnable: Arc<Runnable>,
         bindings: &Bindings,
     ) -> (Execution, (TaskStatus, TaskEnd)) {
+        let mut fell_back = StartTier::Unspecified;
         loop {
-            let mut execution = about(&runnable);
+            let mut execution = Execution { tier: fell_back.into(), ..about(&runnable) };
             let before = live.due().elapsed();
             let run = execute(&runnable, self.guest(live, bindings), &live.cancel);
             let done = AssertUnwindSafe(run).catch_unwind().await;
@@ -163,9 +167,9 @@ impl Node {
                 }
                 // It may be that the container beside it can.
                 Err(e) => match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e).await {
-                    Ok(container) => {
-                        runnable = container;
-                        live.set_running(&runnable, StartTier::S2);
+                    Ok((container, tier)) => {
+                        (runnable, fell_back) = (container, tier);
+                        live.set_running(&runnable, tier);
                     }
                     Err(e) => {
                         execution.path = ExecutionPath::Unspecified.into();

@@ -121,9 +121,11 @@ impl ReadyGuests {
         spec: &TaskSpec,
         runnable: &Runnable,
         error: Error,
-    ) -> Result<Arc<Runnable>> {
+    ) -> Result<(Arc<Runnable>, StartTier)> {
         let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing);
-        prepare_instead(vyr, &wanted, runnable, error).await.map(Arc::new)
+        let container = prepare_instead(vyr, &wanted, runnable, error).await?;
+        let tier = tier(&container);
+        Ok((Arc::new(container), tier))
     }
 
     /// Makes a task's guest ready, once for all that want it at a time.

@@ -148,8 +148,7 @@ pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
         return Ok(runnable);
     }
     if wanted.path == PathChoice::Container {
-        let asked = Fallback { reason: FallbackReason::Requested, message: "the container was asked for".to_owned() };
-        return container::prove(vyr, &policy, wanted, &mut located, asked).await;
+        return container::prove(vyr, &policy, wanted, &mut located, container::requested()).await;
     }
     let error = match prove(vyr, &policy, wanted, &mut located, None).await {
         Ok(runnable) => return Ok(runnable),

@@ -13,7 +13,7 @@ use vyr_oci_fallback::engine::Choice;
 use vyr_oci_fallback::snapshot::Rootfs;
 
 pub(super) use keep::collect;
-pub(super) use prepare::{instead, prove, proven};
+pub(super) use prepare::{instead, prove, proven, requested};
 pub use run::Options;
 pub(super) use run::execute;
 pub use view::ImageView;

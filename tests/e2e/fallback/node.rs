@@ -46,6 +46,18 @@ async fn a_task_that_fell_back_says_so_wherever_one_looks() {
 }
 
 #[tokio::test]
+async fn what_fell_back_at_its_start_has_the_tier_of_its_container() {
+    let home = Home::new();
+    let text = r#"(module (memory (export "memory") 20000) (func (export "_start")))"#;
+    let (node, reference) = serving(&home, &super::wat(&home, "limit.wasm", text));
+    let mut client = node.connect().await;
+    for tier in [StartTier::S1, StartTier::S2] {
+        let execution = client.run(spec(&reference, &[])).await.execution.unwrap();
+        assert_eq!((execution.fallback_reason.as_str(), execution.tier()), ("limit", tier));
+    }
+}
+
+#[tokio::test]
 async fn a_submit_says_which_way_and_how() {
     let home = Home::new();
     let (node, reference) = serving(&home, &vyr_guests::guest("hello"));
