@@ -1,0 +1,95 @@
+//! Follows the links of all Markdown files of the project.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use url::Url;
+
+use crate::markdown::Markdown;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Ask for addresses of other hosts, too
+    #[arg(long)]
+    external: bool,
+    /// The folder whose files are read [default: this project]
+    #[arg(long)]
+    root: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let root = options.root.as_ref().map_or_else(crate::project, |root| Ok(root.canonicalize()?))?;
+    let files = files(&root)?;
+    let pages: BTreeMap<PathBuf, Markdown> =
+        files.iter().map(|path| Ok((path.clone(), Markdown::read(path)?))).collect::<Result<_>>()?;
+    let (mut inside, mut outside, mut dead) = (0, BTreeMap::new(), Vec::new());
+    for (path, page) in &pages {
+        for link in &page.links {
+            let place = format!("{}:{}", path.strip_prefix(&root).unwrap_or(path).display(), link.line);
+            if link.target.contains("://") || link.target.starts_with("mailto:") {
+                outside.entry(link.target.clone()).or_insert(place);
+                continue;
+            }
+            inside += 1;
+            if let Some(why) = follow(path, &link.target, &root, &pages) {
+                dead.push(format!("{place}: {}: {why}", link.target));
+            }
+        }
+    }
+    for (address, place) in &outside {
+        if let Some(why) = other_host(address, options.external) {
+            dead.push(format!("{place}: {address}: {why}"));
+        }
+    }
+    for line in &dead {
+        println!("dead: {line}");
+    }
+    let asked = if options.external { "asked for" } else { "not asked for" };
+    let (files, outside) = (pages.len(), outside.len());
+    println!("{files} files, {inside} links inside, {outside} other addresses ({asked}), {} dead", dead.len());
+    Ok(dead.is_empty())
+}
+
+/// The project's own Markdown files, those that aren't committed yet included.
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(root).args(["ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"]);
+    let output = git.output().context("git")?;
+    ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let names = String::from_utf8(output.stdout)?;
+    let mut files: Vec<PathBuf> = names.split_terminator('\0').map(|name| root.join(name)).collect();
+    files.retain(|path| path.exists());
+    Ok(files)
+}
+
+/// Why a link inside of the project leads nowhere.
+fn follow(from: &Path, target: &str, root: &Path, pages: &BTreeMap<PathBuf, Markdown>) -> Option<String> {
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = if file.is_empty() { from.to_owned() } else { from.parent().unwrap_or(root).join(file) };
+    let Ok(path) = path.canonicalize() else { return Some("no such file".to_owned()) };
+    if !path.starts_with(root) {
+        return Some("it leads out of the project".to_owned());
+    }
+    let page = pages.get(&path)?;
+    (!anchor.is_empty() && !page.anchors.contains(anchor)).then(|| format!("no heading makes #{anchor}"))
+}
+
+fn other_host(address: &str, ask: bool) -> Option<String> {
+    match Url::parse(address) {
+        Err(error) => return Some(error.to_string()),
+        Ok(url) if !["http", "https", "mailto"].contains(&url.scheme()) => {
+            return Some("not an address of the web".to_owned());
+        }
+        Ok(url) if !ask || url.scheme() == "mailto" => return None,
+        Ok(_) => {}
+    }
+    let curl = ["--silent", "--show-error", "--fail", "--location", "--max-time", "20", "--output", "/dev/null"];
+    match Command::new("curl").args(curl).arg(address).output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(format!("curl: {error}")),
+    }
+}
