@@ -1,7 +1,7 @@
 //! Owns one shell: a page's commands run in it one after the other, in a home and a network of their own.
 //!
 //! The network is a namespace that has a loopback device and nothing else. So the node's usual port is free whatever else
-//! runs on this machine, and a page that needed another network would fail.
+//! runs on this machine, and a page that needed another network would fail. Names below `example` are this machine's.
 //!
 //! Each command writes to a file of its own, so what a background job says later isn't taken for the next command's.
 
@@ -38,6 +38,8 @@ wait
 const GRACE: Duration = Duration::from_secs(15);
 /// How often a file is looked at that somebody else writes.
 const LOOK: Duration = Duration::from_millis(10);
+/// What /etc/hosts says in a session.
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n127.0.0.1 registry.example node.example edge.example\n";
 /// The home as pages have it.
 const HOME: &str = "/home/me";
 
@@ -72,7 +74,7 @@ impl Session {
         std::fs::write(&driver, DRIVER)?;
         let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
         let mut command = Command::new(&kit.unshare);
-        command.arg("--net");
+        command.args(["--net", "--mount"]);
         // Who isn't root has to be it in a namespace, to raise the device; and to be themselves again after that.
         let back = if user.is_root() {
             String::new()
@@ -81,7 +83,11 @@ impl Session {
             format!("{} --user --map-user={user} --map-group={group} ", kit.unshare.display())
         };
         let bash = format!("exec {back}bash --norc --noprofile {}", driver.display());
-        command.args(["sh", "-c", &format!("{} ip link set lo up && {bash}", kit.busybox.display())]);
+        let hosts = output.path().join("hosts");
+        std::fs::write(&hosts, HOSTS)?;
+        let (busybox, hosts) = (kit.busybox.display(), hosts.display());
+        let ready = format!("{busybox} ip link set lo up && {busybox} mount --bind {hosts} /etc/hosts && {bash}");
+        command.args(["sh", "-c", &ready]);
         let saying = output.path().join("shell");
         command
             .current_dir(home.path())
@@ -182,7 +188,10 @@ impl Session {
                 Ok(code.parse()?)
             }
             Err(RecvTimeoutError::Timeout) => {
-                bail!("it still ran after {} s; it had printed:\n{}", self.limit.as_secs(), self.printed()?)
+                let printed = self.printed()?;
+                let lines: Vec<&str> = printed.lines().collect();
+                let last = lines[lines.len().saturating_sub(20)..].join("\n");
+                bail!("it still ran after {} s; the last of what it had printed:\n{last}", self.limit.as_secs())
             }
             Err(RecvTimeoutError::Disconnected) => bail!("the shell has ended"),
         }
