@@ -67,7 +67,7 @@ fn page(protos: &Path) -> Result<String> {
         }
         let comments = Comments::of(file);
         let name = Path::new(file.name()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        writeln!(text, "\n## {name}")?;
+        writeln!(text, "\n## Messages of {name}")?;
         for (at, message) in (0..).zip(&file.message_type) {
             message_text(&mut text, message, &[4, at], message.name(), &comments)?;
         }
@@ -109,13 +109,13 @@ fn type_name(full: &str) -> String {
 
 fn service_text(text: &mut String, service: &ServiceDescriptorProto, at: i32, comments: &Comments) -> Result<()> {
     writeln!(text, "\n## Service {}\n\n{}", service.name(), comments.at(&[6, at], &[]))?;
-    writeln!(text, "\n| call | request | answer | |\n| --- | --- | --- | --- |")?;
+    writeln!(text)?;
     for (number, method) in (0..).zip(&service.method) {
         let side = |stream: bool, name: &str| format!("{}{}", if stream { "stream of " } else { "" }, type_name(name));
         let request = side(method.client_streaming(), method.input_type());
         let answer = side(method.server_streaming(), method.output_type());
-        let what = cell(comments.at(&[6, at, 2, number], &[]));
-        writeln!(text, "| `{}` | {request} | {answer} | {what} |", method.name())?;
+        let what = comments.at(&[6, at, 2, number], &[]).replace('<', "&lt;");
+        writeln!(text, "- **{}**: {request} → {answer}. {what}", method.name())?;
     }
     Ok(())
 }

@@ -53,7 +53,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(dead.is_empty())
 }
 
-/// The project's own Markdown files, those that aren't committed yet included.
+/// The project's own Markdown files, those that aren't committed yet included. What lies among sources is a part of a page
+/// that a program writes elsewhere.
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut git = Command::new("git");
     git.arg("-C").arg(root).args(["ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.md"]);
@@ -61,7 +62,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr).trim());
     let names = String::from_utf8(output.stdout)?;
     let mut files: Vec<PathBuf> = names.split_terminator('\0').map(|name| root.join(name)).collect();
-    files.retain(|path| path.exists());
+    files.retain(|path| path.exists() && !path.iter().any(|part| part == "src"));
     Ok(files)
 }
 

@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use regex::Regex;
+use sha2::{Digest as _, Sha256};
 
 use crate::markdown::Markdown;
 
@@ -22,7 +24,7 @@ pub(crate) struct Options {
 }
 
 /// What of docs/ belongs to the site, by extension.
-const PAGES: [&str; 4] = ["md", "svg", "png", "toml"];
+const PAGES: [&str; 5] = ["md", "svg", "png", "toml", "css"];
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let mdbook = crate::kit::tools()?.remove("mdbook").context("mdbook is missing; run: envs/tools docs")?;
@@ -68,7 +70,8 @@ fn stage(docs: &Path, folder: &Path, to: &Path) -> Result<usize> {
             continue;
         }
         count += 1;
-        if extension == "md" {
+        // What it says of the pages is already put as mdbook wants it.
+        if extension == "md" && name != "SUMMARY.md" {
             std::fs::write(to.join(name), for_the_site(docs, &path)?)?;
         } else {
             std::fs::copy(&path, to.join(name))?;
@@ -89,16 +92,15 @@ fn for_the_site(docs: &Path, path: &Path) -> Result<String> {
         let target = plain(&path.parent().unwrap_or(docs).join(file));
         if !target.starts_with(docs) || target.is_dir() {
             changes.push((place.clone(), page.text[shown.clone()].to_owned()));
+        } else if target == docs.join("README.md") {
+            // mdbook makes index.html of it, and leaves the links.
+            changes.push((place.clone(), page.text[place.clone()].replace("README.md", "index.md")));
         }
     }
     for place in &page.diagrams {
-        let text = &page.text[place.clone()];
-        let code: Vec<&str> = text.lines().filter(|line| !line.starts_with("```")).collect();
-        let picture = mermaid_rs_renderer::render(&code.join("\n"));
-        let picture = picture.with_context(|| format!("{}: a diagram", path.display()))?;
-        // Markdown ends an HTML block at an empty line.
-        let picture: Vec<&str> = picture.lines().filter(|line| !line.trim().is_empty()).collect();
-        changes.push((place.clone(), format!("<div class=\"diagram\">{}</div>\n", picture.join("\n"))));
+        let line = page.text[..place.start].matches('\n').count() + 1;
+        let (whole, image) = picture(docs, &page.text, place).with_context(|| format!("{}:{line}", crate::shown(path)))?;
+        changes.push((whole, format!("![diagram]({image})\n")));
     }
     changes.sort_by_key(|(place, _)| place.start);
     let mut text = page.text.clone();
@@ -106,6 +108,23 @@ fn for_the_site(docs: &Path, path: &Path) -> Result<String> {
         text.replace_range(place, &new);
     }
     Ok(text)
+}
+
+/// The picture of a diagram, by the comment before it, and the place in the text of both.
+fn picture(docs: &Path, text: &str, place: &Range<usize>) -> Result<(Range<usize>, String)> {
+    let start = "<!-- on the site: ";
+    let before = text[..place.start].trim_end();
+    let comment = before.rfind(start).filter(|_| before.ends_with(" -->"));
+    let comment = comment.context("a diagram has no picture; docs/check/draw.py says how to give it one")?;
+    let name = &before[comment + start.len()..before.len() - " -->".len()];
+    let code: String = text[place.clone()].lines().skip(1).take_while(|line| !line.starts_with("```")).fold(
+        String::new(),
+        |code, line| code + line + "\n",
+    );
+    let drawn = std::fs::read_to_string(docs.join(name)).with_context(|| name.to_owned())?;
+    let digest = format!("sha256:{}", hex::encode(Sha256::digest(code)));
+    ensure!(drawn.contains(&digest), "the diagram has changed since {name} was drawn; draw it anew: docs/check/draw.py");
+    Ok((comment..place.end, name.to_owned()))
 }
 
 /// Without `.` and `..`, whether the file is there or not.
