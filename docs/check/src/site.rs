@@ -99,7 +99,8 @@ fn for_the_site(docs: &Path, path: &Path) -> Result<String> {
     }
     for place in &page.diagrams {
         let line = page.text[..place.start].matches('\n').count() + 1;
-        let (whole, image) = picture(docs, &page.text, place).with_context(|| format!("{}:{line}", crate::shown(path)))?;
+        let (whole, image) =
+            picture(docs, &page.text, place).with_context(|| format!("{}:{line}", crate::shown(path)))?;
         changes.push((whole, format!("![diagram]({image})\n")));
     }
     changes.sort_by_key(|(place, _)| place.start);
@@ -117,13 +118,17 @@ fn picture(docs: &Path, text: &str, place: &Range<usize>) -> Result<(Range<usize
     let comment = before.rfind(start).filter(|_| before.ends_with(" -->"));
     let comment = comment.context("a diagram has no picture; docs/check/draw.py says how to give it one")?;
     let name = &before[comment + start.len()..before.len() - " -->".len()];
-    let code: String = text[place.clone()].lines().skip(1).take_while(|line| !line.starts_with("```")).fold(
-        String::new(),
-        |code, line| code + line + "\n",
-    );
+    let code: String = text[place.clone()]
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.starts_with("```"))
+        .fold(String::new(), |code, line| code + line + "\n");
     let drawn = std::fs::read_to_string(docs.join(name)).with_context(|| name.to_owned())?;
     let digest = format!("sha256:{}", hex::encode(Sha256::digest(code)));
-    ensure!(drawn.contains(&digest), "the diagram has changed since {name} was drawn; draw it anew: docs/check/draw.py");
+    ensure!(
+        drawn.contains(&digest),
+        "the diagram has changed since {name} was drawn; draw it anew: docs/check/draw.py"
+    );
     Ok((comment..place.end, name.to_owned()))
 }
 
