@@ -164,7 +164,8 @@ async fn a_database_of_a_later_version_is_left_as_it_is() {
     drop(db);
     let path = folder.path().join("db/tasks.sqlite");
     let mut later = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
-    let migration = "INSERT INTO _sqlx_migrations SELECT 9000, 'later', installed_on, 1, checksum, 1 FROM _sqlx_migrations LIMIT 1";
+    let migration =
+        "INSERT INTO _sqlx_migrations SELECT 9000, 'later', installed_on, 1, checksum, 1 FROM _sqlx_migrations LIMIT 1";
     sqlx::query(migration).execute(&mut later).await.unwrap();
     let refused = Db::open(&path).await.unwrap_err();
     assert!(matches!(refused, DbError::Later { .. }), "{refused}");

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
@@ -121,7 +121,10 @@ impl Session {
             let said = std::fs::read_to_string(saying).unwrap_or_default();
             return Err(error.context(format!("no shell in a network of its own: {}", said.trim())));
         }
-        session.namespace = std::fs::read_link(format!("/proc/{}/ns/net", session.shell.id()))?;
+        let namespace = std::fs::read_link(format!("/proc/{}/ns/net", session.shell.id()))?;
+        // All that is in it is ended with the session: it must never be one that others are in.
+        ensure!(namespace != std::fs::read_link("/proc/self/ns/net")?, "the shell is not in a network of its own");
+        session.namespace = namespace;
         Ok(session)
     }
 

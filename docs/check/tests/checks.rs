@@ -124,6 +124,12 @@ fn written_anew_a_page_passes() {
 }
 
 #[test]
+fn the_reference_of_the_api_is_what_the_protocol_files_say() {
+    let output = Command::new(env!("CARGO_BIN_EXE_docs-check")).arg("api").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
 fn dead_links_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let git = Command::new("git").args(["init", "--quiet"]).arg(folder.path()).status().unwrap();
