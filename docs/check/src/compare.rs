@@ -65,14 +65,32 @@ pub(crate) fn difference(expected: &str, actual: &str) -> Option<String> {
     Some(diff)
 }
 
-/// The output as a page should have it: lines that were right stay as they are written.
+/// The output as a page should have it: lines that were right stay as they are written, `…` for many among them.
 pub(crate) fn rewritten(expected: &str, actual: &str) -> String {
-    let known: Vec<&str> = expected.lines().filter(|line| *line != "…").collect();
-    let line = |line: &str| {
-        let same = known.iter().find(|known| difference(known, line).is_none());
-        format!("{}\n", same.map_or(line, |known| known).trim_end())
-    };
-    actual.lines().map(line).collect()
+    let (expected, actual): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), actual.lines().collect());
+    let same = |expected: &str, actual: &str| difference(expected, actual).is_none();
+    let mut new = Vec::new();
+    let mut at = 0;
+    for (number, line) in expected.iter().enumerate() {
+        let rest = &actual[at..];
+        if *line == "…" {
+            let Some(next) = expected.get(number + 1) else {
+                new.push("…");
+                at = actual.len();
+                break;
+            };
+            if let Some(skipped) = rest.iter().position(|printed| same(next, printed)) {
+                new.push("…");
+                at += skipped;
+            }
+        } else if let Some(added) = rest.iter().position(|printed| same(line, printed)) {
+            new.extend(&rest[..added]);
+            new.push(line);
+            at += added + 1;
+        }
+    }
+    new.extend(&actual[at..]);
+    new.iter().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 #[cfg(test)]
@@ -114,5 +132,8 @@ mod tests {
         let written = "id 01a213d9-6b35-7763-a12b-196331e176a7\nold\n";
         let printed = "id 01a2152f-74b9-73c7-a847-51091980741b\nnew\n";
         assert_eq!(rewritten(written, printed), "id 01a213d9-6b35-7763-a12b-196331e176a7\nnew\n");
+        assert_eq!(rewritten("a\n…\nb …\nold\n", "a\n1\n2\nb 3\nnew\nnext\n"), "a\n…\nb …\nnew\nnext\n");
+        assert_eq!(rewritten("a\nc\n…\n", "a\nb\nc\nd\n"), "a\nb\nc\n…\n");
+        assert_eq!(rewritten("a\n…\nb\n", "c\n"), "c\n");
     }
 }

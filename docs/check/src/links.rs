@@ -1,4 +1,4 @@
-//! Follows the links of all Markdown files of the project.
+//! Follows the links of all Markdown files of the project, and compares what they show of other files with those.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
+    let mut parts = 0;
+    for (path, page) in &pages {
+        for part in &page.parts {
+            parts += 1;
+            let there = std::fs::read_to_string(root.join(&part.file));
+            if !there.as_ref().is_ok_and(|text| text.contains(&part.text)) {
+                let why = there.map_or_else(|error| error.to_string(), |_| "it has no such lines".to_owned());
+                let name = path.strip_prefix(&root).unwrap_or(path).display();
+                dead.push(format!("{name}:{}: from {}: {why}", part.line, part.file));
+            }
+        }
+    }
     for (address, place) in &outside {
         if let Some(why) = other_host(address, options.external) {
             dead.push(format!("{place}: {address}: {why}"));
@@ -49,7 +61,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let asked = if options.external { "asked for" } else { "not asked for" };
     let (files, outside) = (pages.len(), outside.len());
-    println!("{files} files, {inside} links inside, {outside} other addresses ({asked}), {} dead", dead.len());
+    println!(
+        "{files} files, {inside} links inside, {parts} parts of other files, {outside} other addresses ({asked}), {} dead",
+        dead.len()
+    );
     Ok(dead.is_empty())
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Markdown {
     pub(crate) anchors: BTreeSet<String>,
     /// Mermaid diagrams: the whole block, fences included.
     pub(crate) diagrams: Vec<Range<usize>>,
+    /// Blocks that say `from="FILE"`: they show a part of it.
+    pub(crate) parts: Vec<Part>,
 }
 
 #[derive(Debug, Clone)]
@@ -32,6 +34,15 @@ pub(crate) struct Link {
     pub(crate) place: Option<(Range<usize>, Range<usize>)>,
 }
 
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Part {
+    /// From 1.
+    pub(crate) line: usize,
+    /// Below the project.
+    pub(crate) file: String,
+    pub(crate) text: String,
+}
+
 impl Markdown {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         Ok(Self::parse(std::fs::read_to_string(path).with_context(|| path.display().to_string())?))
@@ -41,6 +52,7 @@ impl Markdown {
         let mut found = Self::default();
         let mut open: Vec<(Range<usize>, String, Option<Range<usize>>)> = Vec::new();
         let mut heading: Option<String> = None;
+        let mut part: Option<Part> = None;
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         let line_of = |offset: usize| text[..offset].matches('\n').count() + 1;
         for (event, range) in
@@ -70,9 +82,12 @@ impl Markdown {
                     found.anchors.insert(if *count == 0 { slug } else { format!("{slug}-{count}") });
                     *count += 1;
                 }
-                Event::Text(part) | Event::Code(part) => {
+                Event::Text(words) | Event::Code(words) => {
                     if let Some(heading) = &mut heading {
-                        heading.push_str(&part);
+                        heading.push_str(&words);
+                    }
+                    if let Some(part) = &mut part {
+                        part.text.push_str(&words);
                     }
                 }
                 Event::Html(html) | Event::InlineHtml(html) => {
@@ -87,9 +102,18 @@ impl Markdown {
                         }
                     }
                 }
-                Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) if &*info == "mermaid" => {
-                    found.diagrams.push(range);
+                Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(info))) => {
+                    if &*info == "mermaid" {
+                        found.diagrams.push(range.clone());
+                    }
+                    let from = info.split_once(" from=\"").and_then(|(_, rest)| rest.strip_suffix('"'));
+                    part = from.map(|file| Part {
+                        line: line_of(range.start),
+                        file: file.to_owned(),
+                        text: String::new(),
+                    });
                 }
+                Event::End(TagEnd::CodeBlock) => found.parts.extend(part.take()),
                 _ => {}
             }
         }

@@ -136,19 +136,30 @@ fn dead_links_are_found() {
     assert!(git.success());
     std::fs::write(folder.path().join("a.md"), "# One\n\n[b](b.md#two) [own](#one) [web](https://example.org/)\n")
         .unwrap();
-    std::fs::write(folder.path().join("b.md"), "## Two\n\n[a](./a.md)\n").unwrap();
+    std::fs::write(folder.path().join("c.rs"), "fn one() {}\nfn two() {}\n").unwrap();
+    let part = "```rust from=\"c.rs\"\nfn two() {}\n```\n";
+    std::fs::write(folder.path().join("b.md"), format!("## Two\n\n[a](./a.md)\n\n{part}")).unwrap();
     let links = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_docs-check"));
         let output = command.args(["links", "--root"]).arg(folder.path()).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
     let (good, said) = links();
-    assert!(good && said.contains("2 files, 3 links inside, 1 other"), "{said}");
-    std::fs::write(folder.path().join("b.md"), "[a](c.md)\n\n[a](a.md#three) <img src=\"d.png\"> [x](http://[/)\n")
-        .unwrap();
+    assert!(good && said.contains("2 files, 3 links inside, 1 parts of other files, 1 other"), "{said}");
+    let part = "```rust from=\"c.rs\"\nfn three() {}\n```\n\n```rust from=\"d.rs\"\nfn two() {}\n```\n";
+    let text = format!("[a](c.md)\n\n[a](a.md#three) <img src=\"d.png\"> [x](http://[/)\n\n{part}");
+    std::fs::write(folder.path().join("b.md"), text).unwrap();
     let (good, said) = links();
     assert!(!good);
-    for dead in ["a.md:3: b.md#two", "b.md:1: c.md", "b.md:3: a.md#three", "b.md:3: d.png", "b.md:3: http://["] {
+    for dead in [
+        "a.md:3: b.md#two",
+        "b.md:1: c.md",
+        "b.md:3: a.md#three",
+        "b.md:3: d.png",
+        "b.md:3: http://[",
+        "b.md:5: from c.rs: it",
+        "b.md:9: from d.rs",
+    ] {
         assert!(said.contains(dead), "{dead} is not in: {said}");
     }
 }
