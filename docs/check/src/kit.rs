@@ -1,6 +1,5 @@
 //! Owns the programs that pages use: where they are, in one folder that a session's PATH begins with.
 
-use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,20 +11,15 @@ use tempfile::TempDir;
 const TOOLS: [&str; 9] =
     ["oras", "cosign", "crane", "skopeo", "umoci", "docker-registry", "otelcol", "busybox", "unshare"];
 
-/// The tools by name and path, as `envs/tools` lists them.
-pub(crate) fn tools() -> Result<BTreeMap<String, PathBuf>> {
+/// The path of a tool of `envs/tools`.
+///
+/// # Errors
+/// When it is missing, with the command that installs it.
+pub(crate) fn tool(name: &str) -> Result<PathBuf> {
     let script = crate::project()?.join("envs/tools");
-    // Its exit code tells of tools of other uses that are missing.
-    let output = Command::new(&script).arg("--check").output().with_context(|| script.display().to_string())?;
-    let text = String::from_utf8(output.stdout)?;
-    let found = text.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
-            [name, version, .., path] if version != "missing" => Some((name.to_owned(), path.into())),
-            _ => None,
-        }
-    });
-    Ok(found.collect())
+    let output = Command::new(&script).args(["path", name]).output().with_context(|| script.display().to_string())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
 /// The folders that all sessions share.
@@ -39,8 +33,6 @@ pub(crate) struct Kit {
 impl Kit {
     /// Finds the tools, builds the guests that are named, and puts links to them where pages look.
     pub(crate) fn find(vyr: Option<&Path>, guests: &[String]) -> Result<Self> {
-        let tools = tools()?;
-        let tool = |name: &str| tools.get(name).with_context(|| format!("{name} is missing; run: envs/tools"));
         let vyr = vyr.map_or_else(|| Ok(std::env::current_exe()?.with_file_name("vyr")), std::path::absolute)?;
         ensure!(vyr.exists(), "{} isn't there; run: cargo build -p vyr", vyr.display());
         let root = tempfile::Builder::new().prefix("docs-check").tempdir()?;
@@ -54,7 +46,7 @@ impl Kit {
         for guest in guests {
             symlink(vyr_guests::build(guest)?, root.path().join(format!("guests/{guest}.wasm")))?;
         }
-        Ok(Self { busybox: tool("busybox")?.clone(), unshare: tool("unshare")?.clone(), root })
+        Ok(Self { busybox: tool("busybox")?, unshare: tool("unshare")?, root })
     }
 
     pub(crate) fn root(&self) -> &Path {

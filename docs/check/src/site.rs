@@ -27,7 +27,7 @@ pub(crate) struct Options {
 const PAGES: [&str; 5] = ["md", "svg", "png", "toml", "css"];
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let mdbook = crate::kit::tools()?.remove("mdbook").context("mdbook is missing; run: envs/tools docs")?;
+    let mdbook = crate::kit::tool("mdbook")?;
     let work = tempfile::Builder::new().prefix("docs-site").tempdir()?;
     let (source, built) = (work.path().join("docs"), work.path().join("site"));
     let docs = crate::project()?.join("docs");
