@@ -24,6 +24,50 @@ fn submit_with_logs_behaves_as_run_does() {
     home.vyr(["submit", "UPPER"]).expect(2);
 }
 
+/// What a pipeline reads with jq: one document, whatever the guest writes and however it ends.
+#[test]
+fn a_waited_submit_is_one_document_on_stdout_for_programs() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let [echo, trap, sleep] = ["echo-env-p1", "trap-p1", "sleep-p1"].map(|g| pushed(&home, &registry, g));
+    let _node = Node::start(&home, &[]);
+    let submit = |words: &[&str]| home.vyr([&["submit", "--wait", "--output", "json"][..], words].concat());
+
+    let quiet = submit(&[&echo, "--", "--exit", "5"]).expect(5);
+    let shown = quiet.json();
+    assert_eq!(
+        (&shown["status"], &shown["exit_code"], &shown["end_reason"]),
+        (&"failed".into(), &5.into(), &"exited".into())
+    );
+    assert!(echo.ends_with(shown["digest"].as_str().unwrap()), "{shown}");
+    for field in ["id", "message", "trace_id", "submitted_at", "started_at", "ended_at"] {
+        assert!(shown[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {shown}");
+    }
+    assert_eq!(quiet.stderr, "", "nothing of the guest without --logs");
+
+    // The guest's output goes where it is in nobody's way.
+    let loud = submit(&["--logs", &echo, "--", "word"]).expect(0);
+    assert_eq!(loud.json()["status"], "succeeded");
+    assert_eq!(loud.stderr, "arg 1 word\nstdin\ncopied 0 bytes\n");
+    let line = home.vyr(["submit", "--logs", "--output", "jsonl", &echo]).expect(0);
+    assert_eq!((line.stdout.lines().count(), &line.json()["exit_code"]), (1, &0.into()));
+
+    let trapped = submit(&[&trap]).expect(134).json();
+    assert_eq!((&trapped["end_reason"], &trapped["trap"]["kind"]), (&"trapped".into(), &"unreachable".into()));
+    let late = submit(&["--timeout", "50ms", &sleep]).expect(124).json();
+    assert_eq!((&late["status"], &late["exit_code"]), (&"timed_out".into(), &serde_json::Value::Null));
+    let missing = submit(&[&registry.reference("nothing", "v1")]).expect(127).json();
+    assert_eq!((&missing["status"], &missing["error_kind"]), (&"failed".into(), &"not_found".into()));
+    assert!(missing["message"].is_string(), "{missing}");
+
+    // What never became a task is an error, and no document.
+    let wrong = submit(&["UPPER"]).expect(2);
+    assert_eq!(wrong.stdout, "");
+    let nobody = submit(&["--node", "http://127.0.0.1:1", &echo]).expect(125);
+    let error: serde_json::Value = serde_json::from_str(&nobody.stderr).unwrap();
+    assert_eq!((nobody.stdout.as_str(), &error["error"]["kind"]), ("", &"unavailable".into()));
+    assert!(error["error"]["next"].as_str().unwrap().contains("--node"), "{error}");
+}
+
 #[test]
 fn a_task_is_followed_shown_waited_for_and_cancelled() {
     let (registry, home) = (Registry::start(), Home::new());
