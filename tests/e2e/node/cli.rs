@@ -1,8 +1,10 @@
 //! The task cycle by the command line, over the Unix socket that it finds by itself.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Home, Node, Registry, pushed, run};
+use crate::support::{Home, Node, Registry, free_port, pushed, run};
 
 #[test]
 fn submit_with_logs_behaves_as_run_does() {
@@ -66,6 +68,36 @@ fn a_waited_submit_is_one_document_on_stdout_for_programs() {
     let error: serde_json::Value = serde_json::from_str(&nobody.stderr).unwrap();
     assert_eq!((nobody.stdout.as_str(), &error["error"]["kind"]), ("", &"unavailable".into()));
     assert!(error["error"]["next"].as_str().unwrap().contains("--node"), "{error}");
+}
+
+#[test]
+fn who_waits_watches_or_follows_outlives_a_node_that_is_away_for_a_moment() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let node = Node::start(&home, &["--listen", &listen]);
+    let words = ["submit", "--on-interrupt", "run-again", &sleep, "--", "1500"];
+    let id = home.vyr(words).expect(0).stdout.trim().to_owned();
+    let start = |words: &[&str]| {
+        let mut command = home.vyr_command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut watcher = start(&["status", "--watch", &id]);
+    let mut told = BufReader::new(watcher.stdout.take().unwrap()).lines();
+    while !told.next().unwrap().unwrap().contains("running") {}
+    let mut follower = start(&["logs", "-f", &id]);
+    let mut written = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(written.next().unwrap().unwrap(), "sleeping");
+    let waiter = start(&["wait", &id]);
+    // What is older than 250 ms is there after the kill, so the follower's place is one.
+    std::thread::sleep(Duration::from_millis(400));
+    node.kill();
+    let _node = Node::start(&home, &["--listen", &listen]);
+    let waited = waiter.wait_with_output().unwrap();
+    assert!(waited.status.success(), "{waited:?}");
+    assert!(watcher.wait().unwrap().success() && told.last().unwrap().unwrap().contains("succeeded"));
+    assert_eq!(written.map(Result::unwrap).collect::<Vec<_>>(), ["sleeping", "woke"], "of the second attempt");
+    assert!(follower.wait().unwrap().success());
 }
 
 #[test]
