@@ -6,7 +6,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::*;
 
-use crate::support::{Home, Node, run};
+use crate::support::{Home, Node, run, tool};
 
 pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -46,6 +46,17 @@ async fn the_socket_is_for_this_user_and_says_who_submits() {
         .unwrap();
     let node = ControlClient::new(channel).get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
     assert_eq!(node.version, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_socket_of_a_node_in_a_container_answers_who_calls_from_outside() {
+    let home = Home::new();
+    // There the caller has no process number: the kernel says 0.
+    let mut command = home.command(tool("unshare"));
+    command.args(["--map-root-user", "--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_vyr"), "serve"]);
+    let _node = Node::start_by(&home, command, &[]);
+    let socket = format!("unix:{}", home.vyr_home().join("node.sock").display());
+    assert_eq!(home.vyr(["tasks", "--output", "json", "--node", &socket]).expect(0).stdout.trim(), "[]");
 }
 
 #[test]
