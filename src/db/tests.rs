@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 use vyr_proto::v0::TaskStatus;
 
@@ -172,6 +174,23 @@ async fn a_lock_that_another_process_holds_is_named_and_loses_nothing() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     assert!(matches!(insert(&db, task(None)).await, Inserted::New { .. }));
     assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    insert(&db, task(None)).await;
+    drop(db);
+    let path = folder.path().join("db/tasks.sqlite");
+    let mut later = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    let migration =
+        "INSERT INTO _sqlx_migrations SELECT 9000, 'later', installed_on, 1, checksum, 1 FROM _sqlx_migrations LIMIT 1";
+    sqlx::query(migration).execute(&mut later).await.unwrap();
+    let refused = Db::open(&path).await.unwrap_err();
+    assert!(matches!(refused, DbError::Later { .. }), "{refused}");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM task").fetch_one(&mut later).await.unwrap();
+    assert_eq!(count, 1);
 }
 
 #[tokio::test]
