@@ -105,6 +105,26 @@ async fn two_changes_of_one_task_in_a_group_both_count_in_order() {
 }
 
 #[tokio::test]
+async fn a_receipt_comes_with_its_task_s_end_and_goes_with_the_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    let tasks: Vec<NewTask> = (0..3).map(|_| task(None)).collect();
+    let ids: Vec<TaskId> = tasks.iter().map(|t| t.id).collect();
+    for new in tasks {
+        insert(&db, new).await;
+    }
+    // Beside one that has none, so that they are of different numbers in a group.
+    let receipt = Some(Bytes::from_static(b"stated"));
+    db.change(Change { receipt, ..change(1, TaskStatus::Succeeded, Some(5)) }, |done| done.unwrap());
+    db.changed(change(2, TaskStatus::Succeeded, Some(6))).await.unwrap();
+    assert_eq!(db.receipt(ids[0]).await.unwrap().as_deref(), Some(&b"stated"[..]));
+    assert_eq!(db.receipt(ids[1]).await.unwrap(), None);
+    assert_eq!(db.forget(6, 0, 100).await.unwrap().len(), 1);
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM receipt").fetch_one(&db.readers).await.unwrap();
+    assert_eq!((db.receipt(ids[0]).await.unwrap(), left), (None, 0));
+}
+
+#[tokio::test]
 async fn listings_narrow_and_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let db = open(folder.path()).await;
