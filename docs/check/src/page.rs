@@ -17,6 +17,7 @@
 //! ```console norun="needs systemd"                 counted, not run
 //! ````
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,6 +71,17 @@ impl Page {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let blocks = blocks(&text).with_context(|| crate::shown(path))?;
         Ok(Self { path: path.to_owned(), text, blocks })
+    }
+
+    /// Why some of it isn't run.
+    pub(crate) fn reasons(&self) -> BTreeSet<&str> {
+        let mut reasons = BTreeSet::new();
+        for block in &self.blocks {
+            if let Block::NotRun(why) = block {
+                reasons.insert(why.as_str());
+            }
+        }
+        reasons
     }
 
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {

@@ -85,6 +85,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
         rows.push(outcome);
     }
+    for page in &pages {
+        for why in page.reasons() {
+            println!("not run in {}: {why}", crate::shown(&page.path));
+        }
+    }
     println!("{}", table(&pages, &rows));
     Ok(good)
 }
@@ -177,7 +182,6 @@ fn table(pages: &[Page], outcomes: &[Outcome]) -> Table {
     let mut sums = [0; 4];
     for (page, outcome) in pages.iter().zip(outcomes) {
         let mut counts = [0; 4];
-        let mut reasons = BTreeSet::new();
         for block in &page.blocks {
             match block {
                 Block::Console(steps) => {
@@ -185,10 +189,7 @@ fn table(pages: &[Page], outcomes: &[Outcome]) -> Table {
                     counts[1] += steps.len();
                 }
                 Block::SetUp(_) => counts[2] += 1,
-                Block::NotRun(why) => {
-                    counts[3] += 1;
-                    reasons.insert(why.as_str());
-                }
+                Block::NotRun(_) => counts[3] += 1,
             }
         }
         for (sum, count) in sums.iter_mut().zip(counts) {
@@ -196,14 +197,13 @@ fn table(pages: &[Page], outcomes: &[Outcome]) -> Table {
         }
         let name = crate::shown(&page.path);
         let [blocks, commands, behind, not_run] = counts.map(|count| count.to_string());
-        let not_run = [vec![&not_run[..]], reasons.into_iter().collect()].concat().join(" ");
         let end = if outcome.failures.is_empty() { "as written" } else { "DIFFERENT" };
         let took = format!("{:.1}", outcome.took.as_secs_f64());
         table.add_row([&name, &blocks, &commands, &behind, &not_run, &took, end]);
     }
     let [blocks, commands, behind, not_run] = sums.map(|sum| sum.to_string());
     table.add_row(["together", &blocks, &commands, &behind, &not_run, "", ""]);
-    for column in [1, 2, 3, 5] {
+    for column in 1..=5 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -151,7 +151,9 @@ fn unlisted(docs: &Path) -> Result<Vec<String>> {
     let listed: BTreeSet<PathBuf> = summary.links.iter().map(|link| docs.join(&link.target)).collect();
     let mut lost = Vec::new();
     for path in below(docs)? {
-        let page = path.extension().is_some_and(|extension| extension == "md") && !path.ends_with("SUMMARY.md");
+        let package = path.ancestors().any(|folder| folder.starts_with(docs) && folder.join("Cargo.toml").exists());
+        let page =
+            !package && path.extension().is_some_and(|extension| extension == "md") && !path.ends_with("SUMMARY.md");
         if page && !listed.contains(&path) {
             lost.push(format!("{} is not in docs/SUMMARY.md", crate::shown(&path)));
         }
