@@ -58,12 +58,8 @@ mod tests {
     fn a_memo_counts_under_its_own_conditions_alone() {
         let memo = Conditions::now().note(false).unwrap();
         assert_eq!(Conditions::now().recall(&memo), Some(false));
-        let others: [fn(&mut Conditions); 4] = [
-            |c| c.boot = "another".into(),
-            |c| c.user += 1,
-            |c| c.namespaces[0] += 1,
-            |c| c.namespaces[1] += 1,
-        ];
+        let others: [fn(&mut Conditions); 4] =
+            [|c| c.boot = "another".into(), |c| c.user += 1, |c| c.namespaces[0] += 1, |c| c.namespaces[1] += 1];
         for change in others {
             let mut other = Conditions::now();
             change(&mut other);
