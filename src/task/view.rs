@@ -315,7 +315,7 @@ submitter tier trace_id trap";
     fn the_words_are_those_of_the_sdks() {
         use vyr_client::Word;
         for status in TaskStatus::ALL {
-            assert_eq!(StatusExt::word(*status), Word::word(*status));
+            assert_eq!(crate::task::StatusExt::word(*status), Word::word(*status));
         }
         for reason in EndReason::ALL {
             assert_eq!(reason_word(*reason), Word::word(*reason));
