@@ -323,7 +323,10 @@ submitter tier trace_id trap";
         for (tier, path) in StartTier::ALL.iter().zip(ExecutionPath::ALL.iter().cycle()) {
             let execution = Execution { tier: (*tier).into(), path: (*path).into(), ..Execution::default() };
             let view = TaskView::from(&Task { execution: Some(execution), ..Task::default() });
-            assert_eq!((view.tier.as_deref(), view.path.as_deref()), (Some(Word::word(*tier)), Some(Word::word(*path))));
+            assert_eq!(
+                (view.tier.as_deref(), view.path.as_deref()),
+                (Some(Word::word(*tier)), Some(Word::word(*path)))
+            );
         }
     }
 
