@@ -204,8 +204,8 @@ async fn put(client: &Client, header: PutArtifactHeader, blobs: Vec<(String, Blo
     }
 }
 
-/// All messages of an artifact. One that can't be made is told to `failed`, and none follows: the end of the stream would be
-/// taken for the end of the blob.
+/// All messages of an artifact. One that can't be made is told to `failed`, and nothing follows, not even the end: the call is
+/// given up then, and the node shouldn't take what it has for all.
 fn parts(
     header: PutArtifactHeader,
     blobs: Vec<(String, Blob)>,
