@@ -113,6 +113,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
+        self.answered = 0
+        """How many bytes of the node's answers were passed on."""
         self.deaf = False
         """What the node answers is swallowed."""
         self.answers_bytes: int | None = None
@@ -155,12 +157,14 @@ class Proxy:
                     self.takes_bytes = None
                     break
                 to.sendall(data)
+                if answers:
+                    self.answered += len(data)
         reset(of)
         reset(to)
 
-    def had(self, count: int) -> bool:
-        """Whether there have been so many connections."""
-        return self.connections >= count
+    def has_answered(self, count: int) -> bool:
+        """Whether so many bytes of answers were passed on."""
+        return self.answered >= count
 
     def cut(self) -> None:
         """Breaks all connections that there are."""

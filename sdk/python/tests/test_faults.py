@@ -17,6 +17,7 @@ from conftest import MakeClient, MakeHome, MakeNode
 from support import PATIENCE, Node, Proxy, until
 
 import vyr
+from vyr import _channel
 
 MakeProxy = Callable[[Node], Proxy]
 
@@ -66,6 +67,8 @@ def test_a_node_that_is_not_there_is_said_with_what_to_do(make_client: MakeClien
                 call()
             assert error.value.message.startswith(f"no node answers at {address}: ")
             assert error.value.next == "start one with `vyr serve`, or name another"
+        with pytest.raises(vyr.UnavailableError), make_client(address, retry=None):
+            pytest.fail("it is found out when the block is entered")
 
 
 def test_what_answers_but_is_no_node_is_said(make_client: MakeClient) -> None:
@@ -103,6 +106,26 @@ def test_an_answer_that_does_not_come_is_given_up(node: Node, make_client: MakeC
     # The time that the caller set comes first.
     with pytest.raises(vyr.UnavailableError, match="didn't answer within"):
         client.wait("01a213e3-fbed-734d-8c3f-ce8ad56a33c0", timeout=0.1)
+
+
+def test_a_stream_whose_other_side_is_gone_without_a_word_is_given_up(
+    node: Node, make_client: MakeClient, make_proxy: MakeProxy, pushed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_channel, "_KEEP_ALIVE", 200)
+    proxy = make_proxy(node)
+    client = make_client(proxy.address, retry=None)
+    task = client.submit(pushed["sleep"])
+    entries = client.logs(task.id, follow=True)
+    assert next(entries).data == b"sleeping\n"
+    # As where a cable is pulled: nothing comes, and nothing is reset.
+    proxy.deaf = True
+    began = time.monotonic()
+    with pytest.raises(vyr.UnavailableError):
+        Background(partial(next, entries)).result()
+    # The node too asks whether there is somebody, and gives up after 50 s.
+    assert time.monotonic() - began < 20.0
+    with vyr.Client(node.address) as direct:
+        direct.cancel(task.id)
 
 
 def test_a_node_that_starts_meanwhile_is_waited_for(make_node: MakeNode, make_client: MakeClient, make_home: MakeHome) -> None:
@@ -209,8 +232,11 @@ def test_a_watch_goes_on_over_broken_connections(
         pass
     told = Background(lambda: list(changes))
     for count in range(2, 8):
+        before = proxy.answered
         proxy.cut()
-        until(partial(proxy.had, count), "it came back")
+        # A task is longer than what HTTP/2 says at the beginning of a connection.
+        until(partial(proxy.has_answered, before + 400), "it came back and was told of the task")
+        assert proxy.connections == count
     assert not told.done
     with vyr.Client(node.address) as direct:
         end = direct.cancel(task.id, wait=PATIENCE)

@@ -36,6 +36,8 @@ def options(target: Target, connect_timeout: float) -> list[Option]:
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", _KEEP_ALIVE),
         ("grpc.keepalive_timeout_ms", _KEEP_ALIVE),
+        # gRPC pings for its own ends too, and doesn't ask again while the answer to that is outstanding.
+        ("grpc.http2.ping_timeout_ms", _KEEP_ALIVE),
         ("grpc.http2.max_pings_without_data", 0),
         # A node that was restarted is found again soon: calls are tried again after short waits. Despite its name the
         # second is how long one attempt to connect may take.
