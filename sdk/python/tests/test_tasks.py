@@ -6,13 +6,15 @@ import asyncio
 import json
 import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import pytest
 from conftest import MakeNode
-from support import PATIENCE, TRACEPARENT, Node, until
+from support import PATIENCE, TRACEPARENT, Node, Proxy, until
 
 import vyr
 
@@ -310,6 +312,19 @@ def test_a_full_queue_is_waited_for_and_then_named(make_node: MakeNode, make_cli
     client.cancel(waiting.id, wait=PATIENCE)
     thread.join(PATIENCE)
     assert done[0].id not in {running.id, waiting.id}
+
+
+def test_many_threads_share_one_client_and_one_connection(
+    node: Node, pushed: dict[str, str], make_proxy: Callable[[Node], Proxy]
+) -> None:
+    proxy = make_proxy(node)
+    client = vyr.Client(proxy.address)
+    with ThreadPoolExecutor(32) as threads:
+        specs = [vyr.TaskSpec(pushed["hello"], args=[str(n)]) for n in range(100)]
+        outcomes = list(threads.map(client.run, specs))
+    client.close()
+    assert [outcome.check().stdout.split()[-1] for outcome in outcomes] == [str(n).encode() for n in range(100)]
+    assert proxy.connections == 1
 
 
 async def test_many_at_once_over_one_connection(node: Node, pushed: dict[str, str]) -> None:

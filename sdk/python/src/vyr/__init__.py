@@ -15,6 +15,7 @@ from ._async.client import AsyncClient
 from ._async.streams import AsyncLogs, AsyncWatch
 from ._channel import VERSION as __version__  # noqa: N811
 from ._errors import (
+    ERRORS,
     CancelledError,
     CannotStartError,
     ConflictError,
@@ -57,6 +58,10 @@ from ._words import (
     StateKind,
     TaskStatus,
 )
+
+# What a traceback shows is what is to be caught.
+for _error in (*ERRORS.values(), Error, TaskFailed):
+    _error.__module__ = __name__
 
 __all__ = [
     "AnyPath",

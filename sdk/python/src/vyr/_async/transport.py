@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -33,18 +34,22 @@ class AsyncTransport:
         self._traceparent = traceparent
         self._channel: loop.Channel | None = None
         self._closed = False
+        # Threads may make their first calls at once.
+        self._lock = threading.Lock()
 
     def _open(self) -> loop.Channel:
-        if self._closed:
-            raise UsageError("the client is closed", next="make another one")
-        if self._channel is None:
-            self._channel = loop.open_channel(self.target, self._connect_timeout)
-        return self._channel
+        with self._lock:
+            if self._closed:
+                raise UsageError("the client is closed", next="make another one")
+            if self._channel is None:
+                self._channel = loop.open_channel(self.target, self._connect_timeout)
+            return self._channel
 
     async def close(self) -> None:
         """Ends all calls that are under way."""
-        self._closed = True
-        channel, self._channel = self._channel, None
+        with self._lock:
+            self._closed = True
+            channel, self._channel = self._channel, None
         if channel is not None:
             await loop.close_channel(channel)
 
