@@ -10,7 +10,6 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustix::net::sockopt::socket_peercred;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -245,9 +244,10 @@ impl Connections {
     }
 
     fn unix(self: Arc<Self>, stream: tokio::net::UnixStream) {
-        match socket_peercred(&stream) {
+        // Not rustix's `socket_peercred`: its process number can't be 0, which is what a caller outside of this node's container has.
+        match stream.peer_cred() {
             Ok(who) => {
-                let peer = Peer::unix(who.uid.as_raw());
+                let peer = Peer::unix(who.uid());
                 self.serve(stream, peer);
             }
             Err(e) => tracing::warn!(error = %e, "the other side of the socket can't be told"),

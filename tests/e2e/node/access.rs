@@ -6,15 +6,15 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::*;
 
-use crate::support::{Home, Node, run};
+use crate::support::{Home, Node, run, tool};
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-    pub(super) pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -22,7 +22,7 @@ impl Authority {
         Self { issuer: rcgen::Issuer::new(params, key), pem }
     }
 
-    pub(super) fn issue(&self) -> (String, String) {
+    pub(crate) fn issue(&self) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
@@ -46,6 +46,17 @@ async fn the_socket_is_for_this_user_and_says_who_submits() {
         .unwrap();
     let node = ControlClient::new(channel).get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
     assert_eq!(node.version, env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_socket_of_a_node_in_a_container_answers_who_calls_from_outside() {
+    let home = Home::new();
+    // There the caller has no process number: the kernel says 0.
+    let mut command = home.command(tool("unshare"));
+    command.args(["--map-root-user", "--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_vyr"), "serve"]);
+    let _node = Node::start_by(&home, command, &[]);
+    let socket = format!("unix:{}", home.vyr_home().join("node.sock").display());
+    assert_eq!(home.vyr(["tasks", "--output", "json", "--node", &socket]).expect(0).stdout.trim(), "[]");
 }
 
 #[test]

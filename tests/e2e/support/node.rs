@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tonic::transport::{Channel, Endpoint};
@@ -30,10 +30,17 @@ impl Node {
     /// The same, with these variables.
     #[track_caller]
     pub(crate) fn start_with(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = home.vyr_command(["serve"]);
+        command.envs(variables.iter().copied());
+        Self::start_by(home, command, arguments)
+    }
+
+    /// The same, by a command that ends with `serve`.
+    #[track_caller]
+    pub(crate) fn start_by(home: &Home, mut command: Command, arguments: &[&str]) -> Self {
         let (file, log) = (home.work().join("address"), home.work().join("serve.log"));
         let _ = fs::remove_file(&file);
-        let mut command = home.vyr_command(["serve", "--address-file"]);
-        command.arg(&file).args(arguments).envs(variables.iter().copied());
+        command.arg("--address-file").arg(&file).args(arguments);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
