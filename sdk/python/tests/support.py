@@ -113,8 +113,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
-        self.answered = 0
-        """How many bytes of the node's answers were passed on."""
+        self.answered: dict[int, int] = {}
+        """How many bytes of the node's answers were passed on, by the connection's number."""
         self.deaf = False
         """What the node answers is swallowed."""
         self.answers_bytes: int | None = None
@@ -141,11 +141,11 @@ class Proxy:
                 reset(client)
                 continue
             self._pairs.append((client, node))
-            threading.Thread(target=self._pump, args=(client, node, False), daemon=True).start()
-            threading.Thread(target=self._pump, args=(node, client, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(client, node, None), daemon=True).start()
+            threading.Thread(target=self._pump, args=(node, client, self.connections), daemon=True).start()
 
-    def _pump(self, of: socket.socket, to: socket.socket, answers: bool) -> None:
-        passed = 0
+    def _pump(self, of: socket.socket, to: socket.socket, connection: int | None) -> None:
+        passed, answers = 0, connection is not None
         with contextlib.suppress(OSError):
             while data := of.recv(1 << 14):
                 passed += len(data)
@@ -157,14 +157,14 @@ class Proxy:
                     self.takes_bytes = None
                     break
                 to.sendall(data)
-                if answers:
-                    self.answered += len(data)
+                if connection is not None:
+                    self.answered[connection] = passed
         reset(of)
         reset(to)
 
-    def has_answered(self, count: int) -> bool:
-        """Whether so many bytes of answers were passed on."""
-        return self.answered >= count
+    def has_answered(self, connection: int, count: int) -> bool:
+        """Whether so many bytes of answers were passed on over this connection."""
+        return self.answered.get(connection, 0) >= count
 
     def cut(self) -> None:
         """Breaks all connections that there are."""

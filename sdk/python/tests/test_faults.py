@@ -232,11 +232,9 @@ def test_a_watch_goes_on_over_broken_connections(
         pass
     told = Background(lambda: list(changes))
     for count in range(2, 8):
-        before = proxy.answered
         proxy.cut()
         # A task is longer than what HTTP/2 says at the beginning of a connection.
-        until(partial(proxy.has_answered, before + 400), "it came back and was told of the task")
-        assert proxy.connections == count
+        until(partial(proxy.has_answered, count, 400), "it came back and was told of the task")
     assert not told.done
     with vyr.Client(node.address) as direct:
         end = direct.cancel(task.id, wait=PATIENCE)

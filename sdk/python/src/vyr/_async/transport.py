@@ -158,8 +158,7 @@ class AsyncResumed(Generic[A]):
         Raises:
             UnavailableError: That happened too often.
         """
-        address = self._transport.target.address
-        early = UnavailableError(f"the node at {address} ended the stream early")
+        early = UnavailableError("the node ended the stream before the task's end", next="it may be stopping; ask again")
         await self._transport.pause(self._attempts.wait_after(early))
 
     def close(self) -> None:

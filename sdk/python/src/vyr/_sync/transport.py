@@ -159,8 +159,7 @@ class Resumed(Generic[A]):
         Raises:
             UnavailableError: That happened too often.
         """
-        address = self._transport.target.address
-        early = UnavailableError(f"the node at {address} ended the stream early")
+        early = UnavailableError("the node ended the stream before the task's end", next="it may be stopping; ask again")
         self._transport.pause(self._attempts.wait_after(early))
 
     def close(self) -> None:
