@@ -4,6 +4,7 @@
 mod args;
 mod bundle;
 mod client;
+mod new;
 mod print;
 mod progress;
 mod publish;
@@ -80,6 +81,8 @@ enum Alone {
 enum Command {
     /// Pull, verify and run an artifact here; its output and exit code pass through
     Run(Box<run::Run>),
+    /// Make the folder of a workload: a program, and scripts that build and push it
+    New(new::New),
     /// Make a Wasm file an artifact, push it and sign it; prints REF@sha256:…
     Push(publish::Push),
     /// Pull an artifact with its signatures into the store
@@ -224,6 +227,7 @@ impl Session {
     async fn execute(&self, command: Command) -> Result<u8> {
         match command {
             Command::Run(verb) => verb.execute(self).await,
+            Command::New(verb) => verb.execute(self),
             Command::Push(verb) => verb.execute(self).await,
             Command::Pull(verb) => verb.execute(self).await,
             Command::Put(verb) => verb.execute(self).await,

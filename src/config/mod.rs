@@ -48,6 +48,8 @@ impl EnvVars {
     pub const COSIGN_PASSWORD: &'static str = "COSIGN_PASSWORD";
     /// The folder that holds Docker's `config.json`. Default: `~/.docker`.
     pub const DOCKER_CONFIG: &'static str = "DOCKER_CONFIG";
+    /// Where wasi-sdk is, for `vyr new c`.
+    pub const WASI_SDK_PATH: &'static str = "WASI_SDK_PATH";
     /// Plain output without colour, when set.
     pub const NO_COLOR: &'static str = "NO_COLOR";
     /// Where to send traces by OTLP; nothing is sent when neither this nor the next is set.

@@ -8,6 +8,7 @@ pub mod container;
 pub mod doctor;
 pub mod inspect;
 pub mod mirror;
+pub mod new;
 pub mod own;
 pub mod prepare;
 pub mod pull;

@@ -17,6 +17,7 @@ mod faults;
 mod forms;
 mod house;
 mod limits;
+mod new;
 mod node;
 mod push;
 mod put;

@@ -101,6 +101,16 @@ pub fn guest(name: &str) -> PathBuf {
     build(name).unwrap_or_else(|error| panic!("the guest `{name}` could not be built: {error}"))
 }
 
+/// The folder of the programs that come from PyPI: `componentize-py`, and a `python3` that has the module `ziglang`. Made at
+/// the first call on a machine.
+///
+/// # Panics
+/// When it can't be made, with the command that installs what is missing.
+#[must_use]
+pub fn python_tools() -> PathBuf {
+    python::environment().unwrap_or_else(|error| panic!("the tools from PyPI could not be had: {error}"))
+}
+
 /// The folder of the guests' sources.
 #[must_use]
 pub fn sources() -> PathBuf {

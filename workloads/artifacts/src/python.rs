@@ -15,7 +15,7 @@ pub(crate) const REQUIREMENTS: &str = include_str!("../../requirements.txt");
 const INSTALL_PYTHON: &str = "apt-get install python3-venv, or envs/tools";
 
 /// The folder of the virtual environment's commands.
-fn environment() -> Result<PathBuf, GuestError> {
+pub(crate) fn environment() -> Result<PathBuf, GuestError> {
     let hash = Sha256::digest(REQUIREMENTS.as_bytes());
     let name = format!("python-{}", hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>());
     let folder = cache().join(&name);
