@@ -4,6 +4,14 @@
 
 use std::fmt;
 
+/// What to do about a database that [`is_from_later`] says was made by a later version.
+pub(crate) const LATER_VERSION_HINT: &str = "run that version of vyr, or bring back a backup from before it";
+
+/// Whether a database could not be opened because a later version of VYR has brought it up to its own.
+pub(crate) fn is_from_later(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Migrate(migrate) if matches!(**migrate, sqlx::migrate::MigrateError::VersionMissing(_)))
+}
+
 /// The kinds of failure that a caller can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -76,7 +76,7 @@ impl Of {
     /// The receipt's bundle.
     pub(super) async fn bundle(&self, session: &Session) -> Result<Vec<u8>> {
         if let Ok(id) = self.receipt.parse::<TaskId>() {
-            return self.node.connect(session).await?.receipt(id).await;
+            return Ok(self.node.connect(session).await?.get_receipt(id.to_string()).await?.to_vec());
         }
         let path = Path::new(&self.receipt);
         let unreadable = |why: String| {

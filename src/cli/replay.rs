@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use vyr_proto::v0::{LogStream, StreamLogsRequest};
+use vyr_proto::v0::LogStream;
 
 use super::Session;
 use super::args::pair;
@@ -91,22 +91,19 @@ impl ReplayArgs {
 /// What the task's node still has of its output; `None` where it can't be had.
 async fn recorded(session: &Session, node: &NodeArgs, id: TaskId) -> Option<(Vec<u8>, Vec<u8>)> {
     let node = node.connect(session).await.ok()?;
-    let request = StreamLogsRequest { id: id.to_string(), ..StreamLogsRequest::default() };
-    let mut pieces = node.logs(request).await.ok()?;
+    let mut logs = node.logs(id.to_string());
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut attempt = 0;
-    while let Some(piece) = pieces.message().await.ok()? {
-        for entry in piece.entries {
-            // A receipt is of the last attempt.
-            if entry.attempt > attempt {
-                attempt = entry.attempt;
-                stdout.clear();
-                stderr.clear();
-            }
-            match entry.stream() {
-                LogStream::Stderr => stderr.extend_from_slice(&entry.data),
-                LogStream::Stdout | LogStream::Unspecified => stdout.extend_from_slice(&entry.data),
-            }
+    while let Some(entry) = logs.next().await.transpose().ok()? {
+        // A receipt is of the last attempt.
+        if entry.attempt > attempt {
+            attempt = entry.attempt;
+            stdout.clear();
+            stderr.clear();
+        }
+        match entry.stream() {
+            LogStream::Stderr => stderr.extend_from_slice(&entry.data),
+            LogStream::Stdout | LogStream::Unspecified => stdout.extend_from_slice(&entry.data),
         }
     }
     Some((stdout, stderr))

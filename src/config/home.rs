@@ -94,6 +94,12 @@ impl Home {
         self.0.join("cache")
     }
 
+    /// What was found out of this machine and containers.
+    #[must_use]
+    pub fn machine_memo(&self) -> PathBuf {
+        self.0.join("cache/machine.json")
+    }
+
     /// Layers of images, unpacked.
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {

@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use tokio::sync::{mpsc, oneshot};
 use vyr_proto::v0::TaskStatus;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LATER_VERSION_HINT, is_from_later};
 use crate::task::TaskId;
 
 mod read;
@@ -48,6 +48,12 @@ pub enum DbError {
         /// The database file.
         path: PathBuf,
     },
+    /// A later version has changed it.
+    #[error("the tasks' database {} is of a later version of vyr", path.display())]
+    Later {
+        /// The database file.
+        path: PathBuf,
+    },
     /// Anything else that the database says.
     #[error("the tasks' database {} failed: {source}", path.display())]
     Failed {
@@ -68,6 +74,7 @@ impl From<DbError> for Error {
             DbError::Full { .. } => Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost"),
             DbError::Locked { .. } => Self::new(ErrorKind::Unavailable, why)
                 .hint("end the program that has it open (`fuser` names it), then try again"),
+            DbError::Later { .. } => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
             DbError::Failed { .. } => Self::new(ErrorKind::Storage, why),
             DbError::Closed => Self::new(ErrorKind::Unavailable, why).hint("try again when the node is back"),
         }
@@ -308,6 +315,7 @@ fn classify(path: &Path, source: sqlx::Error) -> DbError {
     match code.map(|c| c & 0xff) {
         Some(13) => DbError::Full { path },
         Some(5 | 6) => DbError::Locked { path },
+        _ if is_from_later(&source) => DbError::Later { path },
         _ => DbError::Failed { path, source: Arc::new(source) },
     }
 }

@@ -89,11 +89,12 @@ impl Db {
     /// # Errors
     /// The database can't be read.
     pub async fn receipt(&self, id: TaskId) -> Result<Option<Bytes>, DbError> {
-        let found: Result<Option<Option<Vec<u8>>>, _> = sqlx::query_scalar("SELECT receipt FROM task WHERE id = ?")
-            .bind(&id.as_bytes()[..])
-            .fetch_optional(&self.readers)
-            .await;
-        found.map(|found| found.flatten().map(Bytes::from)).map_err(|e| self.failed(e))
+        let found: Result<Option<Vec<u8>>, _> =
+            sqlx::query_scalar("SELECT receipt FROM receipt WHERE seq = (SELECT seq FROM task WHERE id = ?)")
+                .bind(&id.as_bytes()[..])
+                .fetch_optional(&self.readers)
+                .await;
+        found.map(|found| found.map(Bytes::from)).map_err(|e| self.failed(e))
     }
 
     /// Up to `most` tasks below a place, newest first.

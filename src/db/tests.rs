@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 use vyr_proto::v0::TaskStatus;
 
@@ -103,6 +105,26 @@ async fn two_changes_of_one_task_in_a_group_both_count_in_order() {
 }
 
 #[tokio::test]
+async fn a_receipt_comes_with_its_task_s_end_and_goes_with_the_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    let tasks: Vec<NewTask> = (0..3).map(|_| task(None)).collect();
+    let ids: Vec<TaskId> = tasks.iter().map(|t| t.id).collect();
+    for new in tasks {
+        insert(&db, new).await;
+    }
+    // Beside one that has none, so that they are of different numbers in a group.
+    let receipt = Some(Bytes::from_static(b"stated"));
+    db.change(Change { receipt, ..change(1, TaskStatus::Succeeded, Some(5)) }, |done| done.unwrap());
+    db.changed(change(2, TaskStatus::Succeeded, Some(6))).await.unwrap();
+    assert_eq!(db.receipt(ids[0]).await.unwrap().as_deref(), Some(&b"stated"[..]));
+    assert_eq!(db.receipt(ids[1]).await.unwrap(), None);
+    assert_eq!(db.forget(6, 0, 100).await.unwrap().len(), 1);
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM receipt").fetch_one(&db.readers).await.unwrap();
+    assert_eq!((db.receipt(ids[0]).await.unwrap(), left), (None, 0));
+}
+
+#[tokio::test]
 async fn listings_narrow_and_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let db = open(folder.path()).await;
@@ -152,6 +174,23 @@ async fn a_lock_that_another_process_holds_is_named_and_loses_nothing() {
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     assert!(matches!(insert(&db, task(None)).await, Inserted::New { .. }));
     assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    insert(&db, task(None)).await;
+    drop(db);
+    let path = folder.path().join("db/tasks.sqlite");
+    let mut later = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    let migration =
+        "INSERT INTO _sqlx_migrations SELECT 9000, 'later', installed_on, 1, checksum, 1 FROM _sqlx_migrations LIMIT 1";
+    sqlx::query(migration).execute(&mut later).await.unwrap();
+    let refused = Db::open(&path).await.unwrap_err();
+    assert!(matches!(refused, DbError::Later { .. }), "{refused}");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM task").fetch_one(&mut later).await.unwrap();
+    assert_eq!(count, 1);
 }
 
 #[tokio::test]

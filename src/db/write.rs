@@ -14,8 +14,9 @@ use crate::task::TaskId;
 
 /// The most writes that are taken at once.
 const GROUP: usize = 128;
-/// The most rows of one kind in one transaction, a power of two.
-const MOST: usize = 32;
+/// How many rows of one kind a transaction has room for. What isn't needed of it is filled with rows that do nothing: so a
+/// group is one transaction, and there are few texts for SQLite to keep.
+const SIZES: [usize; 5] = [0, 1, 4, 16, GROUP];
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -23,9 +24,9 @@ pub(super) struct Writer {
     next_seq: i64,
     /// Counts up after each write that was answered.
     written: Arc<AtomicU64>,
-    /// What a transaction of so many inserts and changes is in SQL. It goes to SQLite's thread in one piece, since each
-    /// change of threads costs more than a row; so the numbers are powers of two, and there are few of them.
-    texts: HashMap<(usize, usize), Arc<str>>,
+    /// What a transaction of so many inserts, changes and receipts is in SQL. It goes to SQLite's thread in one piece, since
+    /// each change of threads costs more than a row.
+    texts: HashMap<[usize; 3], Arc<str>>,
 }
 
 /// What was taken at once.
@@ -39,21 +40,27 @@ fn rows(row: &str, count: usize) -> String {
     vec![row; count].join(",")
 }
 
-fn text(inserts: usize, changes: usize) -> String {
+fn text([inserts, changes, receipts]: [usize; 3]) -> String {
     let mut parts = Vec::new();
     if inserts > 0 {
         parts.push(format!(
-            "INSERT INTO task (seq,id,status,submitted_us,submitter,idem_key,idem_hash,spec) VALUES {}",
+            "INSERT INTO task (seq,id,status,submitted_us,submitter,idem_key,idem_hash,spec) \
+             SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL",
             rows("(?,?,?,?,?,?,?,?)", inserts)
         ));
     }
     if changes > 0 {
         parts.push(format!(
-            "WITH new(seq,status,ended_us,record,log,receipt) AS (VALUES {}) \
+            "WITH new(seq,status,ended_us,record,log) AS (VALUES {}) \
              UPDATE task SET status=new.status, ended_us=new.ended_us, record=new.record, \
-             log=coalesce(new.log, task.log), receipt=coalesce(new.receipt, task.receipt) \
-             FROM new WHERE task.seq=new.seq",
-            rows("(?,?,?,?,?,?)", changes)
+             log=coalesce(new.log, task.log) FROM new WHERE task.seq=new.seq",
+            rows("(?,?,?,?,?)", changes)
+        ));
+    }
+    if receipts > 0 {
+        parts.push(format!(
+            "INSERT OR REPLACE INTO receipt (seq,receipt) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL",
+            rows("(?,?)", receipts)
         ));
     }
     // One statement is a transaction by itself.
@@ -64,9 +71,9 @@ fn text(inserts: usize, changes: usize) -> String {
     parts.join(";")
 }
 
-/// The largest power of two that is not over `count`, within bounds; 0 for 0.
-fn portion(count: usize) -> usize {
-    if count == 0 { 0 } else { 1 << count.min(MOST).ilog2() }
+/// The smallest size that so many rows fit.
+fn room(count: usize) -> usize {
+    SIZES.into_iter().find(|size| *size >= count).unwrap_or(GROUP)
 }
 
 impl Writer {
@@ -146,45 +153,52 @@ impl Writer {
         group.inserts.push((seq, task, reply));
     }
 
-    /// Writes the group, in as many transactions as it takes, and answers everybody in it.
+    /// Writes the group in one transaction, and answers everybody in it.
     async fn write(&mut self, group: &mut Group) {
-        let (mut inserts, mut changes) = (std::mem::take(&mut group.inserts), std::mem::take(&mut group.changes));
-        while !inserts.is_empty() || !changes.is_empty() {
-            let now = inserts.drain(..portion(inserts.len())).map(|(seq, task, reply)| ((seq, task), reply));
-            let (new, inserted): (Vec<_>, Vec<_>) = now.unzip();
-            let (changes, changed): (Vec<_>, Vec<_>) = changes.drain(..portion(changes.len())).unzip();
-            let done = self.commit(&new, &changes).await.map_err(|e| {
-                tracing::error!(error = %e, "tasks could not be written");
-                classify(&self.path, e)
-            });
-            for ((seq, _), reply) in new.iter().zip(inserted) {
-                reply(done.clone().map(|()| Inserted::New { seq: *seq }));
-            }
-            for reply in changed {
-                reply(done.clone());
-            }
-            self.written.fetch_add(1, Ordering::Relaxed);
+        let Group { inserts, changes } = std::mem::take(group);
+        if inserts.is_empty() && changes.is_empty() {
+            return;
         }
+        let (new, inserted): (Vec<_>, Vec<_>) =
+            inserts.into_iter().map(|(seq, task, reply)| ((seq, task), reply)).unzip();
+        let (changes, changed): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+        let done = self.commit(&new, &changes).await.map_err(|e| {
+            tracing::error!(error = %e, "tasks could not be written");
+            classify(&self.path, e)
+        });
+        for ((seq, _), reply) in new.iter().zip(inserted) {
+            reply(done.clone().map(|()| Inserted::New { seq: *seq }));
+        }
+        for reply in changed {
+            reply(done.clone());
+        }
+        self.written.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn commit(&mut self, inserts: &[(i64, NewTask)], changes: &[Change]) -> Result<(), sqlx::Error> {
-        let key = (inserts.len(), changes.len());
-        let text = self.texts.entry(key).or_insert_with(|| text(key.0, key.1).into());
+        let receipts: Vec<_> = changes.iter().filter_map(|c| Some((c.seq, c.receipt.as_deref()?))).collect();
+        let sizes = [inserts.len(), changes.len(), receipts.len()].map(room);
+        let text = self.texts.entry(sizes).or_insert_with(|| text(sizes).into());
         let mut query = sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(Arc::clone(text)));
         for (seq, task) in inserts {
             query = bind_insert(query, *seq, task);
         }
+        query = nothing(query, (sizes[0] - inserts.len()) * 8);
         for change in changes {
             query = query
                 .bind(change.seq)
                 .bind(i32::from(change.status))
                 .bind(change.ended_us)
                 .bind(&change.record[..])
-                .bind(change.log.as_deref())
-                .bind(change.receipt.as_deref());
+                .bind(change.log.as_deref());
         }
+        query = nothing(query, (sizes[1] - changes.len()) * 5);
+        for (seq, receipt) in &receipts {
+            query = query.bind(*seq).bind(*receipt);
+        }
+        query = nothing(query, (sizes[2] - receipts.len()) * 2);
         let done = query.execute(&mut self.connection).await.map(drop);
-        if done.is_err() && key.0 > 0 && key.1 > 0 {
+        if done.is_err() && sizes.iter().filter(|size| **size > 0).count() > 1 {
             // Fails where SQLite has rolled back by itself.
             let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
         }
@@ -217,6 +231,11 @@ impl Writer {
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+/// Fills rows that do nothing.
+fn nothing(query: Query<'_>, values: usize) -> Query<'_> {
+    (0..values).fold(query, |query, _| query.bind(None::<i64>))
+}
 
 fn bind_insert<'q>(query: Query<'q>, seq: i64, task: &'q NewTask) -> Query<'q> {
     let (key, hash) = task.key.as_ref().map_or((None, None), |(k, h)| (Some(k), Some(&h[..])));

@@ -114,7 +114,8 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
         },
     );
     // What keeps containers from running keeps no Wasm from it.
-    checks.extend(vyr.machine().findings.iter().map(|finding| {
+    let machine = vyr_oci_fallback::probe::look(vyr.config().container_engine.as_deref());
+    checks.extend(machine.findings.iter().map(|finding| {
         let state = if finding.works == Some(true) { State::Ok } else { State::Note };
         check(finding.name, state, finding.found.clone(), finding.next.as_deref())
     }));

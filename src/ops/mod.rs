@@ -143,7 +143,21 @@ impl Vyr {
 
     /// What this machine can do with containers, looked at once. Blocks for some milliseconds the first time.
     pub fn machine(&self) -> &Machine {
-        self.machine.get_or_init(|| probe::look(self.config.container_engine.as_deref()))
+        self.machine.get_or_init(|| {
+            let memo = self.config.home.machine_memo();
+            let kept = std::fs::read_to_string(&memo).ok();
+            let (machine, new) = probe::look_briefly(self.config.container_engine.as_deref(), kept.as_deref());
+            // It saves time alone, so a failure is no matter.
+            if let Some(new) = new
+                && let Some(folder) = memo.parent()
+                && std::fs::create_dir_all(folder).is_ok()
+                && let Ok(mut file) = tempfile::NamedTempFile::new_in(folder)
+                && std::io::Write::write_all(&mut file, new.as_bytes()).is_ok()
+            {
+                drop(file.persist(&memo));
+            }
+            machine
+        })
     }
 
     /// The same, where somebody has looked already.

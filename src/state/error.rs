@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LATER_VERSION_HINT, is_from_later};
 
 /// A failure of a state.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +55,12 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
+    /// A later version has changed the database.
+    #[error("the states' database is of a later version of vyr")]
+    Later,
     /// The database refused.
     #[error("the states' database failed: {0}")]
-    Db(#[from] sqlx::Error),
+    Db(#[source] sqlx::Error),
     /// What is on disk isn't what was written.
     #[error("the state `{name}` is damaged: {why}")]
     Damaged {
@@ -72,6 +75,12 @@ impl StateError {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
+    }
+}
+
+impl From<sqlx::Error> for StateError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_from_later(&error) { Self::Later } else { Self::Db(error) }
     }
 }
 
@@ -98,6 +107,7 @@ impl From<StateError> for Error {
             StateError::Db(sqlx::Error::Database(ref e)) if e.code().is_some_and(|c| c == "13") => {
                 Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
             }
+            StateError::Later => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
             StateError::Io { .. } | StateError::Db(_) | StateError::Damaged { .. } => {
                 Self::new(ErrorKind::Storage, why)
             }

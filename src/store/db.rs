@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::lease::Lease;
 use super::rows::{millis, parse_digest, time};
 use super::{Result, StoreError, disk};
+use crate::error::is_from_later;
 use crate::oci::{Descriptor, Digest, MediaType};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/store");
@@ -224,7 +225,8 @@ impl Store {
     }
 
     pub(super) fn failed(&self, source: sqlx::Error) -> StoreError {
-        StoreError::Database { path: self.0.database.clone(), source }
+        let path = self.0.database.clone();
+        if is_from_later(&source) { StoreError::Later { path } } else { StoreError::Database { path, source } }
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, LATER_VERSION_HINT};
 use crate::oci::Digest;
 
 /// A failure of the store.
@@ -29,6 +29,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Why it failed.
         source: sqlx::Error,
+    },
+    /// A later version has changed the database.
+    #[error("the store's database {} is of a later version of vyr", path.display())]
+    Later {
+        /// The database file.
+        path: PathBuf,
     },
     /// A write to a store that was opened for reading.
     #[error("the store {} can only be read", home.display())]
@@ -163,7 +169,7 @@ impl StoreError {
 
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::Database { .. } | Self::ReadOnly { .. } => ErrorKind::Storage,
+            Self::Io { .. } | Self::Database { .. } | Self::Later { .. } | Self::ReadOnly { .. } => ErrorKind::Storage,
             Self::NoBlob(_) | Self::NoArtifact(_) | Self::MissingBlob { .. } | Self::NotInLayout { .. } => {
                 ErrorKind::NotFound
             }
@@ -182,6 +188,7 @@ impl StoreError {
         Some(match self {
             Self::Io { path, source, free, .. } => return io_hint(path, source, *free),
             Self::Database { path, source } => return database_hint(path, source),
+            Self::Later { .. } => LATER_VERSION_HINT.into(),
             Self::ReadOnly { .. } => "use a home folder that this user can write".into(),
             Self::NoBlob(_) | Self::NoArtifact(_) => {
                 "pull or import it first; `vyr artifacts` lists what is there".into()

@@ -127,23 +127,6 @@ impl StatusExt for TaskStatus {
     }
 }
 
-/// The process exit code that stands for a task's end, as `vyr run` would have had it.
-#[must_use]
-pub fn exit_code(end: &TaskEnd) -> u8 {
-    match end.reason() {
-        // As the system does with a process's own code.
-        EndReason::Exited => u8::try_from(end.exit_code() & 0xff).unwrap_or(u8::MAX),
-        EndReason::Trapped => 134,
-        EndReason::Signalled | EndReason::MemoryLimit => u8::try_from(end.exit_code() & 0xff).unwrap_or(u8::MAX),
-        EndReason::WallClockLimit | EndReason::CpuLimit => 124,
-        EndReason::CancelledByClient | EndReason::NodeStopped => 130,
-        EndReason::Refused => 126,
-        EndReason::CouldNotStart if end.error_kind == ErrorKind::NotFound.as_str() => 127,
-        EndReason::CouldNotStart if end.error_kind == ErrorKind::Usage.as_str() => 2,
-        EndReason::CouldNotStart | EndReason::NodeDied | EndReason::Unspecified => 125,
-    }
-}
-
 /// Whether the policy wants another attempt after `attempts` of them, the last of which ended so; and after what wait.
 #[must_use]
 pub fn retry_after(policy: Option<&RetryPolicy>, attempts: u32, end: &TaskEnd) -> Option<Duration> {

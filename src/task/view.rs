@@ -310,6 +310,26 @@ submitter tier trace_id trap";
         assert_eq!(value["run_us"], 1_000_002);
     }
 
+    /// What programs read here and what they read by an SDK are the same words.
+    #[test]
+    fn the_words_are_those_of_the_sdks() {
+        use vyr_client::Word;
+        for status in TaskStatus::ALL {
+            assert_eq!(crate::task::StatusExt::word(*status), Word::word(*status));
+        }
+        for reason in EndReason::ALL {
+            assert_eq!(reason_word(*reason), Word::word(*reason));
+        }
+        for (tier, path) in StartTier::ALL.iter().zip(ExecutionPath::ALL.iter().cycle()) {
+            let execution = Execution { tier: (*tier).into(), path: (*path).into(), ..Execution::default() };
+            let view = TaskView::from(&Task { execution: Some(execution), ..Task::default() });
+            assert_eq!(
+                (view.tier.as_deref(), view.path.as_deref()),
+                (Some(Word::word(*tier)), Some(Word::word(*path)))
+            );
+        }
+    }
+
     #[test]
     fn bytes_that_are_not_text_are_given_whole() {
         let entry = |data: &[u8]| LogEntry {

@@ -23,6 +23,7 @@ mod put;
 mod reference;
 mod refusals;
 mod run;
+mod sdk;
 mod state;
 mod store;
 mod support;

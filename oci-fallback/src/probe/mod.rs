@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod engines;
+mod memo;
 pub(crate) mod trial;
 
 use crate::engine::Choice;
@@ -36,7 +37,7 @@ pub struct Finding {
 /// Looks. `engine` is a path that a person has set, which then goes first. Takes some milliseconds: keep the answer.
 #[must_use]
 pub fn look(engine: Option<&std::path::Path>) -> Machine {
-    let rights = if rustix::process::geteuid().is_root() { Rights::Root } else { Rights::User };
+    let rights = rights();
     let trial = trial::run(rights == Rights::User);
     let mut findings = vec![namespaces(rights, &trial), overlay(&trial)];
     findings.extend(cgroups::look(rights));
@@ -44,6 +45,42 @@ pub fn look(engine: Option<&std::path::Path>) -> Machine {
     findings.extend(found);
     let method = if trial.overlay.is_ok() { Method::Overlay } else { Method::Flat };
     Machine { rights, method, engines, findings }
+}
+
+/// As [`look`], for who only runs something: without findings on cgroups and on engines that aren't needed, and without a
+/// trial where `memo`, of an earlier call, has the answer. With what came of it, to be kept for the next call: `None` where
+/// `memo` still holds, or where containers can't be made, which somebody may mend.
+#[must_use]
+pub fn look_briefly(engine: Option<&std::path::Path>, memo: Option<&str>) -> (Machine, Option<String>) {
+    let rights = rights();
+    let conditions = memo::Conditions::now();
+    let known = memo.and_then(|memo| conditions.recall(memo));
+    let (trial, memo) = match known {
+        Some(overlay) => {
+            let overlay = if overlay { Ok(()) } else { Err("as it was found before".into()) };
+            (trial::Trial { containers: Ok(()), overlay }, None)
+        }
+        None => {
+            let trial = trial::run(rights == Rights::User);
+            let memo = trial.containers.is_ok().then(|| conditions.note(trial.overlay.is_ok())).flatten();
+            (trial, memo)
+        }
+    };
+    let mut findings = vec![namespaces(rights, &trial), overlay(&trial)];
+    let engines = if engine.is_none() && trial.containers.is_ok() {
+        // It goes first, so nobody asks for the others.
+        vec![Choice::Libcontainer]
+    } else {
+        let (engines, found) = engines::look(engine, trial.containers.is_ok());
+        findings.extend(found);
+        engines
+    };
+    let method = if trial.overlay.is_ok() { Method::Overlay } else { Method::Flat };
+    (Machine { rights, method, engines, findings }, memo)
+}
+
+fn rights() -> Rights {
+    if rustix::process::geteuid().is_root() { Rights::Root } else { Rights::User }
 }
 
 fn namespaces(rights: Rights, trial: &trial::Trial) -> Finding {

@@ -14,7 +14,7 @@ use vyr_proto::v0;
 
 use super::Session;
 use super::args::{duration, size};
-use super::client::{NodeArgs, proto_duration};
+use super::client::NodeArgs;
 use super::print::{gone_or_failed, human};
 use crate::error::Result;
 use crate::ops::state::{self, CreateRequest, StateView};
@@ -194,15 +194,16 @@ impl Create {
             Kind::Kv => StateKind::Kv,
         };
         let made = if self.node.is_named() {
-            let request = v0::CreateStateRequest {
-                name: self.name,
-                class: state::class(class).into(),
-                kind: state::kind(kind).into(),
-                quota_bytes: self.quota.unwrap_or(0),
-                time_to_live: self.ttl.and_then(proto_duration),
-                sync_target: self.sync.unwrap_or_default(),
-            };
-            self.node.connect(session).await?.create_state(request).await?
+            let node = self.node.connect(session).await?;
+            let create = node
+                .create_state(self.name, state::class(class))
+                .kind(state::kind(kind))
+                .quota_bytes(self.quota.unwrap_or(0))
+                .sync_target(self.sync.unwrap_or_default());
+            match self.ttl {
+                Some(ttl) => create.time_to_live(ttl).await?,
+                None => create.await?,
+            }
         } else {
             let request = CreateRequest {
                 name: self.name,
@@ -223,13 +224,9 @@ impl Bind {
     async fn execute(self, session: &Session) -> Result<()> {
         let alias = self.alias.unwrap_or_else(|| self.state.clone());
         let shown = if self.node.is_named() {
-            let binding = v0::ArtifactBinding {
-                artifact: self.artifact.clone(),
-                alias: alias.clone(),
-                read_only: self.read_only,
-            };
-            let request = v0::BindStateRequest { state: self.state, binding: Some(binding) };
-            self.node.connect(session).await?.bind_state(request).await?
+            let node = self.node.connect(session).await?;
+            let bind = node.bind_state(self.state, &self.artifact).alias(&alias);
+            if self.read_only { bind.read_only().await? } else { bind.await? }
         } else {
             let bound = Bound { artifact: self.artifact.clone(), alias: alias.clone(), read_only: self.read_only };
             state::bind(&session.vyr, &self.state, &bound).await?;
@@ -242,24 +239,18 @@ impl Bind {
 
 impl Ls {
     async fn execute(self, session: &Session) -> Result<()> {
-        let mut all = Vec::new();
-        let mut after = String::new();
-        let node = if self.node.is_named() { Some(self.node.connect(session).await?) } else { None };
-        loop {
-            let (page, next) = match &node {
-                Some(node) => {
-                    let request = v0::ListStatesRequest { page_size: PAGE, page_token: after.clone() };
-                    let answer = node.list_states(request).await?;
-                    (answer.states, Some(answer.next_page_token).filter(|token| !token.is_empty()))
-                }
-                None => state::list(&session.vyr, &after, PAGE).await?,
-            };
-            all.extend(page.iter().map(StateView::new));
-            match next {
-                Some(next) => after = next,
-                None => break,
+        let states = if self.node.is_named() {
+            self.node.connect(session).await?.list_states().await?
+        } else {
+            let (mut states, mut after) = (Vec::new(), Some(String::new()));
+            while let Some(from) = after {
+                let (page, next) = state::list(&session.vyr, &from, PAGE).await?;
+                states.extend(page);
+                after = next;
             }
-        }
+            states
+        };
+        let all: Vec<StateView> = states.iter().map(StateView::new).collect();
         session.printer.list(&all, &["name", "class", "kind", "used", "quota", "expires", "pending"], view::cells)
     }
 }
@@ -302,7 +293,7 @@ impl Rm {
         let node = if self.node.is_named() { Some(self.node.connect(session).await?) } else { None };
         for name in &self.states {
             match &node {
-                Some(node) => node.delete_state(name.clone()).await?,
+                Some(node) => node.delete_state(name).await?,
                 None => state::remove(&session.vyr, name).await?,
             }
         }

@@ -4,12 +4,13 @@ use std::time::SystemTime;
 
 use clap::Args;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use vyr_proto::v0::{LogEntry, LogStream, StreamLogsRequest};
+use vyr_client::{Client, Logs as Stream};
+use vyr_proto::v0::{LogEntry, LogStream};
 
 use super::view::{LogView, rfc3339, time};
 use crate::cli::Session;
 use crate::cli::args::Output;
-use crate::cli::client::{Node, NodeArgs};
+use crate::cli::client::{NodeArgs, patient};
 use crate::cli::print::gone_or_failed;
 use crate::error::{Error, Result};
 use crate::task::TaskId;
@@ -48,33 +49,28 @@ impl Logs {
         Ok(0)
     }
 
-    async fn print(&self, session: &Session, node: &Node) -> Result<()> {
+    async fn print(&self, session: &Session, node: &Client) -> Result<()> {
         let stream = match (self.stdout, self.stderr) {
             (true, _) => LogStream::Stdout,
             (_, true) => LogStream::Stderr,
             _ => LogStream::Unspecified,
         };
-        let mut pieces = node
-            .logs(StreamLogsRequest {
-                id: self.task.to_string(),
-                follow: self.follow,
-                stream: stream.into(),
-                offset: 0,
-            })
-            .await?;
-        let (mut dropped, mut gathered) = (0, Vec::new());
+        let mut logs = patient(node).logs(self.task.to_string()).stream(stream);
+        if self.follow {
+            logs = logs.follow();
+        }
+        let mut gathered = Vec::new();
         let mut streams = Streams::new(self.timestamps);
-        while let Some(piece) = pieces.message().await.map_err(|status| node.error(&status))? {
-            dropped = dropped.max(piece.dropped_bytes);
+        while let Some(entries) = logs.next_many().await.transpose()? {
             match session.printer.output {
                 Output::Text => {
-                    if !streams.write(&piece.entries).await? {
+                    if !streams.write(&entries).await? {
                         return Ok(());
                     }
                 }
-                Output::Json => gathered.extend(piece.entries.iter().map(LogView::from)),
+                Output::Json => gathered.extend(entries.iter().map(LogView::from)),
                 Output::Jsonl => {
-                    for entry in &piece.entries {
+                    for entry in &entries {
                         if !session.printer.document(&LogView::from(entry))? {
                             return Ok(());
                         }
@@ -85,7 +81,7 @@ impl Logs {
         if session.printer.output == Output::Json {
             session.printer.list(&gathered, &[], |_| Vec::new())?;
         }
-        note_dropped(session, dropped);
+        note_dropped(session, logs.dropped_bytes());
         Ok(())
     }
 }
@@ -97,17 +93,16 @@ fn note_dropped(session: &Session, dropped: u64) {
 }
 
 /// Writes a task's output as the guest did, until there is no more. It goes on for the other stream's reader when one
-/// has gone away.
-pub(super) async fn pass_through(session: &Session, node: &Node, request: StreamLogsRequest) -> Result<()> {
-    let mut pieces = node.logs(request).await?;
+/// has gone away. Where stdout is a document's, all of it goes to stderr.
+pub(super) async fn pass_through(session: &Session, mut logs: Stream) -> Result<()> {
+    let text = session.printer.output == Output::Text;
     let mut streams = Streams::new(false);
-    let mut dropped = 0;
-    while let Some(piece) = pieces.message().await.map_err(|status| node.error(&status))? {
-        dropped = dropped.max(piece.dropped_bytes);
-        streams.write(&piece.entries).await?;
+    streams.all_to_stderr = !text;
+    while let Some(entries) = logs.next_many().await.transpose()? {
+        streams.write(&entries).await?;
     }
-    if session.printer.output == Output::Text {
-        note_dropped(session, dropped);
+    if text {
+        note_dropped(session, logs.dropped_bytes());
     }
     Ok(())
 }
@@ -120,6 +115,7 @@ struct Streams {
     stderr: Option<tokio::io::Stderr>,
     /// With the time before each line: whether stdout and stderr are at the beginning of one.
     timestamps: Option<[bool; 2]>,
+    all_to_stderr: bool,
 }
 
 impl Streams {
@@ -128,6 +124,7 @@ impl Streams {
             stdout: Some(tokio::io::stdout()),
             stderr: Some(tokio::io::stderr()),
             timestamps: timestamps.then_some([true; 2]),
+            all_to_stderr: false,
         }
     }
 
@@ -139,7 +136,7 @@ impl Streams {
                 None => run.iter().flat_map(|entry| entry.data.iter().copied()).collect(),
                 Some(fresh) => stamped(run, &mut fresh[usize::from(to_stderr)]),
             };
-            if to_stderr {
+            if to_stderr || self.all_to_stderr {
                 write(&mut self.stderr, &bytes).await?;
             } else {
                 write(&mut self.stdout, &bytes).await?;

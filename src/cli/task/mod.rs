@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::try_join_all;
+use vyr_client::TaskExt as _;
 use vyr_proto::v0::Task;
 
 pub(super) use logs::Logs;
@@ -19,23 +20,17 @@ pub(super) use trace::Trace;
 
 use super::Session;
 use super::args::{Output, duration};
-use super::client::NodeArgs;
+use super::client::{NodeArgs, patient};
 use crate::error::{Error, ErrorKind, Result};
-use crate::task::{TaskId, exit_code};
+use crate::task::TaskId;
 use view::{Shown as _, TaskView};
 
-/// The task for programs: on stdout, unless that is the guest's.
-fn finish(session: &Session, task: &Task, logs: bool) -> Result<()> {
+/// The task for programs: the one document on stdout.
+fn finish(session: &Session, task: &Task) -> Result<()> {
     if session.printer.output == Output::Text {
         return Ok(());
     }
-    let view = TaskView::from(task);
-    if !logs {
-        return session.printer.result(&view, String::new);
-    }
-    let text = serde_json::to_string(&view).map_err(|e| Error::new(ErrorKind::Internal, e))?;
-    drop(std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes()));
-    Ok(())
+    session.printer.result(&TaskView::from(task), String::new)
 }
 
 /// What the exit code alone doesn't say.
@@ -57,7 +52,7 @@ fn tell(session: &Session, task: &Task) {
 
 /// The exit code that stands for a task that has ended.
 fn code_of(task: &Task) -> u8 {
-    task.end.as_ref().map_or(ErrorKind::Internal.exit_code(), exit_code)
+    task.exit_code().unwrap_or(ErrorKind::Internal.exit_code())
 }
 
 #[derive(Debug, Args)]
@@ -79,8 +74,8 @@ impl Wait {
             many => e.attempted(format_args!("wait for {} tasks", many.len())),
         };
         let all = async {
-            let node = self.node.connect(session).await?;
-            try_join_all(self.tasks.iter().map(|id| node.ended(*id))).await
+            let node = patient(&self.node.connect(session).await?);
+            Ok(try_join_all(self.tasks.iter().map(|id| node.wait(id.to_string(), None))).await?)
         };
         let tasks = match self.timeout {
             None => all.await,
@@ -126,7 +121,7 @@ impl Cancel {
         let node = self.node.connect(session).await.map_err(|e| e.attempted("cancel tasks"))?;
         let (mut cancelled, mut code) = (Vec::new(), 0);
         for id in &self.tasks {
-            match node.cancel(*id, None).await {
+            match node.cancel(id.to_string(), None).await.map_err(Error::from) {
                 Ok(task) => cancelled.push(task),
                 // The others are ended all the same.
                 Err(e) => {
@@ -137,10 +132,10 @@ impl Cancel {
             }
         }
         if self.wait {
-            let ids = cancelled.iter().map(|task| task.id.parse()).collect::<Result<Vec<TaskId>>>()?;
-            cancelled = try_join_all(ids.into_iter().map(|id| node.ended(id)))
+            let node = patient(&node);
+            cancelled = try_join_all(cancelled.iter().map(|task| node.wait(&task.id, None)))
                 .await
-                .map_err(|e| e.attempted("wait for the end of what was cancelled"))?;
+                .map_err(|e| Error::from(e).attempted("wait for the end of what was cancelled"))?;
         }
         print_short(session, &cancelled)?;
         Ok(code)
@@ -149,14 +144,15 @@ impl Cancel {
 
 #[cfg(test)]
 mod tests {
-    use vyr_proto::v0::{EndReason, TaskEnd};
+    use vyr_proto::v0::{EndReason, TaskEnd, TaskStatus};
 
     use super::*;
 
     #[test]
     fn the_exit_code_is_the_end_s() {
         let end = TaskEnd { reason: EndReason::Exited.into(), exit_code: Some(7), ..TaskEnd::default() };
-        assert_eq!(code_of(&Task { end: Some(end), ..Task::default() }), 7);
+        let ended = Task { status: TaskStatus::Failed.into(), end: Some(end), ..Task::default() };
+        assert_eq!(code_of(&ended), 7);
         assert_eq!(code_of(&Task::default()), 125);
     }
 }

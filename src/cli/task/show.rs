@@ -3,18 +3,16 @@
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use vyr_proto::v0::{ListTasksRequest, TaskStatus};
+use vyr_client::Client;
+use vyr_proto::v0::TaskStatus;
 
 use super::view::{Shown as _, TaskView, rfc3339, span};
 use crate::cli::Session;
 use crate::cli::args::{Output, pair};
-use crate::cli::client::{Node, NodeArgs, empty, has_ended};
+use crate::cli::client::{NodeArgs, patient};
 use crate::cli::print::{harmless, human, table};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::task::{StatusExt as _, TaskId};
-
-/// The most tasks of one page.
-const PAGE: u32 = 1000;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Tasks {
@@ -61,25 +59,9 @@ impl Tasks {
     async fn rows(&self, session: &Session) -> Result<Vec<TaskView>> {
         let node = self.node.connect(session).await?;
         let most = if self.all { usize::MAX } else { usize::try_from(self.limit).unwrap_or(usize::MAX) };
-        let mut rows: Vec<TaskView> = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let page_size = u32::try_from(most - rows.len()).unwrap_or(PAGE).min(PAGE);
-            let page = node
-                .tasks(ListTasksRequest {
-                    page_size,
-                    page_token,
-                    statuses: self.statuses.iter().map(|status| (*status).into()).collect(),
-                    labels: self.labels.iter().cloned().collect(),
-                    submitter: String::new(),
-                })
-                .await?;
-            rows.extend(page.tasks.iter().take(most - rows.len()).map(TaskView::from));
-            page_token = page.next_page_token;
-            if page_token.is_empty() || rows.len() >= most {
-                return Ok(rows);
-            }
-        }
+        let list = node.list_tasks().statuses(self.statuses.iter().copied()).limit(most);
+        let list = self.labels.iter().fold(list, |list, (key, value)| list.label(key, value));
+        Ok(list.await?.iter().map(TaskView::from).collect())
     }
 }
 
@@ -101,7 +83,7 @@ impl Status {
             if self.watch {
                 return self.watch(session, &node).await;
             }
-            let view = TaskView::from(&node.task(self.task, None).await?);
+            let view = TaskView::from(&node.get_task(self.task.to_string(), None).await?);
             session.printer.result(&view, || full(session, &view))
         };
         work.await.map_err(|e: Error| {
@@ -111,22 +93,20 @@ impl Status {
         Ok(0)
     }
 
-    async fn watch(&self, session: &Session, node: &Node) -> Result<()> {
-        let mut changes = node.watch(self.task).await?;
-        while let Some(change) = changes.message().await.map_err(|status| node.error(&status))? {
-            let task = change.task.ok_or_else(empty)?;
+    async fn watch(&self, session: &Session, node: &Client) -> Result<()> {
+        let mut changes = patient(node).watch(self.task.to_string());
+        while let Some(task) = changes.next().await.transpose()? {
             let view = TaskView::from(&task);
             let is_read = if session.printer.output == Output::Text {
                 session.printer.line_read(&change_line(session, &view))?
             } else {
                 session.printer.document(&view)?
             };
-            if has_ended(&task) || !is_read {
-                return Ok(());
+            if !is_read {
+                break;
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the node ended the stream before the task's end")
-            .hint("it may be stopping; ask again"))
+        Ok(())
     }
 }
 

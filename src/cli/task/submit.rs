@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing::Instrument as _;
+use vyr_client::{Client, TaskExt as _};
 use vyr_proto::v0::{
-    Deterministic, Limits, OnBusy, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StateBinding, StreamLogsRequest,
-    SubmitTaskRequest, TaskSpec,
+    Deterministic, Limits, OnBusy, OnInterrupt, PullPolicy, RetryOn, RetryPolicy, StateBinding, TaskSpec,
 };
 
 use super::view::TaskView;
 use super::{code_of, finish, logs, tell};
 use crate::cli::Session;
 use crate::cli::args::{ContainerArgs, Output, duration, pair, size, state};
-use crate::cli::client::{Node, NodeArgs, empty, has_ended, proto_duration};
+use crate::cli::client::{NodeArgs, patient};
 use crate::cli::run::interrupted;
 use crate::engine::NetRule;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,8 @@ use crate::oci::ArtifactRef;
 use crate::ops::resolve::PullMode;
 use crate::ops::state::Wish;
 use crate::state;
-use crate::task::{MAX_ATTEMPTS, MAX_STDIN_BYTES, TaskId};
+use crate::task::{MAX_ATTEMPTS, MAX_STDIN_BYTES};
+use crate::telemetry;
 
 /// How long an interrupted wait stays for the cancelled task's end.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
@@ -114,10 +115,11 @@ pub(in crate::cli) struct Submit {
     /// Put the values of arguments and variables into its receipt, not their hashes alone
     #[arg(long)]
     receipt_values: bool,
-    /// Wait for its end and exit as it did; Ctrl-C cancels it
+    /// Wait for its end and exit as it did; Ctrl-C cancels it. With --output json, stdout is one document: the task as it
+    /// ended (id, status, exit_code, end_reason, message, next, digest, trace_id, …)
     #[arg(long)]
     wait: bool,
-    /// The same, passing its output through
+    /// The same, passing its output through. With --output json all of that goes to stderr
     #[arg(long)]
     logs: bool,
     #[command(flatten)]
@@ -131,21 +133,29 @@ impl Submit {
         let reference = self.reference.to_string();
         let (wait, logs) = (self.wait || self.logs, self.logs);
         let submit = async {
-            let request = self.request()?;
-            let node = self.node.connect(session).await?;
-            let answer = node.submit(request).await?;
-            let task = answer.task.ok_or_else(empty)?;
-            let id = task.id.parse::<TaskId>()?;
-            if answer.existing {
-                session.printer.note(&format!("the key has a task already: {id}"));
+            let spec = self.spec()?;
+            let mut node = self.node.connect(session).await?;
+            // The task goes on from this command's trace; without one the client knows that which the command is in.
+            if let Some(context) = telemetry::current_traceparent() {
+                node = node.with_traceparent(&context)?;
             }
-            Ok((node, id, task))
+            let mut submit = node.submit(spec);
+            if let Some(key) = &self.key {
+                submit = submit.key(key);
+            }
+            let answer = submit.send().await?;
+            let task =
+                answer.task.ok_or_else(|| Error::new(ErrorKind::Internal, "the node's answer lacks the task"))?;
+            if answer.existing {
+                session.printer.note(&format!("the key has a task already: {}", task.id));
+            }
+            Ok((node, task))
         };
         let submit = submit.instrument(tracing::info_span!("submit", otel.kind = "client", %reference));
         tokio::pin!(submit);
         let failed = |e: Error| e.attempted(format_args!("submit {reference}"));
         if !wait {
-            let (_, _, task) = submit.await.map_err(failed)?;
+            let (_, task) = submit.await.map_err(failed)?;
             session.printer.result(&TaskView::from(&task), || task.id.clone())?;
             return Ok(0);
         }
@@ -153,46 +163,46 @@ impl Submit {
         tokio::pin!(stop);
         let (node, id) = tokio::select! {
             biased;
-            submitted = &mut submit => submitted.map(|(node, id, _)| (node, id)).map_err(failed)?,
+            submitted = &mut submit => submitted.map(|(node, task)| (node, task.id)).map_err(failed)?,
             () = &mut stop => {
                 let Ok(submitted) = tokio::time::timeout(CANCEL_WAIT, &mut submit).await else {
                     let error = Error::new(ErrorKind::Cancelled, "interrupted before the node answered");
                     return Err(failed(error.hint("`vyr tasks` says whether the task is there")));
                 };
-                let (node, id, _) = submitted.map_err(failed)?;
-                return cancel_waited(session, &node, id, logs).await;
+                let (node, task) = submitted.map_err(failed)?;
+                return cancel_waited(session, &node, &task.id).await;
             }
         };
         if !logs && session.printer.output == Output::Text {
-            session.printer.line(&id.to_string())?;
+            session.printer.line(&id)?;
         }
         let ended = async {
+            let node = patient(&node);
             if logs {
-                let request = StreamLogsRequest { id: id.to_string(), follow: true, ..StreamLogsRequest::default() };
-                logs::pass_through(session, &node, request).await?;
+                logs::pass_through(session, node.logs(&id).follow()).await?;
             }
-            node.ended(id).await
+            Ok(node.wait(&id, None).await?)
         };
         tokio::select! {
             biased;
             ended = ended => {
-                let task = ended.map_err(|e| e.attempted(format_args!("wait for task {id}")))?;
+                let task = ended.map_err(|e: Error| e.attempted(format_args!("wait for task {id}")))?;
                 tell(session, &task);
-                finish(session, &task, logs)?;
+                finish(session, &task)?;
                 Ok(code_of(&task))
             }
-            () = &mut stop => cancel_waited(session, &node, id, logs).await,
+            () = &mut stop => cancel_waited(session, &node, &id).await,
         }
     }
 
-    fn request(&self) -> Result<SubmitTaskRequest> {
+    fn spec(&self) -> Result<TaskSpec> {
         let retry = self.retries.filter(|retries| *retries > 0).map(|retries| RetryPolicy {
             max_attempts: retries + 1,
             on: self.retry_on.iter().map(|on| retry_on(*on).into()).collect(),
             initial_backoff: self.retry_backoff.and_then(proto_duration),
             max_backoff: None,
         });
-        let spec = TaskSpec {
+        Ok(TaskSpec {
             reference: self.reference.to_string(),
             args: self.args.clone(),
             env: self.env.iter().cloned().collect(),
@@ -225,9 +235,13 @@ impl Submit {
             deterministic: self.deterministic.map(|seed| Deterministic { seed, start: None }),
             path: self.container.way().into(),
             container: self.container.proto(),
-        };
-        Ok(SubmitTaskRequest { spec: Some(spec), idempotency_key: self.key.clone().unwrap_or_default(), wait: None })
+        })
     }
+}
+
+/// As the interface has it; `None` for what it can't express.
+fn proto_duration(duration: Duration) -> Option<prost_types::Duration> {
+    duration.try_into().ok()
 }
 
 fn binding(wish: &Wish) -> StateBinding {
@@ -274,17 +288,15 @@ fn read_stdin(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Ends the task that was waited for, since its waiter goes.
-async fn cancel_waited(session: &Session, node: &Node, id: TaskId, logs: bool) -> Result<u8> {
-    let task = node
-        .cancel(id, Some(CANCEL_WAIT))
-        .await
-        .map_err(|e| e.attempted(format_args!("cancel task {id}")).hint(format_args!("`vyr cancel {id}`")))?;
-    if has_ended(&task) {
+async fn cancel_waited(session: &Session, node: &Client, id: &str) -> Result<u8> {
+    let failed = |e| Error::from(e).attempted(format_args!("cancel task {id}")).hint(format_args!("`vyr cancel {id}`"));
+    let task = node.cancel(id, Some(CANCEL_WAIT)).await.map_err(failed)?;
+    if task.has_ended() {
         tell(session, &task);
     } else {
         session.printer.note(&format!("the task is told to end, and hasn't yet: {id}"));
     }
-    finish(session, &task, logs)?;
+    finish(session, &task)?;
     Ok(ErrorKind::Cancelled.exit_code())
 }
 
@@ -330,9 +342,9 @@ mod tests {
             "-v",
             "arg",
         ];
-        let request = submit(&words).unwrap().request().unwrap();
-        assert_eq!(request.idempotency_key, "k");
-        let spec = request.spec.unwrap();
+        let words = submit(&words).unwrap();
+        assert_eq!(words.key.as_deref(), Some("k"));
+        let spec = words.spec().unwrap();
         assert_eq!(spec.args, ["-v", "arg"]);
         assert_eq!((spec.env["A"].as_str(), spec.labels["x"].as_str()), ("b=c", "y"));
         assert_eq!((spec.on_interrupt(), spec.pull()), (OnInterrupt::RunAgain, PullPolicy::Never));
@@ -341,12 +353,12 @@ mod tests {
         assert_eq!(retry.max_attempts, 3);
         assert_eq!(retry.on().collect::<Vec<_>>(), [RetryOn::Failure, RetryOn::Timeout]);
 
-        let plain = submit(&[]).unwrap().request().unwrap().spec.unwrap();
+        let plain = submit(&[]).unwrap().spec().unwrap();
         assert_eq!(
             (plain.retry.is_none(), plain.on_interrupt(), plain.pull()),
             (true, OnInterrupt::Lose, PullPolicy::Missing)
         );
-        let retry = submit(&["--retries", "1"]).unwrap().request().unwrap().spec.unwrap().retry.unwrap();
+        let retry = submit(&["--retries", "1"]).unwrap().spec().unwrap().retry.unwrap();
         assert_eq!(retry.on().collect::<Vec<_>>(), [RetryOn::Failure]);
         assert!(submit(&["--retries", "100"]).is_err(), "more attempts than a node takes");
         assert!(submit(&["--retry-on", "timeout"]).is_err(), "nothing to be retried");

@@ -31,7 +31,7 @@ impl Trace {
     pub(in crate::cli) async fn execute(self, session: &Session) -> Result<u8> {
         let work = async {
             let node = self.node.connect(session).await?;
-            let trace = node.trace(self.task).await?;
+            let trace = node.get_trace(self.task.to_string()).await?;
             if session.printer.output != Output::Text {
                 return session.printer.result(&otlp(&trace.trace_id, &trace.spans), String::new);
             }

@@ -1,8 +1,10 @@
 //! The task cycle by the command line, over the Unix socket that it finds by itself.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Home, Node, Registry, pushed, run};
+use crate::support::{Home, Node, Registry, free_port, pushed, run};
 
 #[test]
 fn submit_with_logs_behaves_as_run_does() {
@@ -22,6 +24,80 @@ fn submit_with_logs_behaves_as_run_does() {
     let unknown = format!("sha256:{}", "0".repeat(64));
     home.vyr(["submit", &unknown]).expect(127).says(&["not in the store"]);
     home.vyr(["submit", "UPPER"]).expect(2);
+}
+
+/// What a pipeline reads with jq: one document, whatever the guest writes and however it ends.
+#[test]
+fn a_waited_submit_is_one_document_on_stdout_for_programs() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let [echo, trap, sleep] = ["echo-env-p1", "trap-p1", "sleep-p1"].map(|g| pushed(&home, &registry, g));
+    let _node = Node::start(&home, &[]);
+    let submit = |words: &[&str]| home.vyr([&["submit", "--wait", "--output", "json"][..], words].concat());
+
+    let quiet = submit(&[&echo, "--", "--exit", "5"]).expect(5);
+    let shown = quiet.json();
+    assert_eq!(
+        (&shown["status"], &shown["exit_code"], &shown["end_reason"]),
+        (&"failed".into(), &5.into(), &"exited".into())
+    );
+    assert!(echo.ends_with(shown["digest"].as_str().unwrap()), "{shown}");
+    for field in ["id", "message", "trace_id", "submitted_at", "started_at", "ended_at"] {
+        assert!(shown[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {shown}");
+    }
+    assert_eq!(quiet.stderr, "", "nothing of the guest without --logs");
+
+    // The guest's output goes where it is in nobody's way.
+    let loud = submit(&["--logs", &echo, "--", "word"]).expect(0);
+    assert_eq!(loud.json()["status"], "succeeded");
+    assert_eq!(loud.stderr, "arg 1 word\nstdin\ncopied 0 bytes\n");
+    let line = home.vyr(["submit", "--logs", "--output", "jsonl", &echo]).expect(0);
+    assert_eq!((line.stdout.lines().count(), &line.json()["exit_code"]), (1, &0.into()));
+
+    let trapped = submit(&[&trap]).expect(134).json();
+    assert_eq!((&trapped["end_reason"], &trapped["trap"]["kind"]), (&"trapped".into(), &"unreachable".into()));
+    let late = submit(&["--timeout", "50ms", &sleep]).expect(124).json();
+    assert_eq!((&late["status"], &late["exit_code"]), (&"timed_out".into(), &serde_json::Value::Null));
+    let missing = submit(&[&registry.reference("nothing", "v1")]).expect(127).json();
+    assert_eq!((&missing["status"], &missing["error_kind"]), (&"failed".into(), &"not_found".into()));
+    assert!(missing["message"].is_string(), "{missing}");
+
+    // What never became a task is an error, and no document.
+    let wrong = submit(&["UPPER"]).expect(2);
+    assert_eq!(wrong.stdout, "");
+    let nobody = submit(&["--node", "http://127.0.0.1:1", &echo]).expect(125);
+    let error: serde_json::Value = serde_json::from_str(&nobody.stderr).unwrap();
+    assert_eq!((nobody.stdout.as_str(), &error["error"]["kind"]), ("", &"unavailable".into()));
+    assert!(error["error"]["next"].as_str().unwrap().contains("--node"), "{error}");
+}
+
+#[test]
+fn who_waits_watches_or_follows_outlives_a_node_that_is_away_for_a_moment() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let listen = format!("127.0.0.1:{}", free_port());
+    let node = Node::start(&home, &["--listen", &listen]);
+    let words = ["submit", "--on-interrupt", "run-again", &sleep, "--", "1500"];
+    let id = home.vyr(words).expect(0).stdout.trim().to_owned();
+    let start = |words: &[&str]| {
+        let mut command = home.vyr_command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut watcher = start(&["status", "--watch", &id]);
+    let mut told = BufReader::new(watcher.stdout.take().unwrap()).lines();
+    while !told.next().unwrap().unwrap().contains("running") {}
+    let mut follower = start(&["logs", "-f", &id]);
+    let mut written = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(written.next().unwrap().unwrap(), "sleeping");
+    let waiter = start(&["wait", &id]);
+    // What is older than 250 ms is there after the kill, so the follower's place is one.
+    std::thread::sleep(Duration::from_millis(400));
+    node.kill();
+    let _node = Node::start(&home, &["--listen", &listen]);
+    let waited = waiter.wait_with_output().unwrap();
+    assert!(waited.status.success(), "{waited:?}");
+    assert!(watcher.wait().unwrap().success() && told.last().unwrap().unwrap().contains("succeeded"));
+    assert_eq!(written.map(Result::unwrap).collect::<Vec<_>>(), ["sleeping", "woke"], "of the second attempt");
+    assert!(follower.wait().unwrap().success());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The node: tasks behind Control API v0.
 
-mod access;
+pub(crate) mod access;
 mod arrival;
 mod bad_input;
 mod cancel;

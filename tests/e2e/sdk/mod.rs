@@ -1,0 +1,4 @@
+//! The SDKs, each against a real node.
+
+mod examples;
+mod rust;
