@@ -231,3 +231,11 @@ def test_without_a_key_the_digest_is_signed_by_the_pipeline_s_identity(make_proj
         asked.unlink(missing_ok=True)
         project.recipe("sign", **{variable: "x"})  # type: ignore[arg-type]
         assert asked.read_text().split() == ["sign", "--yes", reference]
+
+
+def test_what_cannot_be_collected_is_said(make_project: Any) -> None:
+    project: Project = make_project("hello")
+    project.recipe("all")
+    said = project.recipe("collect", expect=125, VYR_NODE="http://127.0.0.1:9")
+    # Both were tried.
+    assert said.count("no node answers") == 2
