@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, LATER_VERSION_HINT, is_from_later};
+use crate::error::{Error, ErrorKind, LATER_VERSION_HINT, io_hint, is_from_later};
 
 /// A failure of a state.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum StateError {
         name: String,
     },
     /// The file system refused.
-    #[error("could not {what} {}: {source}", path.display())]
+    #[error("can't {what} {}: {source}", path.display())]
     Io {
         /// What was attempted.
         what: &'static str,
@@ -108,9 +108,15 @@ impl From<StateError> for Error {
                 Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
             }
             StateError::Later => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
-            StateError::Io { .. } | StateError::Db(_) | StateError::Damaged { .. } => {
-                Self::new(ErrorKind::Storage, why)
+            StateError::Io { ref path, ref source, .. } => {
+                let hint = io_hint(path, source);
+                let error = Self::new(ErrorKind::Storage, why);
+                match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
             }
+            StateError::Db(_) | StateError::Damaged { .. } => Self::new(ErrorKind::Storage, why),
         }
     }
 }
