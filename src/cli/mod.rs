@@ -149,6 +149,9 @@ enum Command {
     Doctor(system::Doctor),
     /// Print the completion script of a shell
     Completions(system::Completions),
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Man(system::Man),
     /// Print the versions of vyr and its runtime
     Version(system::Version),
 }
@@ -264,6 +267,7 @@ impl Session {
             Command::State(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
+            Command::Man(verb) => verb.execute(self),
             Command::Version(verb) => verb.execute(self),
         }
     }

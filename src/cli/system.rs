@@ -1,10 +1,12 @@
-//! `vyr doctor`, `vyr completions`, `vyr version`.
+//! `vyr doctor`, `vyr completions`, `vyr man`, `vyr version`.
+
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use serde::Serialize;
 
 use super::{Cli, Session};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ops::doctor::{State, examine};
 
 #[derive(Debug, Args)]
@@ -40,6 +42,26 @@ impl Completions {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "vyr", &mut script);
         session.printer.line(String::from_utf8_lossy(&script).trim_end())?;
+        Ok(0)
+    }
+}
+
+/// For who makes packages: the verbs' pages are made of the same description as their help.
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The folder to write to: vyr.1, and vyr-VERB.1 for each verb
+    folder: PathBuf,
+}
+
+impl Man {
+    pub(super) fn execute(self, session: &Session) -> Result<u8> {
+        std::fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder))
+            .map_err(|e| {
+                Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", self.folder.display()))
+                    .attempted("write the manual pages")
+            })?;
+        session.printer.line(&self.folder.display().to_string())?;
         Ok(0)
     }
 }

@@ -48,15 +48,16 @@ pub(super) fn remedy(module: &str, name: Option<&str>) -> &'static str {
             "that's WASIX, which Wasmer alone has: rebuild it for wasm32-wasip1 or wasm32-wasip2, or put a container beside it \
              (`vyr push --fallback IMAGE`)"
         }
+        // Its versions are drafts of its own, whatever WASI's.
+        _ if module.starts_with("wasi:keyvalue") => {
+            "wasi:keyvalue is provided as store, atomics and batch of 0.2.0-draft2: rebuild it for those"
+        }
         _ if module.starts_with("wasi:") && module.contains("@0.3") => {
             "that's WASI 0.3, which isn't stable in this runtime: rebuild it for WASI 0.2 (wasm32-wasip2)"
         }
         _ if module.starts_with("wasi:") && module.contains("@0.1") => "rebuild it for WASI 0.2 (wasm32-wasip2)",
         _ if module.starts_with("wasi:") && module.contains("@0.2.0-rc") => {
             "that's a draft of WASI 0.2: rebuild it with a current toolchain"
-        }
-        _ if module.starts_with("wasi:keyvalue") => {
-            "wasi:keyvalue is provided as store, atomics and batch of 0.2.0-draft2: rebuild it for those"
         }
         _ if module.starts_with("wasi:http") => {
             "commands get no wasi:http here: use wasi:sockets, or run it where HTTP is served"

@@ -52,7 +52,7 @@ fn the_disk_is_full() {
     let arguments = ["run", &reference];
     let command = on_small_disk(&other, "64k", "true", &arguments);
     seen.ran(&format!("vyr run {reference}"), command, b"").expect(125);
-    let command = on_small_disk(&other, "64k", "true", &["serve"]);
+    let command = on_small_disk(&other, "64k", "true", &["serve", "--listen", "127.0.0.1:0"]);
     seen.ran("vyr serve", command, b"").expect(125);
     seen.is("machine-disk-full");
 }

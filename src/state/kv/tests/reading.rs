@@ -46,7 +46,8 @@ fn a_reader_never_puts_the_old_journal_before_a_mark_in_the_new_one() {
     replay
         .refresh_while(files.root(), || {
             if std::mem::take(&mut once) {
-                fs::remove_dir_all(&in_the_way).unwrap();
+                // On a busy machine it has been cleared away, and the store writes there already.
+                drop(fs::remove_dir_all(&in_the_way));
                 store.settle().unwrap();
             }
         })
