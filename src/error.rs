@@ -3,6 +3,8 @@
 //! [`ErrorKind`] its variants are; the exit code is a function of the kind alone, kept here.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 /// The kinds of failure that a caller can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,14 +124,39 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` whose reason is `why`.
     pub fn new(kind: ErrorKind, why: impl fmt::Display) -> Self {
-        Self { kind, attempted: None, why: why.to_string(), hint: None, cause: None }
+        Self { kind, attempted: None, why: plain(&why.to_string()), hint: None, cause: None }
+    }
+
+    /// A file or folder that the system doesn't let be written, with what helps.
+    #[must_use]
+    pub fn unwritable(path: &Path, error: &io::Error) -> Self {
+        let why = Self::new(ErrorKind::Storage, format!("{} can't be written: {error}", path.display()));
+        match io_hint(path, error) {
+            Some(hint) => why.hint(hint),
+            None => why,
+        }
     }
 
     /// Says what was being attempted, as an infinitive without "to": "pull localhost:5000/app". The first
-    /// (innermost) call wins only if no outer one follows: the outermost is what the user asked for.
+    /// (innermost) call wins only if no outer one follows: the outermost is what the user asked for. What it names needn't
+    /// be named again by the reason.
     #[must_use]
     pub fn attempted(mut self, what: impl fmt::Display) -> Self {
-        self.attempted = Some(what.to_string());
+        let what = what.to_string();
+        let said = |target: &str| match target.strip_prefix("blob ").and_then(|blob| blob.split_once(" of ")) {
+            // Which blob it was tells where content is at fault; a server is at fault for all of them.
+            Some((_, repository)) => {
+                matches!(self.kind, ErrorKind::Unauthorized | ErrorKind::Unavailable)
+                    && what.split_whitespace().any(|word| word.starts_with(repository))
+            }
+            None => what.split_whitespace().any(|word| word == target),
+        };
+        if let Some((target, why)) = self.why.split_once(": ")
+            && said(target)
+        {
+            self.why = why.to_owned();
+        }
+        self.attempted = Some(what);
         self
     }
 
@@ -193,6 +220,39 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Words of the system and of libraries without what is for programmers: the number of an error, and the name of a
+/// temporary file that nobody asked for.
+pub(crate) fn plain(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (begin, end) in [(" (os error ", ")"), (" at path \"", "\"")] {
+        while let Some(at) = text.find(begin) {
+            let after = at + begin.len();
+            let Some(length) = text[after..].find(end) else { break };
+            text.replace_range(at..after + length + end.len(), "");
+        }
+    }
+    text
+}
+
+/// What helps where the system refused something below the data folder.
+#[must_use]
+pub fn io_hint(path: &Path, error: &io::Error) -> Option<String> {
+    let folder = path.parent().unwrap_or(path).display();
+    let path = path.display();
+    Some(match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("make room on the disk of {folder}: `vyr gc` removes what nothing needs")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            format!("{folder} is on a read-only file system: use another data folder, by --home or VYR_HOME")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("give this user access to {path}, or use another data folder, by --home or VYR_HOME")
+        }
+        _ => return None,
+    })
+}
+
 /// The whole chain of an error's sources in one line, without saying the same words twice.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -235,6 +295,23 @@ mod tests {
             assert_eq!(ErrorKind::from_word(kind.as_str()), Some(kind));
         }
         assert_eq!(ErrorKind::from_word("of a newer version"), None);
+    }
+
+    #[test]
+    fn a_reason_is_plain_and_does_not_repeat_what_was_attempted() {
+        let refused = io::Error::from_raw_os_error(13);
+        let error = Error::new(ErrorKind::Storage, format!("x can't be written: {refused}"));
+        assert_eq!(error.why(), "x can't be written: Permission denied");
+        let temporary = tempfile::NamedTempFile::new_in("/nowhere/at-all").unwrap_err();
+        assert_eq!(Error::new(ErrorKind::Storage, temporary).why(), "No such file or directory");
+        assert_eq!(Error::new(ErrorKind::Storage, "a (os error b").why(), "a (os error b");
+
+        let error = || Error::new(ErrorKind::NotFound, "host/app:v1: there is none");
+        assert_eq!(error().attempted("run host/app:v1").why(), "there is none");
+        assert_eq!(error().attempted("run host/app:v10").why(), "host/app:v1: there is none");
+        let of_blob = |kind| Error::new(kind, "blob sha256:12 of host/app: no").attempted("push a.wasm to host/app:v1");
+        assert_eq!(of_blob(ErrorKind::Unavailable).why(), "no");
+        assert_eq!(of_blob(ErrorKind::Refused).why(), "blob sha256:12 of host/app: no");
     }
 
     #[test]

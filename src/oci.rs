@@ -169,11 +169,29 @@ pub fn digest_mismatch(wanted: &Digest, found: &Digest) -> Error {
 /// [`ErrorKind::Usage`] for anything else.
 pub fn parse_digest(text: &str) -> Result<Digest, Error> {
     let digest = Digest::from_str(text).map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("`{text}` is not a digest: {e}"))
-            .hint("write it as sha256:<64 hex digits>")
+        let why = why_no_digest(text).unwrap_or_else(|| e.to_string());
+        Error::new(ErrorKind::Usage, format!("`{text}` is not a digest: {why}"))
+            .hint("write it as sha256:<64 hex digits>, all of them, in lower case")
     })?;
     Hasher::for_digest(&digest)?;
     Ok(digest)
+}
+
+/// What is wrong with the digits of a digest of the two accepted algorithms.
+fn why_no_digest(text: &str) -> Option<String> {
+    let (algorithm, digits) = text.split_once(':')?;
+    let wanted = match algorithm {
+        "sha256" => 64,
+        "sha512" => 128,
+        _ => return None,
+    };
+    if let Some(odd) = digits.chars().find(|c| !c.is_ascii_hexdigit()) {
+        return Some(format!("{odd:?} is no hex digit"));
+    }
+    if digits.len() != wanted {
+        return Some(format!("it has {} hex digits, and {algorithm} has {wanted}", digits.len()));
+    }
+    digits.contains(|c: char| c.is_ascii_uppercase()).then(|| "its hex digits are not in lower case".to_owned())
 }
 
 /// What stands where a REF is asked for.
@@ -271,10 +289,7 @@ pub fn parse_reference(text: &str) -> Result<Reference, Error> {
     if let Some(reference) = plain_reference(text) {
         return Ok(reference);
     }
-    let reference = Reference::from_str(text).map_err(|e| {
-        Error::new(ErrorKind::Usage, format!("`{text}` is not a reference: {e}"))
-            .hint("write host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag] or a digest")
-    })?;
+    let reference = Reference::from_str(text).map_err(|e| no_reference(text, &e))?;
     // The grammar's expression lets these through where it takes the first part for a path.
     if reference.repository().contains(|c: char| c.is_ascii_uppercase()) {
         return Err(Error::new(
@@ -287,6 +302,38 @@ pub fn parse_reference(text: &str) -> Result<Reference, Error> {
         parse_digest(digest)?;
     }
     Ok(reference)
+}
+
+/// Why a text is no reference, and what to write: the mistakes that people make, before the grammar's own words.
+fn no_reference(text: &str, e: &oci_spec::distribution::ParseError) -> Error {
+    let bad =
+        |why: &str, hint: &str| Error::new(ErrorKind::Usage, format!("`{text}` is not a reference: {why}")).hint(hint);
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return bad(&format!("it begins with {scheme}://"), &format!("write {rest}, without it"));
+    }
+    if text.ends_with(".wasm") || text.ends_with(".wat") {
+        return bad(
+            "it looks like a file, and what is named is an artifact",
+            &format!("make it one: `vyr push oci:artifact:v1 {text}`, and name it as oci:artifact:v1"),
+        );
+    }
+    if text.starts_with(['.', '/', '~']) {
+        return bad("it looks like a path", &format!("write oci:{text} for a folder or tar in the OCI image layout"));
+    }
+    if let Some((_, digest)) = text.split_once('@')
+        && let Err(e) = parse_digest(digest)
+    {
+        return e;
+    }
+    let name = text.split_once('@').map_or(text, |(name, _)| name);
+    let path = name.split_once('/').map_or(name, |(_, path)| path);
+    if path.split(':').next().is_some_and(|path| path.contains(|c: char| c.is_ascii_uppercase())) {
+        return bad("repository names are lower case", "write the repository in lower case");
+    }
+    if text.contains(char::is_whitespace) {
+        return bad("it has a space in it", "write host[:port]/repository[:tag] in one word");
+    }
+    bad(&e.to_string(), "write host[:port]/repository[:tag][@sha256:…], oci:PATH[:tag] or a digest")
 }
 
 /// The plain references, a strict subset of the grammar, without its regular expression: compiling that takes 30 ms, ten

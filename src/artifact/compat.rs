@@ -177,7 +177,7 @@ pub fn extract_entrypoint<R: Read>(
     if bytes.starts_with(super::WASM_MAGIC) {
         Ok(bytes)
     } else {
-        Err(invalid(format!("the entrypoint /{} is not Wasm: {}", wanted.display(), looks_like(&bytes))))
+        Err(invalid(format!("the entrypoint /{} is not Wasm: it looks like {}", wanted.display(), looks_like(&bytes))))
     }
 }
 

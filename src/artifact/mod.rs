@@ -2,6 +2,7 @@
 //! Nothing here reads from anywhere; what must be fetched to decide is asked for by descriptor.
 
 mod compat;
+mod look;
 mod wasm_config;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use compat::{EntrypointFile, ImageConfig, extract_entrypoint};
+pub use look::{instead, looks_like};
 pub use wasm_config::{ComponentConfig, WasmConfig};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -418,24 +420,6 @@ pub fn offer(index: &ImageIndex) -> Result<Offer> {
             offered.join(", ")
         ),
     ))
-}
-
-/// What the first bytes of something that isn't Wasm look like, for the message.
-#[must_use]
-pub fn looks_like(bytes: &[u8]) -> String {
-    match bytes {
-        [] => "it is empty".to_owned(),
-        [0x7f, b'E', b'L', b'F', ..] => "it is an ELF program".to_owned(),
-        [b'M', b'Z', ..] => "it is a Windows program".to_owned(),
-        [0x1f, 0x8b, ..] => "it is gzip-compressed".to_owned(),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is zstd-compressed".to_owned(),
-        [b'(', b'm' | b'c', ..] => "it is WebAssembly text; assemble it first".to_owned(),
-        [b'#', b'!', ..] => "it is a script".to_owned(),
-        _ => {
-            let head: Vec<String> = bytes.iter().take(4).map(|b| format!("{b:02x}")).collect();
-            format!("it begins with the bytes {}", head.join(" "))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -15,13 +15,15 @@ use crate::state::{OnBusy, check_alias};
 /// Flags that every verb takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The data folder [default: vyr in the XDG data folder]
-    #[arg(long, global = true, env = "VYR_HOME", value_name = "FOLDER", hide_env_values = true)]
+    // The variables are read by `config`: what clap reads itself, it takes for said on the command line, and shows in the usage
+    // of everything.
+    /// The data folder [default: vyr in the XDG data folder] [env: VYR_HOME]
+    #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) home: Option<PathBuf>,
-    /// The trust policy [default: trust.toml in the data folder]
-    #[arg(long, global = true, env = "VYR_TRUST_POLICY", value_name = "FILE", hide_env_values = true)]
+    /// The trust policy [default: trust.toml in the data folder] [env: VYR_TRUST_POLICY]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) trust_policy: Option<PathBuf>,
-    /// Never touch the network; say what is missing instead
+    /// Never touch the network; say what is missing instead [env: VYR_OFFLINE]
     #[arg(long, global = true)]
     pub(crate) offline: bool,
     /// Speak plain HTTP to registries that aren't on this machine
@@ -30,8 +32,9 @@ pub(crate) struct Global {
     /// Trust the certificate authorities in this PEM file too (repeatable)
     #[arg(long = "ca-file", global = true, value_name = "FILE")]
     pub(crate) ca_files: Vec<PathBuf>,
-    /// Run containers by this: libcontainer, or the path of crun, runc or youki [default: the first that works]
-    #[arg(long, global = true, env = "VYR_CONTAINER_ENGINE", value_name = "ENGINE", hide_env_values = true)]
+    /// Run containers by this: libcontainer, or the path of crun, runc or youki [default: the first that works] [env:
+    /// VYR_CONTAINER_ENGINE]
+    #[arg(long, global = true, value_name = "ENGINE")]
     pub(crate) container_engine: Option<PathBuf>,
     /// Give no guest this package of WASI (repeatable): what imports it can't start as Wasm
     #[arg(long, global = true, value_name = "PACKAGE", value_parser = WITHHOLDABLE)]
@@ -157,18 +160,23 @@ pub(crate) enum Output {
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())
-        .map_err(|e| format!("`{text}` is not a size: {e}; write it as 64MiB or in bytes"))
+        .map_err(|_| format!("`{text}` is not a size; write it as 64MiB, or in bytes"))
 }
 
 /// Parses `2s`, `500ms`, `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|e| format!("`{text}` is not a duration: {e}; write it as 30s or 500ms"))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is not a duration; write it with its unit, as 30s or 500ms"))
 }
 
 /// Parses `KEY=VALUE`.
 pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    let is_name = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        None if is_name => {
+            Err(format!("`{text}` has no value; write KEY=VALUE, as in {text}=\"${text}\" for this shell's own"))
+        }
         _ => Err(format!("`{text}` is not KEY=VALUE")),
     }
 }

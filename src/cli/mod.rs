@@ -8,6 +8,7 @@ mod new;
 mod print;
 mod progress;
 mod publish;
+mod reach;
 mod receipt;
 mod replay;
 mod run;
@@ -17,6 +18,7 @@ mod store;
 mod system;
 mod task;
 mod trust;
+mod usage;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,17 +50,17 @@ struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line, or ends the process with what is wrong about it.
+    /// Reads the command line, or says what is wrong about it.
     ///
     /// Describing every verb to the parser takes a tenth of a short run's whole time, so a `run` is first read with the
     /// description of `run` alone. Whatever that doesn't accept is for the whole one to accept or to complain of.
-    fn read() -> Self {
+    fn read() -> Result<Self, clap::Error> {
         if std::env::args_os().any(|word| word == "run")
             && let Ok(RunAlone { global, command: Alone::Run(run) }) = RunAlone::try_parse()
         {
-            return Self { global, command: Command::Run(run) };
+            return Ok(Self { global, command: Command::Run(run) });
         }
-        Self::parse()
+        Self::try_parse()
     }
 }
 
@@ -161,11 +163,15 @@ struct Session {
 /// Runs the program; its exit code is the whole answer to the shell.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::read();
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(e) => return usage::explain(&e),
+    };
     let printer = Printer::new(cli.global.output);
     match start(cli, printer) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
+            let e = reach::plainly(e);
             printer.error(&e);
             ExitCode::from(e.kind().exit_code())
         }

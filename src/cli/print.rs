@@ -122,7 +122,8 @@ impl Printer {
                 text.push_str(&format!("could not {what}\n  "));
                 text.push_str(&self.paint("2", "why: "));
             }
-            text.push_str(error.why());
+            // A file's own lines may be in it.
+            text.push_str(&error.why().replace('\n', "\n       "));
             if let Some(next) = error.next() {
                 text.push_str(&format!("\n  {}{next}", self.paint("2", "next: ")));
             }

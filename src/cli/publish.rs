@@ -36,8 +36,11 @@ pub(super) struct Push {
 
 impl Push {
     pub(super) async fn execute(self, session: &Session) -> Result<u8> {
-        let key = if self.no_sign { None } else { Some(key(session, self.sign_key.as_ref())?) };
         let attempted = format!("push {} to {}", self.file.display(), self.reference);
+        let key = match self.no_sign {
+            true => None,
+            false => Some(key(session, self.sign_key.as_ref()).map_err(|e| e.attempted(&attempted))?),
+        };
         let request = PushRequest {
             reference: self.reference,
             file: self.file,
@@ -62,10 +65,9 @@ pub(super) struct Sign {
 
 impl Sign {
     pub(super) async fn execute(self, session: &Session) -> Result<u8> {
-        let key = key(session, self.key.as_ref())?;
-        let signed = sign(&session.vyr, &self.reference, &key)
-            .await
-            .map_err(|e| e.attempted(format_args!("sign {}", self.reference)))?;
+        let attempted = |e: Error| e.attempted(format_args!("sign {}", self.reference));
+        let key = key(session, self.key.as_ref()).map_err(attempted)?;
+        let signed = sign(&session.vyr, &self.reference, &key).await.map_err(attempted)?;
         session.printer.result(&signed, || signed.reference.clone())?;
         Ok(0)
     }
@@ -74,11 +76,17 @@ impl Sign {
 pub(super) fn key(session: &Session, path: Option<&PathBuf>) -> Result<SigningKey> {
     let Some(path) = path else { return machine_key(&session.vyr.config().home) };
     let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;
+        .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))
+        .map_err(|e| {
+            e.hint("give a private key's file: `vyr keygen` makes one; without --sign-key this machine's own key signs")
+        })?;
     // An empty password is a password: cosign's own default for generated keys in scripts.
     let password = EnvVars::first(&[EnvVars::VYR_KEY_PASSWORD, EnvVars::COSIGN_PASSWORD]).unwrap_or_default();
-    SigningKey::from_pem(&text, Some(password.as_bytes()))
-        .map_err(|e| Error::from(e).attempted(format_args!("use the key {}", path.display())))
+    SigningKey::from_pem(&text, Some(password.as_bytes())).map_err(|e| {
+        let error = Error::from(e);
+        let hint = error.next().unwrap_or_default().to_owned();
+        Error::new(error.kind(), format!("the key {} can't be used: {}", path.display(), error.why())).hint(hint)
+    })
 }
 
 /// The kinds of keys that can be made.

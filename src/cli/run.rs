@@ -130,6 +130,9 @@ fn tell(session: &Session, report: &RunReport) {
             text.push('\n');
             text.push_str(backtrace.trim_end());
         }
+        if let Some(next) = report.next {
+            text.push_str(&format!("\n  next: {next}"));
+        }
         session.printer.warning(&text);
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Session;
 use super::args::{duration, size};
 use super::run::interrupted;
+use crate::config::EnvVars;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
 use crate::ops::own::Announced;
@@ -20,8 +21,8 @@ use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
-    /// Where to listen [default: 127.0.0.1:7070]; off loopback only with TLS and a credential
-    #[arg(long, value_name = "ADDRESS:PORT", env = "VYR_LISTEN", hide_env_values = true)]
+    /// Where to listen [default: 127.0.0.1:7070]; off loopback only with TLS and a credential [env: VYR_LISTEN]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// The Unix socket [default: node.sock in the data folder]
     #[arg(long, value_name = "PATH", conflicts_with = "no_socket")]
@@ -110,13 +111,11 @@ impl Serve {
         let config = session.vyr.config();
         let file = &config.serve;
         let under = |path: &PathBuf| config.home.root().join(path);
-        let address = match (self.listen, &file.listen) {
-            (Some(address), _) => address,
-            (None, Some(text)) => text.parse().map_err(|e| {
-                Error::new(ErrorKind::Usage, format!("`{text}` in config.toml is no address to listen on: {e}"))
-                    .hint("write it as 127.0.0.1:7070")
-            })?,
-            (None, None) => SocketAddr::from(([127, 0, 0, 1], 7070)),
+        let address = match (self.listen, EnvVars::get(EnvVars::VYR_LISTEN), &file.listen) {
+            (Some(address), _, _) => address,
+            (None, Some(text), _) => listen_address(&text)?,
+            (None, None, Some(text)) => listen_address(text)?,
+            (None, None, None) => SocketAddr::from(([127, 0, 0, 1], 7070)),
         };
         let certificate = self.tls_cert.clone().or(file.tls_cert.as_ref().map(under));
         let key = self.tls_key.clone().or(file.tls_key.as_ref().map(under));
@@ -143,13 +142,13 @@ impl Serve {
     }
 
     pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
-        let listen = self.listen(session)?;
+        let attempted = |e: Error| e.attempted("start the node");
+        let listen = self.listen(session).map_err(attempted)?;
         let settings = super::telemetry_settings(session.printer, true);
         let (metrics, sent) = telemetry::install_metrics(&settings)?;
         let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
         // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
         // its socket.
-        let attempted = |e: Error| e.attempted("start the node");
         let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
         let server = Server::bind(&listen).await.map_err(attempted)?;
         let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
@@ -182,6 +181,18 @@ impl Serve {
         }
         Ok(0)
     }
+}
+
+/// An address to listen on: `localhost` is what it is everywhere.
+fn listen_address(text: &str) -> Result<SocketAddr> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| {
+        Error::new(ErrorKind::Usage, format!("`{text}` is no address to listen on"))
+            .hint("write ADDRESS:PORT with an address in numbers, as 127.0.0.1:7070 or [::1]:7070")
+    })
 }
 
 async fn twice() {

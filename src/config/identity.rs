@@ -71,8 +71,7 @@ impl Secret {
 /// [`ErrorKind::Storage`] naming the path.
 pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: std::io::Error| {
-        Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()))
-            .hint("check the data folder's owner and free space, or set VYR_HOME to another")
+        Error::unwritable(path, &e).hint("check the data folder's owner and free space, or set VYR_HOME to another")
     };
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;

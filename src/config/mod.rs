@@ -375,10 +375,14 @@ fn read_file(path: &Path, must_exist: bool) -> Result<File> {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(File::default()),
         Err(e) => {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("the settings file {} can't be read: {e}", path.display()),
-            ));
+            let error =
+                Error::new(ErrorKind::Usage, format!("the settings file {} can't be read: {e}", path.display()));
+            return Err(error.hint(match (e.kind(), must_exist) {
+                (std::io::ErrorKind::PermissionDenied, false) => {
+                    "the data folder is somebody else's: use one of your own, by --home or VYR_HOME"
+                }
+                _ => "name one that you may read with VYR_CONFIG, or unset it",
+            }));
         }
     };
     toml::from_str(&text).map_err(|e| {

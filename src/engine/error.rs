@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::toolchain;
+use crate::artifact::instead;
 use crate::error::{Error, ErrorKind};
 
 /// Why a guest could not be started. Whatever is reported this way, no instruction of the guest had an
@@ -53,6 +55,8 @@ pub enum StartError {
     NoEntry {
         /// What is missing, and what is there.
         why: String,
+        /// How to build it so that it is there.
+        hint: &'static str,
     },
     /// The code generator failed.
     #[error("the Wasm could not be compiled: {why}")]
@@ -67,7 +71,7 @@ pub enum StartError {
         why: String,
     },
     /// The guest needs more at its start than the limit allows.
-    #[error("the guest needs {needed} {what} to start, the limit is {limit}")]
+    #[error("the guest needs {} {} to start, the limit is {}", amount(*needed, what), unit(what), amount(*limit, what))]
     Limit {
         /// What is limited, with its unit: "bytes of memory", "table elements", "instances".
         what: &'static str,
@@ -141,16 +145,24 @@ impl StartError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotWasm { .. } => "push a .wasm file, built for wasm32-wasip1 or wasm32-wasip2",
+            Self::NotWasm { looks_like } => instead(looks_like),
             Self::Malformed { .. } => "rebuild it, or check that the file wasn't cut short before it was pushed",
-            Self::Unsupported { .. } => "rebuild it without that feature",
+            Self::Unsupported { why } => without(why),
             Self::UnknownImport { hint, .. } => hint,
-            Self::IncompatibleImport { .. } => "rebuild it against the released version of that interface",
-            Self::NoEntry { .. } => "build it as a program, not as a library",
+            Self::IncompatibleImport { .. } => {
+                "rebuild it with a current toolchain, against the released version of that interface"
+            }
+            Self::NoEntry { hint, .. } => hint,
             Self::Compile { .. } => "rebuild it with a current toolchain, and report this if it stays",
             Self::Foreign { .. } => "compile it with this very version, on such a machine: `vyr compile REF --push`",
-            Self::Limit { .. } => "raise the limit, or rebuild the guest to need less at its start",
+            Self::Limit { what: MEMORY, .. } => {
+                "raise the limit with --memory, or rebuild the guest to need less at its start"
+            }
+            Self::Limit { .. } => "rebuild the guest to need less at its start",
             Self::Busy { .. } => "wait for a running guest to end, or raise the number of instances",
+            Self::DirUnavailable { host, .. } if host.to_string_lossy().contains(':') => {
+                "two colons stand between the folder and its name in the guest: --dir HOST::GUEST"
+            }
             Self::DirUnavailable { .. } => "give a folder that exists and that you may open",
             Self::NetUnavailable { .. } => "correct the host name, or write the rule with an address",
             Self::Instantiate { .. } => "check that the toolchain that built it is a current one",
@@ -175,19 +187,22 @@ impl StartError {
     /// Sorts an error of the linker that is about no import: what needs a feature that is off is found out there, too.
     pub(super) fn from_link(error: &wasmtime::Error) -> Self {
         let why = shown(error);
-        if why.contains("is disabled for this engine") { Self::Unsupported { why } } else { Self::Instantiate { why } }
+        if why.contains("is disabled for this engine") {
+            return Self::Unsupported { why: feature(&why) };
+        }
+        Self::Instantiate { why: plain(&why) }
     }
 
     /// Sorts an error of taking up compiled code: the pool that instances come from refuses there what would never fit.
     pub(super) fn from_load(error: &wasmtime::Error) -> Self {
         let why = shown(error);
         if why.contains("shared which is not supported") {
-            return Self::Unsupported { why };
+            return Self::Unsupported { why: feature(&why) };
         }
         let what = if why.contains("element size of") {
             "table elements"
         } else if why.contains("byte size of") {
-            "bytes of memory"
+            MEMORY
         } else if why.contains("exceeds the per-instance limit of") {
             "memories or tables"
         } else {
@@ -215,9 +230,9 @@ impl StartError {
         .iter()
         .any(|words| why.contains(words))
         {
-            Self::Unsupported { why }
+            Self::Unsupported { why: feature(&why) }
         } else if why.contains("at offset") || why.contains("failed to parse") {
-            Self::Malformed { why }
+            Self::Malformed { why: plain(&why) }
         } else {
             Self::Compile { why }
         }
@@ -239,44 +254,71 @@ impl StartError {
             module: module.to_owned(),
             name: name.map(str::to_owned),
             import: name.map_or_else(|| module.to_owned(), |name| format!("{module}::{name}")),
-            hint: provider(module),
+            hint: toolchain::remedy(module, name),
         }
+    }
+}
+
+/// What memory is limited in.
+pub(super) const MEMORY: &str = "bytes of memory";
+
+fn unit(what: &'static str) -> &'static str {
+    if what == MEMORY { "of memory" } else { what }
+}
+
+/// So much of what is limited; memory in the largest unit that divides it.
+pub(super) fn amount(number: u64, what: &str) -> String {
+    if what != MEMORY {
+        return number.to_string();
+    }
+    match [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .iter()
+        .find(|(bits, _)| number > 0 && number.is_multiple_of(1 << bits))
+    {
+        Some((bits, unit)) => format!("{} {unit}", number >> bits),
+        None => format!("{number} bytes"),
+    }
+}
+
+/// What runtime and validator say, without where in their own code or in the binary it was.
+fn plain(why: &str) -> String {
+    let mut why = why;
+    for beginning in
+        ["failed to parse WebAssembly module: ", "WebAssembly translation error: ", "Invalid input WebAssembly code "]
+    {
+        if let Some((_, rest)) = why.split_once(beginning) {
+            why = rest;
+        }
+    }
+    if let Some((_, rest)) = why.strip_prefix("at offset ").and_then(|rest| rest.split_once(": ")) {
+        why = rest;
+    }
+    let why = why.split(" -- see `").next().unwrap_or(why);
+    why.to_owned()
+}
+
+/// What a feature is that is missing: where in the binary it was, is nothing to act on.
+fn feature(why: &str) -> String {
+    let why = plain(why);
+    why.split(" (at offset ").next().unwrap_or(&why).to_owned()
+}
+
+/// How to build it without the feature that is missing.
+fn without(why: &str) -> &'static str {
+    if why.contains("shared") || why.contains("thread") {
+        "rebuild it without threads: without -pthread and -matomics, for wasm32-wasip1 and not wasm32-wasip1-threads"
+    } else if why.contains("exception") {
+        "rebuild it without exceptions, or with those of the released proposal (-mllvm -wasm-use-legacy-eh=false)"
+    } else if why.contains("binary version") {
+        "rebuild it with a toolchain that writes Wasm of version 1 or components"
+    } else {
+        "rebuild it without that feature, or put a container beside it (`vyr push --fallback IMAGE`)"
     }
 }
 
 /// The whole chain of a runtime error in one line.
 pub(super) fn shown(error: &wasmtime::Error) -> String {
     format!("{error:#}").replace('\n', " ")
-}
-
-/// What would provide the import module or interface `module`.
-fn provider(module: &str) -> &'static str {
-    match module {
-        "env" | "a" => {
-            "`env` is provided by the embedder the module was built for (Emscripten, a bare build with undefined symbols): \
-             rebuild it for wasm32-wasip1 or wasm32-wasip2"
-        }
-        "wasi_unstable" => "that's WASI from before preview 1: rebuild it with a current toolchain",
-        "wasi_snapshot_preview1" => "WASI preview 1 has no function of that name: rebuild it with a current toolchain",
-        _ if module.starts_with("wbg") || module.starts_with("__wbindgen") => {
-            "it was built for a browser with wasm-bindgen: rebuild it for wasm32-wasip1 or wasm32-wasip2"
-        }
-        _ if module == "gojs" || module == "go" => "it was built with GOOS=js: rebuild it with GOOS=wasip1",
-        _ if module.starts_with("wasi:") && module.contains("@0.3") => {
-            "WASI 0.3 is not stable in this runtime: rebuild it for WASI 0.2"
-        }
-        _ if module.starts_with("wasi:") && module.contains("@0.1") => "rebuild it for WASI 0.2",
-        _ if module.starts_with("wasi:keyvalue") => {
-            "wasi:keyvalue is provided as store, atomics and batch of 0.2.0-draft2: rebuild it for those"
-        }
-        _ if module.starts_with("wasi:http") => {
-            "commands get no wasi:http here: use wasi:sockets, or run it where HTTP is served"
-        }
-        _ if module.starts_with("wasi:") => {
-            "that interface is outside of wasi:cli/command, which is what is provided here"
-        }
-        _ => "compose it with the component that provides it, or rebuild it without it",
-    }
 }
 
 impl From<StartError> for Error {

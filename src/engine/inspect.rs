@@ -3,6 +3,7 @@
 use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload};
 
 use super::error::StartError;
+use crate::artifact::looks_like;
 
 /// The two things that a Wasm binary can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,65 +123,16 @@ fn wasi<'a>(kind: Kind, names: impl Iterator<Item = &'a String>) -> &'static str
     found
 }
 
-/// What bytes that aren't Wasm look like, in words.
-fn looks_like(bytes: &[u8]) -> &'static str {
-    // The magic numbers are those of file(1).
-    const KNOWN: &[(&[u8], &str)] = &[
-        (b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0wasmtime", "precompiled code"),
-        (b"\x7fELF", "an ELF file: a Linux program, or precompiled code"),
-        (b"MZ", "a PE file: a Windows program"),
-        (b"\xcf\xfa\xed\xfe", "a Mach-O file: a macOS program"),
-        (b"\xca\xfe\xba\xbe", "a Mach-O or Java class file"),
-        (b"\x1f\x8b", "gzip-compressed data"),
-        (b"\x28\xb5\x2f\xfd", "zstd-compressed data"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"#!", "a script"),
-        (b"(module", "Wasm in text form"),
-        (b"(component", "Wasm in text form"),
-        (b"{", "JSON"),
-        (b"<", "HTML or XML"),
-    ];
-    if bytes.is_empty() {
-        return "an empty file";
-    }
-    if b"\0asm".starts_with(&bytes[..bytes.len().min(4)]) || (bytes.len() < 8 && bytes.starts_with(b"\0asm")) {
-        return "the very beginning of a Wasm file, cut short";
-    }
-    if bytes.get(257..262) == Some(b"ustar") {
-        return "a tar archive";
-    }
-    let start = bytes.trim_ascii_start();
-    if let Some((_, words)) = KNOWN.iter().find(|(magic, _)| bytes.starts_with(magic) || start.starts_with(magic)) {
-        return words;
-    }
-    match std::str::from_utf8(&bytes[..bytes.len().min(64)]) {
-        Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => "text",
-        _ => "data of no known kind",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_that_are_not_wasm_are_named() {
-        for (bytes, words) in [
-            (&b"\x7fELF\x02\x01\x01"[..], "ELF"),
-            (b"MZ\x90\0", "Windows"),
-            (b"\x1f\x8b\x08\0", "gzip"),
-            (b"", "empty"),
-            (b"\0as", "cut short"),
-            (b"\0asm\x01", "cut short"),
-            (b"  (module)", "text form"),
-            (b"hello there, this is text", "text"),
-            (b"\x93\x01\x02\x00\xff", "no known kind"),
-        ] {
-            let error = inspect(bytes).expect_err("not Wasm");
-            assert!(matches!(error, StartError::NotWasm { .. }), "{error:?}");
-            assert!(error.to_string().contains(words), "{error} should say {words}");
-        }
+    fn a_version_that_does_not_exist_yet_is_a_missing_feature() {
         assert!(matches!(Kind::of(b"\0asm\x02\0\0\0"), Err(StartError::Unsupported { .. })));
+        assert!(
+            matches!(inspect(b"\x7fELF\x02\x01\x01"), Err(StartError::NotWasm { looks_like }) if looks_like.contains("ELF"))
+        );
     }
 
     #[test]

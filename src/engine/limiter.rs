@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasmtime::ResourceLimiter;
 
+use super::error::MEMORY;
+
 /// What the guests of one node may hold together, in bytes of linear memory. What a guest holds is given back when it
 /// ends.
 #[derive(Debug)]
@@ -83,6 +85,8 @@ pub(super) struct Limiter {
     budget: Option<Arc<Budget>>,
     /// The budget, not the guest's own limit, has refused what the guest needs at its start.
     out_of_budget: bool,
+    /// Its own limit has refused it more memory.
+    denied_growth: bool,
 }
 
 impl Drop for Limiter {
@@ -105,7 +109,13 @@ impl Limiter {
             refused: None,
             budget,
             out_of_budget: false,
+            denied_growth: false,
         }
+    }
+
+    /// The memory limit, in bytes, where it has refused the guest more.
+    pub(super) fn denied_growth(&self) -> Option<u64> {
+        self.denied_growth.then_some(self.memory_limit)
     }
 
     pub(super) fn out_of_budget(&self) -> bool {
@@ -130,8 +140,9 @@ impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let total = grown(self.memory, current, desired);
         if total > self.memory_limit {
+            self.denied_growth = true;
             if current == 0 {
-                self.refused.get_or_insert(("bytes of memory", total, self.memory_limit));
+                self.refused.get_or_insert((MEMORY, total, self.memory_limit));
             }
             return Ok(false);
         }

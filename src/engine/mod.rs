@@ -17,6 +17,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConf
 
 mod cache;
 mod code;
+mod denied;
 mod deterministic;
 mod doors;
 mod error;
@@ -30,6 +31,7 @@ mod seal;
 mod spec;
 mod stdio;
 mod ticker;
+mod toolchain;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};
 pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec, StateDoor};
 pub use tokio_util::sync::CancellationToken;
+pub use toolchain::foresee;
 pub use wasmtime_wasi::async_trait;
 pub use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 pub use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
@@ -275,6 +278,7 @@ impl Engine {
             linker.allow_shadowing(true);
             doors::p2::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             deterministic::add_to_component_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
+            denied::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             keyvalue::add_to_linker(&mut linker).map_err(|error| format!("{error:#}"))?;
             Ok(linker)
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 
+use super::denied::{Addresses, Denied};
 use super::error::StartError;
 use crate::error::{Error, ErrorKind};
 
@@ -133,19 +134,24 @@ impl Allowed {
         }
     }
 
-    /// Gives the guest what the rules allow. Without any rule it gets nothing, which is the default of the
+    /// Gives the guest what the rules allow, and what is remembered of the rest. Without any rule it gets nothing, which is the default of the
     /// builder. Where a rule names a host, the guest may look up names, and any name: that is how a guest
     /// finds the address, and the library can't restrict it further.
-    pub(super) fn apply(self, builder: &mut WasiCtxBuilder) {
+    pub(super) fn apply(self, builder: &mut WasiCtxBuilder) -> Denied {
         if self.addresses.is_empty() && !self.any {
-            return;
+            return Denied::default();
         }
         builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(self.names);
-        let allowed = Arc::new(self);
+        let denied = Arc::new(Addresses::default());
+        let remarks = Denied::new(true, self.names, Arc::clone(&denied));
         builder.socket_addr_check(move |address, purpose| {
-            let permitted = allowed.permits(address, purpose);
+            let permitted = self.permits(address, purpose);
+            if !permitted && matches!(purpose, SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend) {
+                denied.add(address);
+            }
             Box::pin(std::future::ready(permitted))
         });
+        remarks
     }
 }
 

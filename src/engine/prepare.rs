@@ -8,10 +8,10 @@ use wasmtime::{ExternType, InstancePre, Module, ModuleExport, UnknownImportError
 use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::code::{Code, Compiled};
-use super::error::{StartError, shown};
+use super::error::StartError;
 use super::inspect::Kind;
 use super::run::State;
-use super::{Engine, keyvalue};
+use super::{Engine, keyvalue, toolchain};
 
 /// A guest that is ready to be instantiated, any number of times and from any thread. Cheap to clone.
 #[derive(Clone)]
@@ -83,15 +83,11 @@ impl Engine {
             matches!(&entry, Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0);
         match module.get_export_index("_start") {
             Some(start) if runnable => Ok(Program::Module { pre, start }),
-            _ => Err(StartError::NoEntry {
-                why: if entry.is_some() {
-                    "its export `_start` is not a function without parameters and results".into()
-                } else if module.get_export("_initialize").is_some() {
-                    "it exports no `_start`, but `_initialize`: it was built as a library (a reactor)".into()
-                } else {
-                    "it exports no `_start`".into()
-                },
+            _ if entry.is_some() => Err(StartError::NoEntry {
+                why: "its export `_start` is not a function without parameters and results".into(),
+                hint: "build it as a program of WASI: what calls its main is the toolchain's own `_start`",
             }),
+            _ => Err(toolchain::no_entry(Kind::Module, module.exports().map(|export| export.name()))),
         }
     }
 
@@ -103,49 +99,52 @@ impl Engine {
         let pre = self.p2()?.instantiate_pre(component).map_err(|error| {
             let outer = error.to_string();
             let import = outer.split('`').nth(1).unwrap_or("?").to_owned();
-            let why = shown(&error);
             // The cause tells what in the interface is missing, or what is different about it.
             if !outer.contains("matching implementation was not found") {
                 StartError::from_link(&error)
-            } else if !self.provides(&import) {
+            } else if !provides(&import) {
                 StartError::unknown_import(&import, None)
             } else {
                 let missing = error.root_cause().to_string().contains("is missing");
                 let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
                 match causes.iter().rev().find_map(|cause| cause.split('`').nth(1)).filter(|_| missing) {
                     Some(name) => StartError::unknown_import(&import, Some(name)),
-                    None => StartError::IncompatibleImport { import, why },
+                    None => StartError::IncompatibleImport { import, why: causes.join(": ") },
                 }
             }
         })?;
         match CommandPre::new(pre) {
             Ok(pre) => Ok(Program::Component(pre)),
-            Err(error) => Err(StartError::NoEntry {
-                why: format!("it doesn't export `wasi:cli/run` of WASI 0.2 ({})", shown(&error)),
-            }),
+            Err(_) => {
+                let exports = component.component_type();
+                let exports: Vec<_> = exports.exports(self.wasmtime()).map(|(name, _)| name.to_owned()).collect();
+                Err(toolchain::no_entry(Kind::Component, exports.iter().map(String::as_str)))
+            }
         }
     }
+}
 
-    /// Whether an interface of that name is in the world that components get, in a compatible version.
-    fn provides(&self, interface: &str) -> bool {
-        let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
-        let package = name.split_once('/').map_or(name, |(package, _)| package);
-        if package == "wasi:keyvalue" {
-            return version == keyvalue::VERSION;
-        }
-        version.starts_with("0.2.")
-            && matches!(
-                package,
-                "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:io" | "wasi:random" | "wasi:sockets"
-            )
+/// Whether an interface of that name is in the world that components get, in a compatible version.
+pub(super) fn provides(interface: &str) -> bool {
+    let (name, version) = interface.split_once('@').unwrap_or((interface, ""));
+    let package = name.split_once('/').map_or(name, |(package, _)| package);
+    if package == "wasi:keyvalue" {
+        return version == keyvalue::VERSION;
     }
+    // A draft of a version is another one.
+    version.strip_prefix("0.2.").is_some_and(|patch| !patch.contains('-'))
+        && matches!(
+            package,
+            "wasi:cli" | "wasi:clocks" | "wasi:filesystem" | "wasi:io" | "wasi:random" | "wasi:sockets"
+        )
 }
 
 fn incompatible(error: &wasmtime::Error) -> StartError {
     let outer = error.to_string();
     match outer.split('`').nth(1) {
         Some(import) if outer.contains("import") => {
-            StartError::IncompatibleImport { import: import.to_owned(), why: shown(error) }
+            let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+            StartError::IncompatibleImport { import: import.to_owned(), why: causes.join(": ") }
         }
         _ => StartError::from_link(error),
     }

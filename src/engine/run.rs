@@ -13,6 +13,7 @@ use wasmtime::{Store, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::denied::Denied;
 use super::deterministic::MadeTime;
 use super::doors::{self, Doors};
 use super::error::{StartError, shown};
@@ -78,6 +79,22 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// What keeps the next run from ending so, where a limit ended this one.
+    #[must_use]
+    pub fn helps(&self) -> Option<&'static str> {
+        match self {
+            Self::TimedOut(Clock::Wall) => Some("--timeout gives it longer"),
+            Self::TimedOut(Clock::Cpu) => Some("--cpu gives it longer"),
+            Self::OutOfMemory => Some("--memory gives it more"),
+            Self::OverQuota(_) => {
+                Some("let it remove what it no longer needs, or create a state with a larger --quota")
+            }
+            Self::Exited(_) | Self::Trapped(_) | Self::Cancelled | Self::Signalled(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -110,7 +127,7 @@ pub struct Execution {
     pub peak_memory_bytes: u64,
     /// What ran it, where that isn't this engine: a container's.
     pub engine: Option<String>,
-    /// What could not be done as asked, in words.
+    /// What could not be done as asked, and what a guest that failed was denied, in words.
     pub notes: Vec<String>,
 }
 
@@ -124,6 +141,8 @@ pub(super) struct State {
     pub(super) clock: Option<Arc<MadeTime>>,
     /// The states whose keys it may use.
     pub(super) keys: keyvalue::Keys,
+    /// What it was denied so far.
+    pub(super) denied: Denied,
     /// Whether the guest has called the host: until then it can't have had an effect.
     pub(super) called: bool,
 }
@@ -231,12 +250,13 @@ impl Engine {
         let budget = spec.budget.clone();
         let doors = doors(&spec);
         let keys = keyvalue::Keys::of(&spec.states);
-        let (wasi, clock) = context(spec, allowed)?;
+        let (wasi, clock, denied) = context(spec, allowed)?;
         let state = State {
             wasi,
             doors,
             clock,
             keys,
+            denied,
             limiter: Limiter::new(limits.memory_bytes, limits.table_elements, limits.instances, budget),
             called: false,
         };
@@ -268,7 +288,16 @@ impl Engine {
         };
         tracing::debug!(%outcome, ?instantiate, ?run, ?cpu, "guest ended");
         let peak_memory_bytes = store.data().limiter.peak();
-        Ok(Execution { outcome, started_at, instantiate, run, cpu, peak_memory_bytes, engine: None, notes: Vec::new() })
+        // Who copes with a denial has nothing to be told.
+        let notes = match &outcome {
+            Outcome::Exited(0) | Outcome::TimedOut(_) | Outcome::Cancelled => Vec::new(),
+            _ => {
+                let state = store.data();
+                let full = state.doors.as_ref().map(|doors| doors.full()).unwrap_or_default();
+                state.denied.remarks(&state.limiter, full)
+            }
+        };
+        Ok(Execution { outcome, started_at, instantiate, run, cpu, peak_memory_bytes, engine: None, notes })
     }
 }
 
@@ -318,7 +347,9 @@ fn ended_itself(ended: &Ended<wasmtime::Result<i32>>) -> bool {
     }
 }
 
-fn context(spec: RunSpec, allowed: net::Allowed) -> Result<(WasiP1Ctx, Option<Arc<MadeTime>>), StartError> {
+type Context = (WasiP1Ctx, Option<Arc<MadeTime>>, Denied);
+
+fn context(spec: RunSpec, allowed: net::Allowed) -> Result<Context, StartError> {
     let mut builder = WasiCtxBuilder::new();
     builder.arg(&spec.argv0).args(&spec.args).envs(&spec.env);
     match spec.stdin {
@@ -351,9 +382,9 @@ fn context(spec: RunSpec, allowed: net::Allowed) -> Result<(WasiP1Ctx, Option<Ar
             return Err(StartError::DirUnavailable { host, guest, source: std::io::Error::other(shown(&error)) });
         }
     }
-    allowed.apply(&mut builder);
+    let denied = allowed.apply(&mut builder);
     let clock = spec.deterministic.map(|made| made.apply(&mut builder));
-    Ok((builder.build_p1(), clock))
+    Ok((builder.build_p1(), clock, denied))
 }
 
 /// What an error of the runtime means: an end of the guest if it had started, else a failed start.

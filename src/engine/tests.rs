@@ -164,7 +164,7 @@ async fn an_unknown_import_is_named() {
     assert!(error.to_string().contains("env::abort"), "{error}");
     let error = crate::Error::from(error);
     assert_eq!(error.kind(), ErrorKind::CannotStart);
-    assert!(error.next().unwrap().contains("Emscripten"));
+    assert!(error.next().unwrap().contains("AssemblyScript"));
 
     let error = prepare_on(&engine(), r#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#)
         .unwrap_err();
@@ -208,7 +208,7 @@ async fn a_library_is_not_a_command() {
         ("(component)", "wasi:cli/run"),
     ] {
         let error = prepare_on(&engine(), wat).unwrap_err();
-        assert!(matches!(&error, StartError::NoEntry { why } if why.contains(words)), "{error:?}");
+        assert!(matches!(&error, StartError::NoEntry { why, .. } if why.contains(words)), "{error:?}");
     }
 }
 

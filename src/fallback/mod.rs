@@ -181,7 +181,7 @@ mod tests {
             (import("wasi:cli/run@0.3.0"), Some("wasi_version")),
             (import("wasi:http/types@0.2.0"), Some("unknown_import")),
             (StartError::IncompatibleImport { import: why(), why: why() }, Some("incompatible_import")),
-            (StartError::NoEntry { why: why() }, Some("no_entry")),
+            (StartError::NoEntry { why: why(), hint: "" }, Some("no_entry")),
             (StartError::Compile { why: why() }, Some("compile")),
             (StartError::Limit { what: "bytes of memory", needed: 2, limit: 1 }, Some("limit")),
             (StartError::Instantiate { why: why() }, Some("instantiate")),

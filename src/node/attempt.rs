@@ -399,7 +399,18 @@ fn change(live: &Live, status: TaskStatus, ended_us: Option<i64>, record: &Task,
 /// How a guest that was started has ended.
 fn end_of(live: &Live, execution: &engine::Execution) -> (TaskStatus, TaskEnd) {
     let message = format!("the guest {}", execution.outcome);
-    let end = |reason: EndReason| TaskEnd { reason: reason.into(), message: message.clone(), ..TaskEnd::default() };
+    let next = match execution.outcome.helps() {
+        Some(next) => next.to_owned(),
+        // Of a container these are the machine's shortcomings.
+        None if execution.engine.is_none() => execution.notes.join("; "),
+        None => String::new(),
+    };
+    let end = |reason: EndReason| TaskEnd {
+        reason: reason.into(),
+        message: message.clone(),
+        next: next.clone(),
+        ..TaskEnd::default()
+    };
     match &execution.outcome {
         Outcome::Exited(code) => {
             let status = if *code == 0 { TaskStatus::Succeeded } else { TaskStatus::Failed };

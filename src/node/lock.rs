@@ -26,8 +26,7 @@ impl Lock {
 
 fn acquire(home: &Home) -> Result<File> {
     let path = home.node_lock();
-    let failed =
-        |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));
+    let failed = |e: std::io::Error| Error::unwritable(&path, &e);
     std::fs::create_dir_all(home.root()).map_err(failed)?;
     let mut file = OpenOptions::new()
         .read(true)
@@ -46,7 +45,7 @@ fn acquire(home: &Home) -> Result<File> {
         let holder = holder.trim();
         let who = if holder.is_empty() { "another process".to_owned() } else { format!("the process {holder}") };
         return Err(Error::new(ErrorKind::Conflict, format!("{} is served by {who} already", home.root().display()))
-            .hint("end that one first, or give this one another folder with --home"));
+            .hint("it may be used as it is (`vyr tasks` asks it); or end it first, or give this one another folder with --home"));
     }
     let holder = std::process::id().to_string();
     file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(failed)?;

@@ -38,10 +38,9 @@ pub(super) fn unsigned(vyr: &Vyr, verb: &str, reference: &str, digest: &Digest, 
         refusal,
     };
     let failed = |e: std::io::Error| {
-        Error::new(
-            ErrorKind::Storage,
-            format!("{} can't be written, and what goes round the trust policy is recorded first: {e}", path.display()),
-        )
+        let error = Error::unwritable(&path, &e);
+        let why = format!("what goes round the trust policy is recorded first, and {}", error.why());
+        Error::new(ErrorKind::Storage, why).hint(error.next().unwrap_or("see `vyr doctor` for the data folder"))
     };
     let mut text = serde_json::to_string(&line).map_err(|e| failed(e.into()))?;
     text.push('\n');

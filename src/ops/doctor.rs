@@ -8,6 +8,7 @@ use super::Vyr;
 use super::verify::Policy;
 use crate::config::EnvVars;
 use crate::engine::{CancellationToken, Engine, EngineOptions, RunSpec};
+use crate::error::plain;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,7 +37,7 @@ pub struct Check {
 }
 
 fn check(name: &'static str, state: State, found: impl Into<String>, next: Option<&str>) -> Check {
-    Check { name, state, found: found.into(), next: next.map(str::to_owned) }
+    Check { name, state, found: plain(&found.into()), next: next.map(str::to_owned) }
 }
 
 /// A module whose `_start` does nothing.
@@ -73,7 +74,12 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
             } else {
                 "no key of this machine yet (made by the first `vyr push`)"
             };
-            check("trust policy", State::Ok, format!("{rules} rules, {machine}; everything else is refused"), None)
+            check(
+                "trust policy",
+                State::Ok,
+                format!("{rules} rule{}, {machine}; everything else is refused", if rules == 1 { "" } else { "s" }),
+                None,
+            )
         }
         Err(e) => check("trust policy", State::Fail, e.why(), e.next()),
     });

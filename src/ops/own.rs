@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
 use crate::config::Home;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::oci::{OWN_HOST, Reference};
 
 /// While it lives, references with the node's address are the data folder's own.
@@ -18,11 +18,10 @@ impl Announced {
     /// Writes the address where every process of this data folder finds it.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`] when the file can't be written.
+    /// [`Storage`](crate::ErrorKind::Storage) when the file can't be written.
     pub fn new(home: &Home, address: SocketAddr) -> Result<Self> {
         let path = home.node_address();
-        let failed =
-            |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));
+        let failed = |e: std::io::Error| Error::unwritable(&path, &e);
         // A file of its own each time, locked before it can be seen: who reads it finds it locked or dead.
         let mut file = tempfile::NamedTempFile::new_in(home.root()).map_err(failed)?;
         file.as_file().lock().map_err(failed)?;

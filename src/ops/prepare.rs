@@ -11,8 +11,8 @@ use super::resolve::{Located, PullMode, locate};
 use super::verify::{Policy, verify, verify_or_overrule};
 use super::{Vyr, compile, container};
 use crate::artifact::{
-    ArtifactForm, Code, ImageConfig, Manifest, Offer, Recognised, WASM_MAGIC, extract_entrypoint, looks_like, offer,
-    recognise,
+    ArtifactForm, Code, ImageConfig, Manifest, Offer, Recognised, WASM_MAGIC, extract_entrypoint, instead, looks_like,
+    offer, recognise,
 };
 use crate::engine::{CodeCache, Compiled, Engine, Kind, Prepared, Tier};
 use crate::error::{Error, ErrorKind, Result};
@@ -524,10 +524,10 @@ impl Found {
                 if !bytes.starts_with(WASM_MAGIC) {
                     return Err(Error::new(
                         ErrorKind::InvalidContent,
-                        format!("layer {} is not Wasm: {}", layer.digest(), looks_like(&bytes)),
+                        format!("layer {} is not Wasm: it looks like {}", layer.digest(), looks_like(&bytes)),
                     )
                     .because(FallbackReason::NotWasm.as_str())
-                    .hint("push a .wasm file, built for wasm32-wasip1 or wasm32-wasip2"));
+                    .hint(instead(looks_like(&bytes))));
                 }
                 Ok(Loaded { bytes, code: layer.digest().clone(), seals: vec![seal], command: Command::default() })
             }

@@ -1,5 +1,6 @@
 //! Owns how a REF becomes a digest that the store holds.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use super::Vyr;
@@ -65,7 +66,7 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
         ArtifactRef::Stored(digest) => stored(vyr, digest).await,
         ArtifactRef::Layout { path, name } => {
             if !path.exists() {
-                return Err(Error::new(ErrorKind::NotFound, format!("there is no {}", path.display()))
+                return Err(Error::new(ErrorKind::NotFound, format!("there is no file or folder {}", path.display()))
                     .hint("name a folder or tar in the OCI image layout, as `vyr export` and `oras` write it"));
             }
             let (path, select) = (path.clone(), name.clone());
@@ -125,6 +126,43 @@ async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Located> {
 }
 
 async fn in_registry(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
+    if let Some(file) = meant_file(reference) {
+        return Err(Error::new(ErrorKind::Usage, format!("`{file}` is a file here, and what runs is an artifact"))
+            .hint(format_args!("make it one: `vyr push oci:artifact:v1 {file}`, and name it as oci:artifact:v1")));
+    }
+    match look_up(vyr, reference, mode, purpose).await {
+        Err(e) if mode != PullMode::Never && !vyr.config().offline => Err(explained(vyr, reference, e).await),
+        located => located,
+    }
+}
+
+/// The Wasm file that a reference without a host names as well: what was meant, where it is there.
+pub(super) fn meant_file(reference: &Reference) -> Option<&str> {
+    if reference.registry() != HUB || reference.digest().is_some() {
+        return None;
+    }
+    let name = reference.repository().strip_prefix("library/").unwrap_or(reference.repository());
+    ((name.ends_with(".wasm") || name.ends_with(".wat")) && Path::new(name).is_file()).then_some(name)
+}
+
+/// Where references without a host lead.
+const HUB: &str = "docker.io";
+
+/// The same error with what the registry says when it is asked more closely.
+async fn explained(vyr: &Vyr, reference: &Reference, error: Error) -> Error {
+    let error = match (error.kind(), vyr.client(reference)) {
+        (ErrorKind::NotFound, Ok(client)) => client.why_missing(reference, error).await,
+        _ => error,
+    };
+    let of_registry = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Unavailable);
+    if reference.registry() != HUB || !of_registry {
+        return error;
+    }
+    let hint = "a reference without a host is on Docker Hub: write host[:port]/repository:tag for another registry";
+    Error::new(error.kind(), error.why()).hint(hint)
+}
+
+async fn look_up(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
     let found = |root: Digest, pulled: bool, unusable| Located {
         root,
         repository: Some(crate::oci::repository_of(reference)),

@@ -129,7 +129,7 @@ pub struct RunReport {
     pub fallback_message: Option<String>,
     /// What ran it.
     pub engine: String,
-    /// What this machine could not do as asked.
+    /// What this machine could not do as asked, and what a guest that failed was denied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// `module`, `component` or `image`.
@@ -161,6 +161,9 @@ pub struct RunReport {
     pub outcome: &'static str,
     /// The outcome in words.
     pub message: String,
+    /// What keeps the next run from ending so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<&'static str>,
     /// The process exit code that follows from it.
     pub exit_code: u8,
     /// The guest's frames, for a trap.
@@ -317,6 +320,7 @@ fn report(reference: String, ready: &Runnable, prepared_in: Duration, execution:
         peak_memory_bytes: execution.peak_memory_bytes,
         outcome: execution.outcome.as_str(),
         message: execution.outcome.to_string(),
+        next: execution.outcome.helps(),
         exit_code: exit_code(&execution.outcome),
         backtrace,
     }

@@ -39,10 +39,14 @@ pub fn add(vyr: &Vyr, repository: &str, what: &Trusted) -> Result<()> {
     match what {
         Trusted::Key(path) | Trusted::CompiledKey(path) => {
             let text = std::fs::read_to_string(path)
-                .map_err(|e| Error::new(ErrorKind::Usage, format!("the key {} can't be read: {e}", path.display())))?;
+                .map_err(|e| {
+                    Error::new(ErrorKind::Usage, format!("{} can't be read: {e}", path.display()))
+                        .hint("give the public key's file: cosign.pub, NAME.pub of `vyr keygen`, or keys/machine.pub of a data folder")
+                })
+                .map_err(|e| e.attempted(format_args!("trust the key {}", path.display())))?;
             // The key itself goes into the policy: the file may be moved or changed, and trust must not follow it.
             let key = VerifyingKey::from_pem(&text)
-                .map_err(|e| Error::from(e).attempted(format_args!("trust {}", path.display())))?;
+                .map_err(|e| Error::from(e).attempted(format_args!("trust the key {}", path.display())))?;
             match what {
                 Trusted::CompiledKey(_) => policy.add_compiled_key(repository, &key.to_pem())?,
                 _ => policy.add_key(repository, &key.to_pem())?,
@@ -97,9 +101,7 @@ pub fn list(vyr: &Vyr) -> Result<Vec<RuleView>> {
 
 pub(super) fn save(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
-    let failed = |e: std::io::Error| {
-        Error::new(ErrorKind::Storage, format!("the trust policy {} can't be written: {e}", path.display()))
-    };
+    let failed = |e: std::io::Error| Error::unwritable(path, &e).attempted("edit the trust policy");
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;

@@ -39,19 +39,59 @@ pub enum RegistryError {
         /// What happened at the last try.
         why: String,
     },
-    /// A TLS handshake met a server that speaks plain HTTP.
-    #[error("{target}: the server at {host} speaks plain HTTP where TLS was expected")]
-    PlainHttp {
+    /// Nothing listens there.
+    #[error("no connection to {host}: connection refused")]
+    NobodyThere {
+        /// `host:port`.
+        host: String,
+        /// Whether that is this machine.
+        here: bool,
+    },
+    /// The host's name leads nowhere.
+    #[error("the host {host} is not known: {why}")]
+    UnknownHost {
+        /// `host[:port]`.
+        host: String,
+        /// The resolver's words.
+        why: String,
+    },
+    /// A web server that is no registry.
+    #[error("the server at {host} is not an OCI registry: it has no /v2/")]
+    NotARegistry {
+        /// `host[:port]`.
+        host: String,
+    },
+    /// The registry has no such repository.
+    #[error("the registry has no repository {repository}")]
+    NoRepository {
+        /// `host[:port]/repository`.
+        repository: String,
+    },
+    /// The repository has no such tag.
+    #[error("{target}: the repository has no tag `{tag}`{}", listed(tags))]
+    NoTag {
         /// What was asked for.
         target: String,
+        /// The tag.
+        tag: String,
+        /// Tags that it has; the first few.
+        tags: Vec<String>,
+    },
+    /// A TLS handshake met a server that speaks plain HTTP.
+    #[error("the server at {host} speaks plain HTTP where TLS was expected")]
+    PlainHttp {
+        /// `host[:port]`.
+        host: String,
+    },
+    /// A plain request met a server that speaks TLS.
+    #[error("the server at {host} speaks something else than plain HTTP, perhaps TLS")]
+    NotPlainHttp {
         /// `host[:port]`.
         host: String,
     },
     /// The server's certificate isn't accepted.
-    #[error("{target}: the certificate of {host} is not trusted: {why}")]
+    #[error("the certificate of {host} is not trusted: {why}")]
     Certificate {
-        /// What was asked for.
-        target: String,
         /// `host[:port]`.
         host: String,
         /// The verifier's reason.
@@ -151,17 +191,32 @@ pub enum RegistryError {
     },
 }
 
+/// A few tags, in words.
+fn listed(tags: &[String]) -> String {
+    let shown: Vec<String> = tags.iter().take(SHOWN_TAGS).map(|tag| format!("`{}`", quote(tag))).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let more = if tags.len() > SHOWN_TAGS { " and more" } else { "" };
+    format!(", but {}{more}", shown.join(", "))
+}
+
+/// How many tags a message names.
+const SHOWN_TAGS: usize = 8;
+
 impl RegistryError {
     fn kind_and_hint(&self) -> (ErrorKind, String) {
         match self {
             Self::Unauthorized { registry, had_credentials: true, .. } => (
                 ErrorKind::Unauthorized,
-                format!("log in again with `docker login {registry}`, or ask for access to the repository"),
+                format!(
+                    "log in again with `docker login {registry}` or `oras login {registry}`, or ask for access to the repository"
+                ),
             ),
             Self::Unauthorized { registry, .. } => (
                 ErrorKind::Unauthorized,
                 format!(
-                    "no credentials for {registry} were found in Docker's config.json: log in with `docker login {registry}`; some registries say this for a repository that doesn't exist"
+                    "log in with `docker login {registry}` or `oras login {registry}`; some registries say this of a repository that isn't there"
                 ),
             ),
             Self::NotFound { .. } => {
@@ -170,10 +225,34 @@ impl RegistryError {
             Self::Unavailable { .. } => {
                 (ErrorKind::Unavailable, "check that the registry runs and can be reached, then try again".into())
             }
+            Self::NobodyThere { here: true, .. } => (
+                ErrorKind::Unavailable,
+                "start the registry, or correct the port; `vyr serve` is a registry, on localhost:7070".into(),
+            ),
+            Self::NobodyThere { .. } => {
+                (ErrorKind::Unavailable, "check that the registry runs there, and the port in the reference".into())
+            }
+            Self::UnknownHost { .. } => {
+                (ErrorKind::Unavailable, "check the host in the reference, and that this machine has a network".into())
+            }
+            Self::NotARegistry { .. } => (
+                ErrorKind::Unavailable,
+                "correct the host and port in the reference; `vyr serve` is a registry, on localhost:7070".into(),
+            ),
+            Self::NoRepository { .. } => {
+                (ErrorKind::NotFound, "correct the repository in the reference, or push it first".into())
+            }
+            Self::NoTag { .. } => (ErrorKind::NotFound, "name one that is there, or push this one first".into()),
             Self::PlainHttp { .. } => {
                 (ErrorKind::Unavailable, "add --plain-http if the registry is meant to be used without TLS".into())
             }
-            Self::Certificate { .. } => (ErrorKind::Unavailable, "give the registry's CA with --ca-file FILE".into()),
+            Self::NotPlainHttp { .. } => (
+                ErrorKind::Unavailable,
+                "leave --plain-http out, and the host out of `plain-http` in config.toml; or correct the port".into(),
+            ),
+            Self::Certificate { .. } => {
+                (ErrorKind::Unavailable, "give its authority's certificate (PEM) with --ca-file FILE".into())
+            }
             Self::Status { .. } => {
                 (ErrorKind::Unavailable, "the registry does not accept this request: see its log".into())
             }
@@ -209,9 +288,14 @@ impl RegistryError {
 impl From<RegistryError> for Error {
     fn from(error: RegistryError) -> Self {
         let (kind, hint) = error.kind_and_hint();
-        Self::new(kind, &error).hint(hint)
+        let not_accepted = matches!(error, RegistryError::Status { .. });
+        let error = Self::new(kind, &error).hint(hint);
+        if not_accepted { error.because(NOT_ACCEPTED) } else { error }
     }
 }
+
+/// The cause of an error that is a status which the request doesn't allow for: a server that is no registry may say that.
+pub const NOT_ACCEPTED: &str = "registry_status";
 
 /// One failed try: the error, and whether another try may succeed.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod auth;
 mod credentials;
 mod error;
 mod manifest;
+mod missing;
 mod pace;
 mod pull;
 mod push;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 
 pub use credentials::DockerConfig;
-pub use error::RegistryError;
+pub use error::{NOT_ACCEPTED, RegistryError};
 pub use manifest::{FetchedManifest, Resolved};
 pub use push::Pushed;
 pub use referrers::ReferrersSupport;

@@ -340,14 +340,25 @@ pub(super) fn failure_for_status(
     let error = match status.as_u16() {
         401 | 403 => RegistryError::Unauthorized {
             target,
-            why: format!("the registry refused access ({detail})"),
+            why: match had_credentials {
+                true => format!("the registry refused access ({detail})"),
+                false => {
+                    format!("the registry refused access ({detail}), and Docker's config.json has no login for it")
+                }
+            },
             registry: registry.to_owned(),
             had_credentials,
         },
         404 => RegistryError::NotFound { target, detail },
+        // Who doesn't know the request at all says so each time.
+        501 => RegistryError::Status { target, status: 501, detail },
         _ if transient || status.is_server_error() => {
             let asked = retry_after.map(|d| format!(", and asks to wait {} s", d.as_secs())).unwrap_or_default();
             RegistryError::Unavailable { target, why: format!("the registry answered {detail}{asked}") }
+        }
+        // As Go's server and nginx have it.
+        400 if detail.contains("HTTPS server") || detail.contains("HTTPS port") => {
+            RegistryError::NotPlainHttp { host: registry.to_owned() }
         }
         number => RegistryError::Status { target, status: number, detail },
     };
@@ -381,16 +392,38 @@ pub(super) fn network_failure(target: &str, url: &Url, error: &reqwest::Error) -
         None => url.host_str().unwrap_or_default().to_owned(),
     };
     if words.contains("invalid peer certificate") {
-        let why = words.split("invalid peer certificate:").nth(1).unwrap_or("it is invalid").trim().to_owned();
-        return RegistryError::Certificate { target, host, why }.into();
+        let why = match words.split("invalid peer certificate:").nth(1).unwrap_or("it is invalid").trim() {
+            "UnknownIssuer" => "nobody issued it whom this machine trusts".to_owned(),
+            why => why.to_owned(),
+        };
+        return RegistryError::Certificate { host, why }.into();
     }
     // rustls's words for a first record that isn't TLS.
     if url.scheme() == "https" && words.contains("corrupt message") {
-        return RegistryError::PlainHttp { target, host }.into();
+        return RegistryError::PlainHttp { host }.into();
+    }
+    // hyper's for an answer that isn't HTTP.
+    if url.scheme() == "http" && words.contains("invalid HTTP version parsed") {
+        let mut failure = Failure::from(RegistryError::NotPlainHttp { host });
+        failure.code = Some(NOT_HTTP.to_owned());
+        return failure;
     }
     if error.is_builder() {
         return RegistryError::Setup { why: words }.into();
     }
+    if error.is_connect() && system_error(error).is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused) {
+        let here = is_loopback(&host);
+        let refused = RegistryError::NobodyThere { host, here };
+        // On this machine nothing is between: it is so, and not only now.
+        return if here { refused.into() } else { Failure::transient(refused) };
+    }
+    if let (true, Some((_, why))) = (error.is_connect(), words.split_once("failed to lookup address information: ")) {
+        return Failure::transient(RegistryError::UnknownHost { host, why: why.to_owned() });
+    }
+    let words = words
+        .rsplit_once("client error (")
+        .and_then(|(_, rest)| rest.split_once("): "))
+        .map_or(&*words, |(_, why)| why);
     let why = if error.is_timeout() && error.is_connect() {
         format!("no connection to {host} in time")
     } else if error.is_timeout() {
@@ -405,6 +438,18 @@ pub(super) fn network_failure(target: &str, url: &Url, error: &reqwest::Error) -
         failure.code = Some(NOT_HTTP.to_owned());
     }
     failure
+}
+
+/// What the system said, where it was that.
+fn system_error(error: &reqwest::Error) -> Option<&std::io::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(own) = error.downcast_ref::<std::io::Error>() {
+            return Some(own);
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// The error's causes without the first line, which only repeats the URL (and with it, perhaps, a signed query).

@@ -103,12 +103,23 @@ impl Server {
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
         let tls = listen.tls.as_ref().map(|files| files.acceptor(tokens.is_some())).transpose()?;
         let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
-            let kind = match e.kind() {
-                std::io::ErrorKind::AddrInUse => ErrorKind::Conflict,
-                _ => ErrorKind::Usage,
+            let another = "choose another with --listen, as in --listen 127.0.0.1:0 for any that is free";
+            let error = |kind, why: &dyn std::fmt::Display| {
+                Error::new(kind, format!("{} can't be listened on: {why}", listen.address))
             };
-            Error::new(kind, format!("{} can't be listened on: {e}", listen.address))
-                .hint("choose another with --listen, as in --listen 127.0.0.1:0 for any that is free")
+            match e.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    error(ErrorKind::Conflict, &"another program listens there, perhaps a node of another data folder")
+                        .hint(another)
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    error(ErrorKind::Usage, &e).hint("ports below 1024 are root's: choose another with --listen")
+                }
+                std::io::ErrorKind::AddrNotAvailable => {
+                    error(ErrorKind::Usage, &"no interface of this machine has that address").hint(another)
+                }
+                _ => error(ErrorKind::Usage, &e).hint(another),
+            }
         })?;
         let unix = match &listen.socket {
             Some(path) => Some((bind_socket(path)?, path.clone())),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, io_hint};
 
 /// A failure of a state.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum StateError {
         name: String,
     },
     /// The file system refused.
-    #[error("could not {what} {}: {source}", path.display())]
+    #[error("can't {what} {}: {source}", path.display())]
     Io {
         /// What was attempted.
         what: &'static str,
@@ -98,9 +98,15 @@ impl From<StateError> for Error {
             StateError::Db(sqlx::Error::Database(ref e)) if e.code().is_some_and(|c| c == "13") => {
                 Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
             }
-            StateError::Io { .. } | StateError::Db(_) | StateError::Damaged { .. } => {
-                Self::new(ErrorKind::Storage, why)
+            StateError::Io { ref path, ref source, .. } => {
+                let hint = io_hint(path, source);
+                let error = Self::new(ErrorKind::Storage, why);
+                match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
             }
+            StateError::Db(_) | StateError::Damaged { .. } => Self::new(ErrorKind::Storage, why),
         }
     }
 }

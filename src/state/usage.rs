@@ -1,6 +1,6 @@
 //! Owns how much a state holds, to the byte: every door asks here before it makes the state larger.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// There is no room for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +17,8 @@ pub struct Usage {
     pending_entries: AtomicU64,
     quota: u64,
     most_entries: u64,
+    /// Room was refused.
+    refused: AtomicBool,
 }
 
 /// Files and folders that any state may have; a larger quota allows one for each KiB of it.
@@ -34,6 +36,7 @@ impl Usage {
             pending_entries: AtomicU64::new(0),
             quota,
             most_entries,
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -65,8 +68,19 @@ impl Usage {
             Ok(_) => Ok(()),
             // What is larger than its quota, since that was so when it came, may still be written in place.
             Err(_) if more == 0 => Ok(()),
-            Err(_) => Err(Full),
+            Err(_) => Err(self.refuse()),
         }
+    }
+
+    fn refuse(&self) -> Full {
+        self.refused.store(true, Ordering::Relaxed);
+        Full
+    }
+
+    /// Whether room was refused since this was last asked.
+    #[must_use]
+    pub fn take_refusal(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
     }
 
     /// Gives room back.
@@ -153,7 +167,7 @@ impl Usage {
     /// [`Full`]; then nothing changed.
     pub fn add_entry(&self) -> Result<(), Full> {
         let grown = |count: u64| count.checked_add(1).filter(|sum| *sum <= self.most_entries);
-        self.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map(drop).map_err(|_| Full)
+        self.entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map(drop).map_err(|_| self.refuse())
     }
 
     /// One less.
@@ -173,6 +187,7 @@ mod tests {
         usage.grow(100).unwrap();
         assert_eq!(usage.grow(1), Err(Full));
         assert_eq!(usage.grow(u64::MAX), Err(Full));
+        assert!(usage.take_refusal() && !usage.take_refusal(), "it is told once");
         usage.grow(0).unwrap();
         usage.change(60, 59).unwrap();
         usage.change(10, 11).unwrap();

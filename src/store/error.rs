@@ -23,7 +23,7 @@ pub enum StoreError {
         free: Option<u64>,
     },
     /// The database said no.
-    #[error("the store's database {} failed: {source}", path.display())]
+    #[error("the store's database {} failed: {}", path.display(), plain_sql(source))]
     Database {
         /// The database file.
         path: PathBuf,
@@ -182,7 +182,7 @@ impl StoreError {
         Some(match self {
             Self::Io { path, source, free, .. } => return io_hint(path, source, *free),
             Self::Database { path, source } => return database_hint(path, source),
-            Self::ReadOnly { .. } => "use a home folder that this user can write".into(),
+            Self::ReadOnly { .. } => "use a data folder that this user can write, by --home or VYR_HOME".into(),
             Self::NoBlob(_) | Self::NoArtifact(_) => {
                 "pull or import it first; `vyr artifacts` lists what is there".into()
             }
@@ -211,17 +211,32 @@ fn io_hint(path: &Path, source: &io::Error, free: Option<u64>) -> Option<String>
             let folder = path.parent().unwrap_or(path);
             Some(format!("make room on the disk of {}{free}: `vyr gc` removes what nothing needs", folder.display()))
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some(format!("{} is on a read-only file system: use another home folder", path.display()))
-        }
+        // It may be a layout anywhere.
         io::ErrorKind::PermissionDenied => Some(format!("give this user access to {}", path.display())),
-        _ => None,
+        _ => crate::error::io_hint(path, source),
     }
+}
+
+/// What the database itself says, which may be below what was done with it.
+fn database_error(source: &sqlx::Error) -> Option<&dyn sqlx::error::DatabaseError> {
+    match source {
+        sqlx::Error::Migrate(e) => match &**e {
+            sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => {
+                database_error(e)
+            }
+            _ => None,
+        },
+        source => source.as_database_error(),
+    }
+}
+
+fn plain_sql(source: &sqlx::Error) -> String {
+    database_error(source).map_or_else(|| source.to_string(), |e| e.message().to_owned())
 }
 
 fn database_hint(path: &Path, source: &sqlx::Error) -> Option<String> {
     // https://www.sqlite.org/rescode.html: the primary code is the lowest byte.
-    let code = source.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff;
+    let code = database_error(source)?.code()?.parse::<u32>().ok()? & 0xff;
     match code {
         5 | 6 => Some("another process holds it; try again".into()),
         8 | 14 | 3 => Some(format!("give this user access to {}", path.display())),

@@ -70,8 +70,8 @@ impl FromStr for TaskId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        uuid::Uuid::try_parse(text).map(Self).map_err(|e| {
-            Error::new(ErrorKind::Usage, format!("`{text}` is not a task's id: {e}"))
+        uuid::Uuid::try_parse(text).map(Self).map_err(|_| {
+            Error::new(ErrorKind::Usage, format!("`{text}` is not a task's id"))
                 .hint("`vyr tasks` lists the tasks with their ids")
         })
     }

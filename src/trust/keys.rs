@@ -80,12 +80,14 @@ impl From<KeyError> for Error {
             KeyError::UnknownAlgorithm(_) => {
                 (ErrorKind::Usage, "use an ECDSA P-256, Ed25519 or RSA key (2048 bits or more)")
             }
-            KeyError::PasswordNeeded => {
-                (ErrorKind::Usage, "give the password that the key was made with, an empty one if it had none")
-            }
-            KeyError::WrongPassword => {
-                (ErrorKind::Usage, "check the password; it is the one given when the key pair was made")
-            }
+            KeyError::PasswordNeeded => (
+                ErrorKind::Usage,
+                "set VYR_KEY_PASSWORD (or COSIGN_PASSWORD) to the password that the key was made with",
+            ),
+            KeyError::WrongPassword => (
+                ErrorKind::Usage,
+                "set VYR_KEY_PASSWORD (or COSIGN_PASSWORD) to the one given when the key pair was made",
+            ),
             KeyError::Crypto(_) => return Self::new(ErrorKind::Internal, error),
         };
         Self::new(kind, &error).hint(hint)
@@ -370,7 +372,13 @@ fn parse_pem(text: &str, expected: &'static str) -> Result<pem::Pem, KeyError> {
     if text.len() > MAX_KEY_BYTES {
         return Err(KeyError::Malformed { expected, why: format!("{} bytes are too many", text.len()) });
     }
-    pem::parse(text).map_err(|e| KeyError::Malformed { expected, why: e.to_string() })
+    pem::parse(text).map_err(|e| {
+        let why = match e {
+            pem::PemError::MalformedFraming => "it has no block from -----BEGIN to -----END".to_owned(),
+            e => e.to_string(),
+        };
+        KeyError::Malformed { expected, why }
+    })
 }
 
 /// Checks what `kdf::decrypt` takes for granted: a nonce of another length than secretbox's would end the process,

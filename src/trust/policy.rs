@@ -16,6 +16,9 @@ const MAX_POLICY_BYTES: u64 = 1 << 20;
 /// The largest trusted root that is read, in bytes; the public one has 7 KiB.
 const MAX_ROOT_BYTES: u64 = 4 << 20;
 
+/// What the rule is called that holds where no other does.
+pub(super) const DEFAULT_RULE: &str = "the default";
+
 /// What a rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -306,7 +309,7 @@ impl TrustPolicy {
 
 fn default_rule(action: DefaultAction, machine_key: bool) -> Rule {
     Rule {
-        name: "the default".into(),
+        name: DEFAULT_RULE.into(),
         repository: String::new(),
         action: match action {
             DefaultAction::Reject => Action::Verify,

@@ -2,6 +2,7 @@
 //! signatures the one that came nearest to success is reported.
 
 use super::material::Unusable;
+use super::policy::DEFAULT_RULE;
 use crate::error::{Error, ErrorKind};
 
 /// Why an artifact may not run. All are [`ErrorKind::Refused`], exit code 126.
@@ -23,7 +24,7 @@ pub enum Refusal {
         rule: String,
     },
     /// Signed, but by no key that counts here.
-    #[error("{digest} is signed, but by no key that {rule} trusts{}", seen_list(seen))]
+    #[error("{digest} is signed, but by no key that {} trusts{}", whole(rule), seen_list(seen))]
     UntrustedKey {
         /// The digest to run.
         digest: String,
@@ -51,7 +52,7 @@ pub enum Refusal {
         why: String,
     },
     /// A certificate's identity or issuer isn't one that the rule names.
-    #[error("{digest} is signed by identity `{identity}` of issuer `{issuer}`, which {rule} does not trust")]
+    #[error("{digest} is signed by identity `{identity}` of issuer `{issuer}`, which {} does not trust", whole(rule))]
     UntrustedIdentity {
         /// The digest to run.
         digest: String,
@@ -186,8 +187,17 @@ impl Refusal {
     }
 }
 
+/// A rule's name in a sentence of its own.
+fn whole(rule: &str) -> &str {
+    if rule == DEFAULT_RULE { "the trust policy" } else { rule }
+}
+
 fn seen_list(seen: &[String]) -> String {
-    if seen.is_empty() { String::new() } else { format!(" (signed by {})", seen.join(", ")) }
+    if seen.is_empty() {
+        " (signed by a key that the signature doesn't name)".to_owned()
+    } else {
+        format!(" (signed by {})", seen.join(", "))
+    }
 }
 
 impl Refusal {
@@ -229,7 +239,7 @@ impl Refusal {
             }
             Self::RejectedByRule { .. } => "see `vyr trust ls`; only an edit of the trust policy changes this",
             Self::UntrustedKey { .. } => {
-                "trust the signer's key with `vyr trust add --key FILE`, or run it this once with --allow-unsigned"
+                "trust the signer's public key with `vyr trust add --key FILE`, or run it this once with --allow-unsigned"
             }
             Self::NotForCompiled { .. } | Self::CompiledUntrusted { .. } => {
                 "running it is running native code: give its signer that right with `vyr trust add --key FILE --compiled`, or \

@@ -18,6 +18,7 @@ mod forms;
 mod house;
 mod limits;
 mod new;
+mod newcomer;
 mod node;
 mod push;
 mod put;

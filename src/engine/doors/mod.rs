@@ -437,6 +437,14 @@ impl Doors {
     }
 }
 
+impl Doors {
+    /// The states that had no room for something, with what they may hold in bytes. It is said once.
+    pub(super) fn full(&self) -> Vec<(String, u64)> {
+        let full = self.doors.iter().filter(|door| door.handle.usage().take_refusal());
+        full.map(|door| (door.handle.state().name.to_string(), door.handle.usage().quota())).collect()
+    }
+}
+
 fn reserve(door: &Door, inode: u64, offset: Option<u64>, length: u64) -> Result<Reserved, No> {
     let mut files = lock(&door.files);
     let file = files.get_mut(&inode).ok_or(No::Io)?;

@@ -10,12 +10,13 @@ use serde_json::json;
 
 use super::Vyr;
 use super::pull::blocking;
-use super::resolve::stored_name;
+use super::resolve::{meant_file, stored_name};
 use super::sign::{keep, sign_in_registry};
 use crate::artifact::{ComponentConfig, WasmConfig};
-use crate::engine::{Kind, inspect};
+use crate::engine::{Kind, foresee, inspect};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, LayoutName, media, sha256};
+use crate::registry::NOT_ACCEPTED;
 use crate::trust::{self, SignedSubject, SigningKey};
 
 /// What to push.
@@ -69,14 +70,27 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
     }
     let path = request.file.clone();
     let bytes = blocking(move || {
-        std::fs::read(&path).map_err(|e| {
-            let kind = if e.kind() == std::io::ErrorKind::NotFound { ErrorKind::Usage } else { ErrorKind::Storage };
-            Error::new(kind, format!("{} can't be read: {e}", path.display()))
+        std::fs::read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::Usage, format!("{} can't be read: {e}", path.display()))
+            }
+            std::io::ErrorKind::IsADirectory => Error::new(ErrorKind::Usage, format!("{} is a folder", path.display()))
+                .hint("give the .wasm file that the build made in it"),
+            _ => Error::new(ErrorKind::Storage, format!("{} can't be read: {e}", path.display())),
         })
     })
-    .await?;
+    .await
+    .map_err(|e| match &request.reference {
+        ArtifactRef::Registry(reference) if meant_file(reference).is_some() => {
+            e.hint("the file stands last: `vyr push REF FILE`")
+        }
+        _ => e.hint("check the path; the build tells where it put the .wasm file"),
+    })?;
     let info =
         inspect(&bytes).map_err(|e| Error::from(e).attempted(format_args!("push {}", request.file.display())))?;
+    if let (Some(obstacle), true) = (foresee(&info), request.fallback.is_empty()) {
+        vyr.reporter().note(&format!("vyr can't run what is pushed: {obstacle}; {}", obstacle.hint()));
+    }
     let layer = sha256(&bytes);
     let size = bytes.len() as u64;
     let component = (info.kind == Kind::Component).then_some(ComponentConfig {
@@ -136,7 +150,11 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
     let reference = match &request.reference {
         ArtifactRef::Registry(reference) => {
             let client = vyr.client(reference)?;
-            client.push_blob_bytes(reference, &sha256(&config), config.into(), None, &()).await?;
+            // The first that a server hears of it: whether it is a registry shows here.
+            if let Err(e) = client.push_blob_bytes(reference, &sha256(&config), config.into(), None, &()).await {
+                let unknown = e.kind() == ErrorKind::NotFound || e.cause() == Some(NOT_ACCEPTED);
+                return Err(if unknown { client.why_missing(reference, e).await } else { e });
+            }
             // Where this very artifact went before, on the same registry, its blob can be mounted instead of sent.
             let here = format!("{}/", reference.registry());
             let origins = store.origins(&wasm).await?;

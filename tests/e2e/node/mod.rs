@@ -22,3 +22,5 @@ mod replay;
 mod rights;
 mod telemetry;
 mod token_service;
+
+pub(crate) use access::Authority;
