@@ -152,7 +152,10 @@ class Proxy:
                 if answers and self.deaf:
                     continue
                 if answers and self.answers_bytes is not None and passed > self.answers_bytes:
-                    break
+                    # A reset would take away what has come and wasn't read yet.
+                    to.shutdown(socket.SHUT_WR)
+                    reset(of)
+                    return
                 if not answers and self.takes_bytes is not None and passed > self.takes_bytes:
                     self.takes_bytes = None
                     break

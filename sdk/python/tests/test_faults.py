@@ -111,7 +111,7 @@ def test_an_answer_that_does_not_come_is_given_up(node: Node, make_client: MakeC
 def test_a_stream_whose_other_side_is_gone_without_a_word_is_given_up(
     node: Node, make_client: MakeClient, make_proxy: MakeProxy, pushed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_channel, "_KEEP_ALIVE", 200)
+    monkeypatch.setattr(_channel, "_KEEP_ALIVE", 2000)
     proxy = make_proxy(node)
     client = make_client(proxy.address, retry=None)
     task = client.submit(pushed["sleep"])
@@ -190,11 +190,11 @@ def test_output_goes_on_over_broken_connections_with_nothing_lost_or_twice(
         whole = b"".join(entry.data for entry in direct.logs(task.id))
     assert len(whole) == 2_000_000
     proxy = make_proxy(node)
-    client = make_client(proxy.address, retry=vyr.Retry(tries=3, initial_backoff=0.01))
+    client = make_client(proxy.address, retry=vyr.Retry(tries=8, initial_backoff=0.01))
     # More often than there are tries: what got on counts anew.
-    proxy.answers_bytes = 300_001
+    proxy.answers_bytes = 150_001
     assert b"".join(entry.data for entry in client.logs(task.id, follow=True)) == whole
-    assert proxy.connections > 6
+    assert proxy.connections > 12
 
 
 def test_output_goes_on_when_the_node_is_started_again(
@@ -209,8 +209,9 @@ def test_output_goes_on_when_the_node_is_started_again(
     entries = client.logs(task.id, follow=True)
     first = next(entries)
     assert (first.attempt, b"ok" in first.data) == (1, True)
-    # Output that is older than 250 ms survives.
-    time.sleep(0.5)
+    # What a guest wrote survives its node once it is in the file, which takes 250 ms as a rule.
+    file = node.home.data / "logs" / task.id[-2:] / f"{task.id}.log"
+    until(lambda: file.exists() and file.stat().st_size, "the output is on disk")
     node.kill()
     rest = Background(lambda: next(entries))
     node.start()
@@ -267,7 +268,7 @@ def test_a_node_that_stops_ends_what_it_streams_and_the_follower_finds_its_succe
     task = client.submit(sleep)
     following = Background(lambda: list(client.logs(task.id, follow=True)))
     watching = Background(lambda: list(client.watch(task.id)))
-    until(lambda: client.get_task(task.id).status == "running", "it runs")
+    until(lambda: client.get_task(task.id).logs.stdout_bytes, "it has written")
     node.stop()
     node.start()
     assert [entry.data for entry in following.result()] == [b"sleeping\n"]
