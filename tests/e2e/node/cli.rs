@@ -76,7 +76,7 @@ fn who_waits_watches_or_follows_outlives_a_node_that_is_away_for_a_moment() {
     let sleep = pushed(&home, &registry, "sleep-p1");
     let listen = format!("127.0.0.1:{}", free_port());
     let node = Node::start(&home, &["--listen", &listen]);
-    let words = ["submit", "--on-interrupt", "run-again", &sleep, "--", "1500"];
+    let words = ["submit", "--on-interrupt", "run-again", &sleep, "--", "4000"];
     let id = home.vyr(words).expect(0).stdout.trim().to_owned();
     let start = |words: &[&str]| {
         let mut command = home.vyr_command(words);
@@ -89,8 +89,8 @@ fn who_waits_watches_or_follows_outlives_a_node_that_is_away_for_a_moment() {
     let mut written = BufReader::new(follower.stdout.take().unwrap()).lines();
     assert_eq!(written.next().unwrap().unwrap(), "sleeping");
     let waiter = start(&["wait", &id]);
-    // What is older than 250 ms is there after the kill, so the follower's place is one.
-    std::thread::sleep(Duration::from_millis(400));
+    // What is some time older is there after the kill, so the follower's place is one.
+    std::thread::sleep(Duration::from_millis(1500));
     node.kill();
     let _node = Node::start(&home, &["--listen", &listen]);
     let waited = waiter.wait_with_output().unwrap();
