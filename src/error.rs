@@ -71,7 +71,7 @@ impl ErrorKind {
     }
 
     /// Every kind.
-    const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Usage,
         Self::NotFound,
         Self::Refused,

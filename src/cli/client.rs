@@ -74,12 +74,13 @@ pub(super) fn patient(node: &Client) -> Client {
 }
 
 /// What the client calls by its settings, by their flags.
-const FLAGS: [(&str, &str); 5] = [
+const FLAGS: [(&str, &str); 6] = [
     ("`ca_file`", "--node-ca"),
     ("`cert_file`", "--node-cert"),
     ("`key_file`", "--node-key"),
     ("`token_file`", "--token-file"),
     ("or name another", "or name another with --node"),
+    ("name it by http", "name it by --node http"),
 ];
 
 impl From<vyr_client::Error> for Error {

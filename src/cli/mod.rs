@@ -4,12 +4,14 @@
 mod args;
 mod bundle;
 mod client;
+mod codes;
 mod new;
 mod print;
 mod progress;
 mod publish;
-mod reach;
 mod receipt;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod run;
 mod serve;
@@ -174,7 +176,6 @@ pub fn main() -> ExitCode {
     match start(cli, printer) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            let e = reach::plainly(e);
             printer.error(&e);
             ExitCode::from(e.kind().exit_code())
         }

@@ -1,10 +1,13 @@
 //! `vyr doctor`, `vyr completions`, `vyr man`, `vyr version`.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory};
 use serde::Serialize;
 
+use super::codes::manual_sections;
 use super::{Cli, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::doctor::{State, examine};
@@ -57,6 +60,7 @@ impl Man {
     pub(super) fn execute(self, session: &Session) -> Result<u8> {
         std::fs::create_dir_all(&self.folder)
             .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder))
+            .and_then(|()| end_pages(&self.folder))
             .map_err(|e| {
                 Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", self.folder.display()))
                     .attempted("write the manual pages")
@@ -64,6 +68,22 @@ impl Man {
         session.printer.line(&self.folder.display().to_string())?;
         Ok(0)
     }
+}
+
+/// Gives each page the sections that the description of the command line knows nothing of.
+fn end_pages(folder: &Path) -> io::Result<()> {
+    let sections = manual_sections();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_page = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.strip_suffix(".1").is_some_and(|verb| verb == "vyr" || verb.starts_with("vyr-")));
+        if is_page && !std::fs::read_to_string(&path)?.ends_with(&sections) {
+            OpenOptions::new().append(true).open(&path)?.write_all(sections.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Args)]

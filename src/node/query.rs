@@ -10,7 +10,7 @@ use vyr_proto::v0::{LogStream, Task, TaskSpec};
 
 use super::Node;
 use super::live::{Live, shown, whole};
-use super::log::{Piece, read_ended};
+use super::log::{Ended, Piece};
 use crate::db::{Filter, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::Digest;
@@ -97,9 +97,11 @@ impl Logs {
                 None => {
                     let row = self.node.inner.db.log(self.id).await?;
                     let path = self.node.log_path(self.id);
-                    let dropped = self.node.read_task(self.id).await?.logs.unwrap_or_default().dropped_bytes;
+                    let task = self.node.read_task(self.id).await?;
+                    let (attempts, dropped) = (task.attempt, task.logs.unwrap_or_default().dropped_bytes);
                     blocking(move || {
-                        read_ended(row.as_deref(), &path, offset, stream, dropped).map_err(|e| unreadable(&e))
+                        let ended = Ended { row: row.as_deref(), path: &path, attempts, dropped };
+                        ended.read(offset, stream).map_err(|e| unreadable(&e))
                     })
                     .await?
                 }

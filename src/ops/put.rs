@@ -4,10 +4,12 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::Vyr;
+use super::own::is_own;
 use super::pull::blocking;
 use crate::artifact::Manifest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{Digest, check_digest, media, sha256};
+use crate::oci::{Digest, check_digest, media, parse_reference, sha256};
+use crate::store::own_name;
 use crate::trust::{self, SignedSubject};
 
 /// The parts.
@@ -108,7 +110,15 @@ pub async fn put_artifact(vyr: &Vyr, parts: Parts) -> Result<Put> {
         batch.put_manifest(&lease, Some(&bundle.digest), &bundle.manifest, Some(media::MANIFEST), None).await?;
     }
     if let Some(name) = &parts.name {
-        batch.tag(name, &digest)?;
+        // Under a name of the node's own registry it is what a push there leaves.
+        let own = parse_reference(name).ok().filter(|reference| is_own(&vyr.config().home, reference));
+        match own.as_ref().and_then(|own| Some((own.repository(), own.tag()?))) {
+            Some((repository, tag)) => {
+                batch.tag(&own_name(repository, tag), &digest)?;
+                batch.show_in(repository)?;
+            }
+            None => batch.tag(name, &digest)?,
+        }
     }
     batch.commit().await?;
     Ok(Put { digest: digest.to_string(), blobs: count, signatures: bundles.len() })

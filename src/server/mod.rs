@@ -29,6 +29,9 @@ mod states;
 mod status;
 mod tls;
 
+#[cfg(test)]
+pub(crate) use status::code as grpc_code;
+
 pub use access::{Limits, Tokens};
 pub use tls::TlsFiles;
 

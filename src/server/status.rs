@@ -14,7 +14,7 @@ pub(super) const DOMAIN: &str = "vyr.control.v0";
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// The gRPC code of each kind.
-pub(super) fn code(kind: ErrorKind) -> Code {
+pub(crate) fn code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::Usage | ErrorKind::InvalidContent => Code::InvalidArgument,
         ErrorKind::NotFound => Code::NotFound,

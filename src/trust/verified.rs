@@ -83,6 +83,10 @@ impl Acceptance {
 impl fmt::Display for Acceptance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // The policy gives no name to a key that stands in it.
+            Self::Signed { signer: Signer::Key { id, listed }, .. } if listed == "inline" => {
+                write!(f, "signed by the key {id}")
+            }
             Self::Signed { signer: Signer::Key { id, listed }, .. } => write!(f, "signed by {listed} ({id})"),
             Self::Signed { signer: Signer::MachineKey { id }, .. } => write!(f, "signed by this machine's key ({id})"),
             Self::Signed { signer: Signer::Identity { identity, issuer }, .. } => {

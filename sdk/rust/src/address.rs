@@ -43,6 +43,9 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
             return if path.is_empty() { Err(bad("it has no path")) } else { Ok(Self(Form::Unix(path.into()))) };
         }
+        if !text.contains("://") {
+            return Err(bad("it doesn't begin with http://, https:// or unix:"));
+        }
         let url = url::Url::parse(text).map_err(|e| bad(&e.to_string()))?;
         let tls = match url.scheme() {
             "http" => false,

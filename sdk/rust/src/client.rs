@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
@@ -39,6 +40,8 @@ struct Shared {
     address: String,
     bearer: Option<MetadataValue<Ascii>>,
     limit: Duration,
+    /// The node has answered something: it is one.
+    heard: AtomicBool,
 }
 
 impl fmt::Debug for Client {
@@ -62,7 +65,8 @@ impl Client {
         retry: RetryPolicy,
         traceparent: Option<MetadataValue<Ascii>>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { control, address, bearer, limit }), retry, traceparent }
+        let heard = AtomicBool::new(false);
+        Self { shared: Arc::new(Shared { control, address, bearer, limit, heard }), retry, traceparent }
     }
 
     /// Lets go of the connection, which ends with the last clone that does. The same as dropping it.
@@ -124,7 +128,11 @@ impl Client {
 
     /// What a status says.
     pub(crate) fn error(&self, status: &Status) -> Error {
-        Error::of_status(status, &self.shared.address)
+        let error = Error::of_status(status, &self.shared.address, !self.shared.heard.load(Ordering::Relaxed));
+        if error.code().is_some() {
+            self.shared.heard.store(true, Ordering::Relaxed);
+        }
+        error
     }
 
     /// One try of a call whose answer the node is asked to hold back for `held`.
@@ -135,7 +143,11 @@ impl Client {
     {
         let limit = self.shared.limit.saturating_add(held.unwrap_or_default());
         match tokio::time::timeout(limit, call(self.control(), self.request(message))).await {
-            Ok(answer) => answer.map(Response::into_inner).map_err(|status| self.error(&status)),
+            Ok(Ok(answer)) => {
+                self.shared.heard.store(true, Ordering::Relaxed);
+                Ok(answer.into_inner())
+            }
+            Ok(Err(status)) => Err(self.error(&status)),
             Err(_) => Err(Error::silent(&self.shared.address, limit)),
         }
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::reach::told;
+
 /// The result of a call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -159,14 +161,22 @@ impl Error {
         self
     }
 
-    /// Nothing answers at `address`.
+    /// Nothing answers at `address`, to which there was no connection yet.
     pub(crate) fn unreachable(address: &str, why: &str) -> Self {
-        let mut error = Self::new(ErrorKind::Unavailable, format_args!("no node answers at {address}: {why}"));
+        Self::not_reached(address, why, true)
+    }
+
+    fn not_reached(address: &str, why: &str, first: bool) -> Self {
+        let (plain, next) = match told(address, why, first) {
+            Some((plain, next)) => (plain, next),
+            None => (why.to_owned(), None),
+        };
+        let mut error = Self::new(ErrorKind::Unavailable, format_args!("no node answers at {address}: {plain}"));
         if why.contains("certificate") {
             error.0.passing = false;
             return error.hint(CERTIFICATES);
         }
-        error.hint(START_ONE)
+        error.hint(next.unwrap_or(START_ONE))
     }
 
     /// The node took too long.
@@ -175,13 +185,13 @@ impl Error {
         Self::new(ErrorKind::Unavailable, message).hint(START_ONE)
     }
 
-    /// What a status of the node at `address` says.
-    pub(crate) fn of_status(status: &Status, address: &str) -> Self {
+    /// What a status of the node at `address` says. `first`: it hasn't answered anything yet.
+    pub(crate) fn of_status(status: &Status, address: &str, first: bool) -> Self {
         let said = status.get_details_error_info().map(|info| info.metadata).unwrap_or_default();
         let known = said.get("kind").and_then(|word| ErrorKind::from_word(word));
         // Only what failed on this side has a source.
         if let (None, Some(source)) = (known, std::error::Error::source(status)) {
-            return Self::unreachable(address, &chain(source));
+            return Self::not_reached(address, &chain(source), first);
         }
         let fields: Vec<FieldError> = status
             .get_details_bad_request()
@@ -317,7 +327,7 @@ mod tests {
         details.set_error_info("TASK_REFUSED", "vyr.control.v0", HashMap::from(said));
         details.set_retry_info(Some(Duration::from_millis(500)));
         let status = Status::with_error_details(Code::FailedPrecondition, "no signature", details);
-        let error = Error::of_status(&status, "x");
+        let error = Error::of_status(&status, "x", false);
         assert_eq!(
             (error.kind(), error.message(), error.next()),
             (ErrorKind::Refused, "no signature", Some("sign it"))
@@ -331,7 +341,7 @@ mod tests {
         let mut details = ErrorDetails::new();
         details.add_bad_request_violation("spec.args", "too many").add_bad_request_violation("spec.env", "too long");
         let status = Status::with_error_details(Code::InvalidArgument, "spec.args: too many", details);
-        let error = Error::of_status(&status, "x");
+        let error = Error::of_status(&status, "x", false);
         assert_eq!((error.kind(), error.message()), (ErrorKind::Usage, "spec.args: too many; spec.env: too long"));
         let field = |path: &str, description: &str| FieldError { path: path.into(), description: description.into() };
         assert_eq!(error.fields(), [field("spec.args", "too many"), field("spec.env", "too long")]);
@@ -340,20 +350,20 @@ mod tests {
 
     #[test]
     fn a_status_without_words_or_of_a_newer_node_still_says_something() {
-        let error = Error::of_status(&Status::new(Code::Internal, ""), "http://a:1");
+        let error = Error::of_status(&Status::new(Code::Internal, ""), "http://a:1", false);
         assert!(error.message().contains("http://a:1"), "{error}");
         let mut details = ErrorDetails::new();
         details.set_error_info("NEW", "vyr.control.v0", HashMap::from([("kind".to_owned(), "new".to_owned())]));
         let newer = Status::with_error_details(Code::Unavailable, "soon", details);
-        assert_eq!(Error::of_status(&newer, "x").kind(), ErrorKind::Unavailable);
-        let other = Error::of_status(&Status::new(Code::Unimplemented, "unknown service"), "x");
+        assert_eq!(Error::of_status(&newer, "x", false).kind(), ErrorKind::Unavailable);
+        let other = Error::of_status(&Status::new(Code::Unimplemented, "unknown service"), "x", false);
         assert_eq!((other.kind(), other.next().is_some()), (ErrorKind::Unimplemented, true));
     }
 
     #[test]
     fn what_breaks_on_this_side_is_a_node_that_does_not_answer() {
         let broken = Status::from_error(Box::new(std::io::Error::other("connection reset")));
-        let error = Error::of_status(&broken, "http://a:1");
+        let error = Error::of_status(&broken, "http://a:1", false);
         assert_eq!((error.kind(), error.code(), error.next()), (ErrorKind::Unavailable, None, Some(START_ONE)));
         assert!(error.is_passing() && error.message().contains("connection reset"), "{error}");
         let shown = Error::unreachable("https://a:1", "invalid peer certificate: UnknownIssuer");

@@ -50,6 +50,7 @@ mod connect;
 mod context;
 mod env;
 mod error;
+mod reach;
 mod retry;
 mod spec;
 mod states;

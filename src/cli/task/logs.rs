@@ -1,5 +1,6 @@
 //! `vyr logs`, and passing a task's output through.
 
+use std::io::{IsTerminal as _, Write as _};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -81,13 +82,17 @@ impl Logs {
         if session.printer.output == Output::Json {
             session.printer.list(&gathered, &[], |_| Vec::new())?;
         }
-        note_dropped(session, logs.dropped_bytes());
+        note_dropped(session, logs.dropped_bytes(), streams.within_line);
         Ok(())
     }
 }
 
-fn note_dropped(session: &Session, dropped: u64) {
+/// `within_line`: what was written last on the terminal did not end its line.
+fn note_dropped(session: &Session, dropped: u64, within_line: bool) {
     if dropped > 0 {
+        if within_line {
+            drop(writeln!(std::io::stderr()));
+        }
         session.printer.note(&format!("{dropped} bytes came after the limit of the output and were dropped"));
     }
 }
@@ -102,7 +107,7 @@ pub(super) async fn pass_through(session: &Session, mut logs: Stream) -> Result<
         streams.write(&entries).await?;
     }
     if text {
-        note_dropped(session, logs.dropped_bytes());
+        note_dropped(session, logs.dropped_bytes(), streams.within_line);
     }
     Ok(())
 }
@@ -116,6 +121,8 @@ struct Streams {
     /// With the time before each line: whether stdout and stderr are at the beginning of one.
     timestamps: Option<[bool; 2]>,
     all_to_stderr: bool,
+    /// What was written last where stderr is seen too did not end its line.
+    within_line: bool,
 }
 
 impl Streams {
@@ -125,6 +132,7 @@ impl Streams {
             stderr: Some(tokio::io::stderr()),
             timestamps: timestamps.then_some([true; 2]),
             all_to_stderr: false,
+            within_line: false,
         }
     }
 
@@ -136,7 +144,11 @@ impl Streams {
                 None => run.iter().flat_map(|entry| entry.data.iter().copied()).collect(),
                 Some(fresh) => stamped(run, &mut fresh[usize::from(to_stderr)]),
             };
-            if to_stderr || self.all_to_stderr {
+            let to_stderr = to_stderr || self.all_to_stderr;
+            if to_stderr || std::io::stdout().is_terminal() {
+                self.within_line = bytes.last().is_some_and(|last| *last != b'\n');
+            }
+            if to_stderr {
                 write(&mut self.stderr, &bytes).await?;
             } else {
                 write(&mut self.stdout, &bytes).await?;

@@ -36,7 +36,13 @@ fn finish(session: &Session, task: &Task) -> Result<()> {
 /// What the exit code alone doesn't say.
 fn tell(session: &Session, task: &Task) {
     let view = TaskView::from(task);
-    if session.printer.output != Output::Text || view.end_reason.as_deref() == Some("exited") {
+    if session.printer.output != Output::Text {
+        return;
+    }
+    for note in &view.notes {
+        session.printer.note(&super::print::harmless(note));
+    }
+    if view.end_reason.as_deref() == Some("exited") {
         return;
     }
     let mut text = view.message.unwrap_or_else(|| format!("the task ended as {}", view.status));

@@ -94,3 +94,44 @@ async fn what_a_guest_wrote_before_the_node_died_is_there_after() {
     assert_eq!((lost.status(), lost.end.unwrap().reason()), (TaskStatus::Lost, EndReason::NodeDied));
     assert_eq!(client.stdout(&task.id).await, "sleeping\n");
 }
+
+#[tokio::test]
+async fn a_follower_over_a_node_s_death_misses_nothing_of_what_comes_after() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "state-p1");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    // Each step prints a line; it dies during the last.
+    let steps: Vec<&str> = std::iter::repeat_n("sleep:1", 20).chain(["sleep:600"]).collect();
+    let again = TaskSpec { on_interrupt: OnInterrupt::RunAgain.into(), ..spec(&guest, &steps) };
+    let task = client.submit(again).await;
+    let ask = |offset| StreamLogsRequest { id: task.id.clone(), follow: true, stream: 0, offset };
+    let mut pieces = client.0.stream_logs(ask(0)).await.unwrap().into_inner();
+    let (mut lines, mut offset) = (0, 0);
+    while lines < 20 {
+        let piece = pieces.message().await.unwrap().expect("it prints 20 lines at once");
+        lines += piece.entries.iter().flat_map(|entry| &*entry.data).filter(|byte| **byte == b'\n').count();
+        offset = piece.next_offset;
+    }
+    node.kill();
+
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let second = |entries: Vec<LogEntry>| -> Vec<u8> {
+        entries.into_iter().filter(|entry| entry.attempt == 2).flat_map(|entry| entry.data).collect()
+    };
+    let mut followed = Vec::new();
+    let mut pieces = client.0.stream_logs(ask(offset)).await.unwrap().into_inner();
+    while let Some(piece) = pieces.message().await.unwrap() {
+        followed.extend(piece.entries);
+    }
+    let followed = second(followed);
+    assert_eq!(String::from_utf8_lossy(&followed), "sleep ok \n".repeat(21));
+    // And who comes only after the end.
+    let mut pieces = client.0.stream_logs(ask(offset)).await.unwrap().into_inner();
+    let mut after = Vec::new();
+    while let Some(piece) = pieces.message().await.unwrap() {
+        after.extend(piece.entries);
+    }
+    assert_eq!(second(after), followed);
+}

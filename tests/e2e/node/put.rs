@@ -78,3 +78,23 @@ async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
     let unknown = GetArtifactRequest { reference: "registry.example/other:v1".into() };
     assert_eq!(client.0.get_artifact(unknown).await.unwrap_err().code(), Code::NotFound);
 }
+
+#[tokio::test]
+async fn what_is_put_under_the_node_s_own_name_is_in_its_registry() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.vyr_home()).unwrap();
+    std::fs::write(home.vyr_home().join("trust.toml"), "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let wasm = std::fs::read(vyr_guests::guest("hello-p1")).unwrap();
+    let manifest = manifest(&wasm);
+    let name = format!("localhost:{}/app:v1", node.host().rsplit_once(':').unwrap().1);
+    put(&mut client, [vec![header(&manifest, &name)], chunks(b"{}", 10), chunks(&wasm, 100_000)].concat())
+        .await
+        .unwrap();
+    assert_eq!(client.run(spec(&name, &[])).await.status(), TaskStatus::Succeeded);
+    // Others pull it from there, blobs and all.
+    assert_eq!(home.crane_digest(&name), sha256(manifest.as_bytes()));
+    home.tool("oras", ["pull", "--output", "pulled", &name]).expect(0);
+    home.vyr(["run", &name]).expect(0);
+}

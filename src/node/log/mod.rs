@@ -1,9 +1,10 @@
 //! Owns one task's output: captured with time stamps, bounded, read live by any number of readers and after the end.
 //!
-//! Output is a sequence of frames: stream (1 byte), attempt (1 byte), length (4 bytes), time in microseconds since the
-//! Unix epoch (8 bytes), all little-endian, then the bytes. An offset counts bytes of that sequence. A short output stays
-//! in memory until the task ends, and then goes into its row; a longer one, or that of a task that runs on, goes to a file,
-//! so that what a guest wrote survives the node.
+//! Output is a sequence of [`frame`]s. A short output stays in memory until the task ends, and then goes into its row; a
+//! longer one, or that of a task that runs on, goes to a file, so that what a guest wrote survives the node. What was still
+//! in memory when the node was killed is lost, also to readers that were given it: [`Place`] keeps them on a true offset.
+
+mod frame;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -17,16 +18,15 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 use vyr_proto::v0::{LogEntry, LogStream, LogSummary};
 
+use self::frame::{FRAME, HEAD, Place, frames, piece};
+
 use crate::engine::StdoutStream;
 use crate::oci::Hasher;
 use crate::receipt::{OutputFacts, StreamFacts};
-use crate::task::{micros, timestamp};
+use crate::task::micros;
 
 /// What is kept in memory before it goes to the file, in bytes.
 const MEMORY: usize = 32 << 10;
-const HEAD: usize = 14;
-/// The longest frame's bytes: a longer write is cut into several.
-const FRAME: usize = 32 << 10;
 /// Writes of one stream within this time, in microseconds, become one frame where nobody has read the first yet.
 const TOGETHER_US: i64 = 1000;
 /// What one read returns at most, in bytes: more than the longest frame.
@@ -55,6 +55,8 @@ struct Inner {
     /// The highest offset that a reader was given.
     read: u64,
     attempt: u8,
+    /// Where the output of each attempt after the first begins.
+    begins: Vec<(u8, u64)>,
     summary: LogSummary,
     sealed: bool,
     ended: bool,
@@ -118,7 +120,7 @@ impl TaskLog {
             let before = at;
             for frame in frames(&piece) {
                 inner.count(frame.stream, frame.data.len());
-                inner.attempt = frame.attempt;
+                inner.begin(frame.attempt, at);
                 at += (HEAD + frame.data.len()) as u64;
             }
             if at == before {
@@ -151,7 +153,8 @@ impl TaskLog {
     /// Marks what comes as another attempt's.
     pub(super) fn attempt(&self, attempt: u32) {
         let mut inner = self.lock();
-        inner.attempt = u8::try_from(attempt).unwrap_or(u8::MAX);
+        let at = inner.end();
+        inner.begin(u8::try_from(attempt).unwrap_or(u8::MAX), at);
         inner.sums = inner.sums.as_ref().map(|_| Sum::pair());
         inner.last = None;
     }
@@ -239,20 +242,24 @@ impl TaskLog {
     /// The file can't be read.
     pub fn read(&self, offset: u64, only: LogStream) -> io::Result<Piece> {
         let mut inner = self.lock();
-        let end = inner.in_file + inner.memory.len() as u64;
-        let bytes = if offset >= inner.in_file {
-            let from = usize::try_from(offset - inner.in_file).unwrap_or(usize::MAX);
+        let end = inner.end();
+        let place = Place::from_offset(offset);
+        let later = inner.begins.iter().find(|(attempt, _)| *attempt > place.attempt).map_or(end, |(_, at)| *at);
+        let at = place.at.min(later);
+        let bytes = if at >= inner.in_file {
+            let from = usize::try_from(at - inner.in_file).unwrap_or(usize::MAX);
             let rest = inner.memory.get(from..).unwrap_or_default();
             rest.get(..rest.len().min(READ)).unwrap_or_default().to_vec()
         } else {
             match &inner.file {
-                Some(file) => from_file(file, offset, inner.in_file)?,
+                Some(file) => from_file(file, at, inner.in_file)?,
                 None => Vec::new(),
             }
         };
-        let piece = piece(&bytes, offset.min(end), only);
-        inner.read = inner.read.max(piece.next);
-        Ok(Piece { last: inner.ended && piece.next >= end, dropped: inner.summary.dropped_bytes, ..piece })
+        let (entries, at) = piece(&bytes, at, only);
+        inner.read = inner.read.max(at);
+        let next = Place { attempt: inner.attempt, at }.offset();
+        Ok(Piece { entries, next, last: inner.ended && at >= end, dropped: inner.summary.dropped_bytes })
     }
 
     /// Waits for more than there was when this was called.
@@ -262,6 +269,18 @@ impl TaskLog {
 }
 
 impl Inner {
+    fn end(&self) -> u64 {
+        self.in_file + self.memory.len() as u64
+    }
+
+    /// What comes at `at` and after is `attempt`'s.
+    fn begin(&mut self, attempt: u8, at: u64) {
+        if attempt > self.attempt {
+            self.attempt = attempt;
+            self.begins.push((attempt, at));
+        }
+    }
+
     fn kept(&self) -> u64 {
         self.summary.stdout_bytes + self.summary.stderr_bytes
     }
@@ -276,7 +295,7 @@ impl Inner {
 
     fn append(&mut self, stream: u8, now: i64, bytes: &[u8]) {
         self.count(stream, bytes.len());
-        let end = self.in_file + self.memory.len() as u64;
+        let end = self.end();
         if let Some((at, same, when)) = self.last
             && same == stream
             && at >= self.in_file
@@ -353,73 +372,80 @@ fn from_file(file: &File, offset: u64, end: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-struct Frame<'a> {
-    stream: u8,
-    attempt: u8,
-    time: i64,
-    data: &'a [u8],
+/// An ended task's output: in its row, or in a file.
+#[derive(Debug)]
+pub(super) struct Ended<'a> {
+    /// What the row holds.
+    pub(super) row: Option<&'a [u8]>,
+    /// Where the file is, for one whose row holds none.
+    pub(super) path: &'a Path,
+    /// How many attempts there were.
+    pub(super) attempts: u32,
+    /// What was dropped, in bytes.
+    pub(super) dropped: u64,
 }
 
-/// The whole frames at the beginning of `bytes`.
-fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
-    std::iter::from_fn(move || {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        let [stream, attempt, length @ ..] = head;
-        let (length, time) = length.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let time = i64::from_le_bytes(time.try_into().ok()?);
-        let (data, after) = rest.split_at_checked(length)?;
-        bytes = after;
-        Some(Frame { stream: *stream, attempt: *attempt, time, data })
-    })
+impl Ended<'_> {
+    /// What stands at `offset`. Reads the file where it has to: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(super) fn read(&self, offset: u64, only: LogStream) -> io::Result<Piece> {
+        let place = Place::from_offset(offset);
+        let attempt = u8::try_from(self.attempts).unwrap_or(u8::MAX);
+        let is_later = |frame: &frame::Frame<'_>| frame.attempt > place.attempt;
+        let (bytes, at, end) = match self.row {
+            Some(row) => {
+                let end = row.len() as u64;
+                let later = if place.attempt < attempt { first(row, is_later).0 } else { end };
+                let at = place.at.min(later);
+                let rest = usize::try_from(at).ok().and_then(|from| row.get(from..)).unwrap_or_default();
+                (rest.get(..rest.len().min(READ)).unwrap_or_default().to_vec(), at, end)
+            }
+            None => match File::open(self.path) {
+                Ok(file) => {
+                    let end = file.metadata()?.len();
+                    let mut at = place.at.min(end);
+                    // Only once for a reader: what it is given next is an offset of the last attempt.
+                    if place.attempt < attempt && at > 0 {
+                        at = at.min(first_in_file(&file, at, is_later)?);
+                    }
+                    (from_file(&file, at, end)?, at, end)
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => (Vec::new(), 0, 0),
+                Err(e) => return Err(e),
+            },
+        };
+        let (entries, next) = piece(&bytes, at, only);
+        // Nothing whole is left where a frame was cut.
+        let last = next >= end || next == at;
+        Ok(Piece { entries, next: Place { attempt, at: next }.offset(), last, dropped: self.dropped })
+    }
 }
 
-fn piece(bytes: &[u8], offset: u64, only: LogStream) -> Piece {
-    let mut piece = Piece { next: offset, ..Piece::default() };
+/// Where the first frame for which `is` holds begins, or else the whole ones end; and whether it was found.
+fn first(bytes: &[u8], is: impl Fn(&frame::Frame<'_>) -> bool) -> (u64, bool) {
+    let mut at = 0;
     for frame in frames(bytes) {
-        piece.next += (HEAD + frame.data.len()) as u64;
-        let stream = if frame.stream == 1 { LogStream::Stdout } else { LogStream::Stderr };
-        if only == LogStream::Unspecified || only == stream {
-            piece.entries.push(LogEntry {
-                stream: stream.into(),
-                time: Some(timestamp(frame.time)),
-                data: Bytes::copy_from_slice(frame.data),
-                attempt: frame.attempt.into(),
-            });
+        if is(&frame) {
+            return (at, true);
+        }
+        at += (HEAD + frame.data.len()) as u64;
+    }
+    (at, false)
+}
+
+/// As [`first`], of what is before `end` in `file`.
+fn first_in_file(file: &File, end: u64, is: impl Fn(&frame::Frame<'_>) -> bool) -> io::Result<u64> {
+    let mut at = 0;
+    loop {
+        let (more, found) = first(&from_file(file, at, end)?, &is);
+        at += more;
+        if found || more == 0 {
+            // What is left before `end` is the rest of a frame that was cut, whose place is another's now.
+            return Ok(at);
         }
     }
-    piece
-}
-
-/// What stands at `offset` of an ended task's output, which is in its row or in a file.
-///
-/// # Errors
-/// The file can't be read.
-pub(super) fn read_ended(
-    row: Option<&[u8]>,
-    path: &Path,
-    offset: u64,
-    only: LogStream,
-    dropped: u64,
-) -> io::Result<Piece> {
-    let (bytes, end) = match row {
-        Some(row) => {
-            let rest = usize::try_from(offset).ok().and_then(|from| row.get(from..)).unwrap_or_default();
-            (rest.get(..rest.len().min(READ)).unwrap_or_default().to_vec(), row.len() as u64)
-        }
-        None => match File::open(path) {
-            Ok(file) => {
-                let end = file.metadata()?.len();
-                (from_file(&file, offset, end)?, end)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (Vec::new(), 0),
-            Err(e) => return Err(e),
-        },
-    };
-    let piece = piece(&bytes, offset.min(end), only);
-    // Nothing whole is left where a frame was cut.
-    let last = piece.next >= end || piece.next == offset;
-    Ok(Piece { last, dropped, ..piece })
 }
 
 /// One of a task's outputs, as the guest writes to it.
@@ -507,6 +533,10 @@ mod tests {
         (folder, Arc::new(log))
     }
 
+    fn ended<'a>(row: Option<&'a [u8]>, path: &'a Path, attempts: u32) -> Ended<'a> {
+        Ended { row, path, attempts, dropped: 0 }
+    }
+
     fn text(pieces: &[Piece], stream: LogStream) -> Vec<u8> {
         let entries = pieces.iter().flat_map(|p| &p.entries);
         entries.filter(|e| e.stream() == stream).flat_map(|e| e.data.to_vec()).collect()
@@ -544,7 +574,7 @@ mod tests {
         );
         let kept = log.seal().expect("it is short");
         assert!(!folder.path().join("ab").exists());
-        let after = read_ended(Some(&kept), Path::new("/nowhere"), 0, LogStream::Stderr, 0).unwrap();
+        let after = ended(Some(&kept), Path::new("/nowhere"), 1).read(0, LogStream::Stderr).unwrap();
         assert_eq!((after.entries.len(), after.last), (1, true));
     }
 
@@ -581,6 +611,58 @@ mod tests {
         let kept = usize::try_from(resumed.summary().stdout_bytes).unwrap();
         assert!(kept < written.len() && kept > written.len() - 40_000, "{kept}");
         assert_eq!(text(&all(&resumed), LogStream::Stdout), written[..kept]);
+    }
+
+    #[test]
+    fn a_reader_of_what_a_killed_node_lost_misses_nothing_of_the_next_attempt() {
+        let (folder, log) = log(1 << 20);
+        let path = folder.path().join("ab/task.log");
+        log.add(1, b"kept ");
+        log.spill();
+        let kept = log.read(0, LogStream::Unspecified).unwrap().next;
+        log.add(1, b"lost with the node, and longer than all that comes after it");
+        let lost = log.read(0, LogStream::Unspecified).unwrap().next;
+        drop(log);
+
+        let log = TaskLog::resume(path.clone(), 1 << 20).unwrap();
+        log.attempt(2);
+        log.add(1, b"again");
+        log.add(2, b"and on");
+        let whole = |read: &dyn Fn(u64) -> Piece, mut offset| {
+            let mut pieces = Vec::new();
+            loop {
+                let piece = read(offset);
+                let next = piece.next;
+                pieces.push(piece);
+                if next == offset {
+                    return [text(&pieces, LogStream::Stdout), text(&pieces, LogStream::Stderr)].concat();
+                }
+                offset = next;
+            }
+        };
+        let live = |offset| log.read(offset, LogStream::Unspecified).unwrap();
+        assert_eq!(whole(&live, 0), b"kept againand on");
+        for offset in [lost, kept, kept + 1] {
+            assert_eq!(whole(&live, offset), b"againand on", "{offset}");
+        }
+        // An offset of this node's is what it says.
+        let next = live(live(lost).next).next;
+        assert!(next > lost, "a page compares them");
+        log.add(1, b"!");
+        assert_eq!(whole(&live, next), b"!");
+
+        // The same when it has ended: in a file as here, or in a row.
+        assert!(log.seal().is_none());
+        let row = std::fs::read(&path).unwrap();
+        for ended in [ended(None, &path, 2), ended(Some(&row), Path::new("/nowhere"), 2)] {
+            let read = |offset| ended.read(offset, LogStream::Unspecified).unwrap();
+            for offset in [lost, kept, kept + 1] {
+                assert_eq!(whole(&read, offset), b"again!and on", "{ended:?} {offset}");
+            }
+            assert_eq!(whole(&read, next), b"!", "{ended:?}");
+            let end = read(0).next;
+            assert!(read(end).last && read(end).entries.is_empty(), "{ended:?}");
+        }
     }
 
     #[test]
