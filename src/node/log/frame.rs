@@ -89,7 +89,7 @@ mod tests {
         let places = [(1, 0), (1, 1), (1, (1 << AT_BITS) - 1), (2, 0), (100, 7), (255, 64 << 20)];
         let offsets = places.map(|(attempt, at)| Place { attempt, at }.offset());
         assert!(offsets.is_sorted() && offsets.iter().all(|offset| *offset < 1 << 53), "{offsets:?}");
-        assert_eq!(offsets.map(|offset| Place::from_offset(offset)).map(|p| (p.attempt, p.at)), places);
+        assert_eq!(offsets.map(Place::from_offset).map(|p| (p.attempt, p.at)), places);
         // What nobody gave out is no reason to fail.
         assert_eq!(Place::from_offset(u64::MAX).attempt, 255);
     }
