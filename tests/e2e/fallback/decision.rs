@@ -140,4 +140,10 @@ fn one_digest_runs_as_wasm_where_the_import_is_given_and_as_the_container_where_
     // What the one found out about its engine is not taken for the other's.
     let (report, _) = run(&home, 0, &[&["--state", "s=one"], &arguments[..]].concat());
     assert_eq!(report["path"], "wasm");
+    // Nor where all about the digest was proven before, as Wasm.
+    let by_digest = [as_wasm["digest"].as_str().unwrap(), "--", "s", "incr", "visits", "5"];
+    for (words, path) in [(&["--state", "s=one"][..], "wasm"), (&withheld_words, "container")] {
+        let (report, _) = run(&home, 0, &[words, &by_digest[..]].concat());
+        assert_eq!(report["path"], path);
+    }
 }
