@@ -125,12 +125,12 @@ fn need_target(target: &str, folder: &Path) -> Result<(), GuestError> {
     if there()? { Ok(()) } else { Err(missing("rustup added it, but rustc doesn't see it".into())) }
 }
 
-fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
-    let (target, keep_names) = match recipe {
+fn rust_arguments(guest: &Guest) -> Vec<&'static str> {
+    let (target, keep_names) = match guest.recipe {
         Recipe::RustModule { keep_names } => ("wasm32-wasip1", keep_names),
         Recipe::RustComponent { keep_names } => ("wasm32-wasip2", keep_names),
         Recipe::RustPackage => {
-            return vec!["build", "--quiet", "--release", "--locked", "--target", PACKAGE_TARGET];
+            return vec!["build", "--quiet", "--release", "--locked", "--bin", guest.name, "--target", PACKAGE_TARGET];
         }
         Recipe::Wat | Recipe::C | Recipe::Python => return Vec::new(),
     };
@@ -141,15 +141,23 @@ fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
 /// What packages are built for.
 const PACKAGE_TARGET: &str = "wasm32-wasip2";
 
-/// The files that a guest is built from.
-fn inputs(guest: &Guest) -> Vec<PathBuf> {
+/// The files that a guest is built from, in an order of their own.
+fn inputs(guest: &Guest) -> Result<Vec<PathBuf>, GuestError> {
     let source = sources().join(guest.source);
-    match guest.recipe {
-        Recipe::RustPackage => ["Cargo.toml", "Cargo.lock", "src/main.rs", "../../../wit/keyvalue.wit"]
-            .map(|file| source.join(file))
-            .into(),
-        _ => vec![source],
+    if guest.recipe != Recipe::RustPackage {
+        return Ok(vec![source]);
     }
+    let interface = sources().join("../../wit/keyvalue.wit");
+    let mut files = vec![source.join("Cargo.toml"), source.join("Cargo.lock"), interface];
+    let mut folders = vec![source.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(io_at(&folder))? {
+            let path = entry.map_err(io_at(&folder))?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
@@ -168,7 +176,7 @@ fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
         Recipe::Wat => String::new(),
         Recipe::C | Recipe::Python => python::REQUIREMENTS.to_owned(),
     };
-    for part in [source, compiler.as_bytes(), rust_arguments(guest.recipe).join(" ").as_bytes()] {
+    for part in [source, compiler.as_bytes(), rust_arguments(guest).join(" ").as_bytes()] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -177,7 +185,7 @@ fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
 
 pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
     let source = sources().join(guest.source);
-    let text = read_all(&inputs(guest))?;
+    let text = read_all(&inputs(guest)?)?;
     let folder = folder();
     let path = folder.join(format!("{}-{}.wasm", guest.name, key(guest, &text)?));
     if path.is_file() {
@@ -200,7 +208,7 @@ pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
 fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path) -> Result<(), GuestError> {
     match guest.recipe {
         Recipe::RustModule { .. } | Recipe::RustComponent { .. } => {
-            let arguments = rust_arguments(guest.recipe);
+            let arguments = rust_arguments(guest);
             if let Some(target) = arguments.last() {
                 need_target(target, folder)?;
             }
@@ -211,7 +219,7 @@ fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path
             // Kept, so that another build of it doesn't build its crates again.
             let target = folder.join(format!(".{}-target", guest.name));
             let mut cargo = Command::new("cargo");
-            cargo.args(rust_arguments(guest.recipe)).arg("--manifest-path").arg(source.join("Cargo.toml"));
+            cargo.args(rust_arguments(guest)).arg("--manifest-path").arg(source.join("Cargo.toml"));
             // What the caller's own build sets is for another target.
             cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
             run(&mut cargo, INSTALL_RUST)?;

@@ -69,6 +69,7 @@ const GUESTS: &[Guest] = &[
     component("noisy", "noisy.rs"),
     module("noisy-p1", "noisy.rs"),
     Guest { name: "keyvalue", source: "keyvalue", recipe: Recipe::RustPackage },
+    Guest { name: "collector", source: "../disconnected-collector", recipe: Recipe::RustPackage },
     Guest { name: "wants", source: "wants.wat", recipe: Recipe::Wat },
     Guest { name: "c-hello", source: "c-hello.c", recipe: Recipe::C },
     Guest { name: "py-hello", source: "py-hello/app.py", recipe: Recipe::Python },
