@@ -1,6 +1,6 @@
 //! Judges a line: the contract of README.md, check by check in its order.
 
-use crate::json::{Cursor, Names, NotJson, Text, Value, most_open};
+use crate::json::{Cursor, Marks, Names, NotJson, Text, Value, most_open};
 use crate::reference::{Device, Reference};
 use crate::time::Times;
 
@@ -59,6 +59,7 @@ pub(crate) struct Accepted<'a> {
     pub(crate) value: i64,
     pub(crate) digits: &'a [u8],
     pub(crate) device: &'a Device,
+    pub(crate) line: &'a [u8],
 }
 
 #[derive(Debug)]
@@ -96,23 +97,25 @@ impl<'a> Members<'a> {
         let mut members = Self::default();
         let mut others = Names::default();
         cursor.object(0, |cursor, name, levels| {
-            let place = match &*name.decoded() {
-                b"specversion" => &mut members.specversion,
-                b"id" => &mut members.id,
-                b"source" => &mut members.source,
-                b"type" => &mut members.kind,
-                b"time" => &mut members.time,
-                b"data" => {
-                    members.twice |= members.has_data;
-                    members.has_data = true;
-                    members.data = Self::read_data(cursor, levels, &mut members.twice)?;
-                    return Ok(());
-                }
-                _ => {
-                    others.add(name);
-                    cursor.value(levels)?;
-                    return Ok(());
-                }
+            let place = if name.is(b"specversion") {
+                &mut members.specversion
+            } else if name.is(b"id") {
+                &mut members.id
+            } else if name.is(b"source") {
+                &mut members.source
+            } else if name.is(b"type") {
+                &mut members.kind
+            } else if name.is(b"time") {
+                &mut members.time
+            } else if name.is(b"data") {
+                members.twice |= members.has_data;
+                members.has_data = true;
+                members.data = Self::read_data(cursor, levels, &mut members.twice)?;
+                return Ok(());
+            } else {
+                others.add(name);
+                cursor.value(levels)?;
+                return Ok(());
             };
             members.twice |= place.replace(cursor.value(levels)?).is_some();
             Ok(())
@@ -130,7 +133,7 @@ impl<'a> Members<'a> {
         let mut found = None;
         let mut others = Names::default();
         cursor.object(levels, |cursor, name, levels| {
-            let value = if &*name.decoded() == b"value" {
+            let value = if name.is(b"value") {
                 *twice |= found.is_some();
                 &mut found
             } else {
@@ -160,10 +163,16 @@ fn is_filtered(kind: &[u8]) -> bool {
     kind.strip_suffix(b"heartbeat").is_some_and(|before| before.last().is_none_or(|byte| *byte == b'.'))
 }
 
+/// The number that JSON's integer is, if 64 bits hold it.
 #[inline(always)]
-fn integer(digits: &[u8]) -> Option<i64> {
-    // JSON's integers are those of Rust.
-    std::str::from_utf8(digits).ok()?.parse().ok()
+fn integer(text: &[u8]) -> Option<i64> {
+    if text.len() > 18 {
+        // They are written as Rust's are.
+        return std::str::from_utf8(text).ok()?.parse().ok();
+    }
+    let (negative, digits) = text.strip_prefix(b"-").map_or((false, text), |digits| (true, digits));
+    let value = digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Some(if negative { -value } else { value })
 }
 
 /// Judges lines.
@@ -171,11 +180,12 @@ fn integer(digits: &[u8]) -> Option<i64> {
 pub(crate) struct Judge {
     reference: Reference,
     times: Times,
+    marks: Marks,
 }
 
 impl Judge {
     pub(crate) fn new(reference: Reference) -> Self {
-        Self { reference, times: Times::default() }
+        Self { reference, times: Times::default(), marks: Marks::default() }
     }
 
     pub(crate) fn sites(&self) -> &[String] {
@@ -196,7 +206,7 @@ impl Judge {
         if line.len() > LONGEST {
             return Err(Reason::TooLong);
         }
-        let mut cursor = Cursor::new(line, LEVELS);
+        let mut cursor = Cursor::new(line, &mut self.marks, LEVELS);
         cursor.space();
         if cursor.peek() != b'{' {
             return Err(not_an_object(cursor, line));
@@ -213,7 +223,7 @@ impl Judge {
             return Err(Reason::DuplicateKey);
         }
         match members.specversion {
-            Some(Value::Text(version)) if *version.decoded() == *b"1.0" => {}
+            Some(Value::Text(version)) if version.is(b"1.0") => {}
             _ => return Err(Reason::Specversion),
         }
         let id = some_text(members.id).ok_or(Reason::Id)?;
@@ -233,7 +243,7 @@ impl Judge {
         let value = integer(digits).ok_or(Reason::ValueOutOfRange)?;
         let device = self.reference.device(&source.decoded()).ok_or(Reason::UnknownSource)?;
         let digits = if value == 0 { b"0" } else { digits };
-        Ok(Some(Accepted { id, source, kind, time, seconds, value, digits, device }))
+        Ok(Some(Accepted { id, source, kind, time, seconds, value, digits, device, line }))
     }
 }
 

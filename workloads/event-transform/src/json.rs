@@ -5,6 +5,9 @@
 //! serde_json.
 
 use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::bytes::same;
 
 /// The bytes are no JSON text, or it nests deeper than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub(crate) struct NotJson;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Text<'a> {
     raw: &'a [u8],
+    /// Where in its line that is.
+    start: usize,
     escaped: bool,
 }
 
@@ -22,9 +27,21 @@ impl<'a> Text<'a> {
         self.raw.is_empty()
     }
 
+    /// Where it is in its line, if it stands there as outputs have it.
+    #[inline(always)]
+    pub(crate) fn verbatim(self) -> Option<Range<usize>> {
+        (!self.escaped).then_some(self.start..self.start + self.raw.len())
+    }
+
     /// What it means.
     pub(crate) fn decoded(self) -> Cow<'a, [u8]> {
         if self.escaped { Cow::Owned(unescaped(self.raw)) } else { Cow::Borrowed(self.raw) }
+    }
+
+    /// Whether it means `name`.
+    #[inline(always)]
+    pub(crate) fn is(self, name: &[u8]) -> bool {
+        if self.escaped { *self.decoded() == *name } else { same(self.raw, name) }
     }
 
     /// Appends it in the one form that outputs have, without quotes.
@@ -40,7 +57,7 @@ impl<'a> Text<'a> {
 
 impl PartialEq for Text<'_> {
     fn eq(&self, other: &Self) -> bool {
-        if self.escaped || other.escaped { self.decoded() == other.decoded() } else { self.raw == other.raw }
+        if self.escaped || other.escaped { self.decoded() == other.decoded() } else { same(self.raw, other.raw) }
     }
 }
 
@@ -69,8 +86,8 @@ fn unit(digits: &[u8]) -> Option<u32> {
     digits.get(..4)?.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
 }
 
-const HIGH: std::ops::Range<u32> = 0xd800..0xdc00;
-const LOW: std::ops::Range<u32> = 0xdc00..0xe000;
+const HIGH: Range<u32> = 0xd800..0xdc00;
+const LOW: Range<u32> = 0xdc00..0xe000;
 
 /// The character that `\u` and what follows it mean, and how many bytes after the `u` that is; `None` in its place for a
 /// surrogate without its other half.
@@ -126,31 +143,104 @@ pub(crate) enum Value<'a> {
     Other,
 }
 
-const ONES: u64 = u64::MAX / 255;
-const HIGHS: u64 = ONES << 7;
+/// The marks of 64 bytes, the first in the lowest bit; adds to `beyond_ascii` whether one of them isn't ASCII.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+fn marks_of(chunk: &[u8; AT_ONCE], beyond_ascii: &mut bool) -> u64 {
+    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
+    let (mut word, mut all) = (0, u8x16_splat(0));
+    for (sixteen, at) in chunk.as_chunks::<16>().0.iter().zip((0..AT_ONCE).step_by(16)) {
+        let [low, high] = [0, 8].map(|half| u64::from_le_bytes(std::array::from_fn(|at| sixteen[half + at])));
+        // One load, when compiled.
+        let bytes = u64x2(low, high);
+        all = v128_or(all, bytes);
+        let ends = v128_or(u8x16_eq(bytes, u8x16_splat(b'"')), u8x16_eq(bytes, u8x16_splat(b'\\')));
+        let found = v128_or(ends, u8x16_lt(bytes, u8x16_splat(0x20)));
+        word |= u64::from(u8x16_bitmask(found)) << at;
+    }
+    *beyond_ascii |= u8x16_bitmask(all) != 0;
+    word
+}
 
-/// A mark in each byte that ends or may not be in a plain part of a string. Marks above the lowest may be false.
-fn special(word: u64) -> u64 {
-    let zero = |x: u64| x.wrapping_sub(ONES) & !x;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64)) | control) & HIGHS
+/// The same, so written that compilers make vector instructions of it: for machines they do, for Wasm they don't.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
+fn marks_of(chunk: &[u8; AT_ONCE], beyond_ascii: &mut bool) -> u64 {
+    let flag = |byte: u8| u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20);
+    let flags: [u8; AT_ONCE] = std::array::from_fn(|at| flag(chunk[at]));
+    *beyond_ascii |= !chunk.is_ascii();
+    let mut word = 0;
+    for (eight, at) in flags.as_chunks::<8>().0.iter().zip((0..AT_ONCE).step_by(8)) {
+        // The product's highest byte has the lowest bits of the eight in their order.
+        word |= (u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56) << at;
+    }
+    word
+}
+
+/// Where in a line the bytes are that end a plain part of a string or may not be in one: quotes, backslashes, control characters.
+/// A bit a byte, found for 64 of them at a time: a reader of strings then needn't look at each byte.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    words: Vec<u64>,
+}
+
+const AT_ONCE: usize = 64;
+
+impl Marks {
+    /// Marks `line`; whether it has bytes that aren't ASCII.
+    #[inline(always)]
+    fn mark(&mut self, line: &[u8]) -> bool {
+        self.words.clear();
+        let (chunks, rest) = line.as_chunks();
+        let mut beyond_ascii = false;
+        for chunk in chunks {
+            self.words.push(marks_of(chunk, &mut beyond_ascii));
+        }
+        if !rest.is_empty() {
+            // The last 64 of the line, of which the first were had already; a line that has fewer is filled up.
+            let word = match line.last_chunk() {
+                Some(chunk) => marks_of(chunk, &mut beyond_ascii) >> (AT_ONCE - rest.len()),
+                None => marks_of(&std::array::from_fn(|at| line.get(at).copied().unwrap_or(b' ')), &mut beyond_ascii),
+            };
+            self.words.push(word);
+        }
+        beyond_ascii
+    }
+
+    /// The first mark from `at` on; where there is none, the end or a place beyond it.
+    #[inline(always)]
+    fn next(&self, at: usize) -> usize {
+        let first = self.words.get(at / AT_ONCE).map_or(0, |word| word >> (at % AT_ONCE));
+        if first != 0 { at + first.trailing_zeros() as usize } else { self.next_word(at / AT_ONCE + 1) }
+    }
+
+    #[inline(never)]
+    fn next_word(&self, mut word: usize) -> usize {
+        while self.words.get(word) == Some(&0) {
+            word += 1;
+        }
+        word * AT_ONCE + self.words.get(word).map_or(0, |word| word.trailing_zeros() as usize)
+    }
 }
 
 /// Where in one line the reading is.
 #[derive(Debug)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
+    marks: &'a Marks,
     at: usize,
     most_levels: u32,
-    /// Bytes that are not ASCII were seen; whether they are UTF-8 is for the caller to find out.
+    /// Bytes that are not ASCII are in it; whether they are UTF-8 is for the caller to find out.
     pub(crate) beyond_ascii: bool,
     /// A surrogate without its other half was seen.
     pub(crate) lone_surrogate: bool,
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8], most_levels: u32) -> Self {
-        Self { bytes, at: 0, most_levels, beyond_ascii: false, lone_surrogate: false }
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a [u8], marks: &'a mut Marks, most_levels: u32) -> Self {
+        let beyond_ascii = marks.mark(bytes);
+        Self { bytes, marks, at: 0, most_levels, beyond_ascii, lone_surrogate: false }
     }
 
     /// The next byte; 0, which JSON has nowhere, at the end.
@@ -161,6 +251,13 @@ impl<'a> Cursor<'a> {
 
     #[inline(always)]
     pub(crate) fn space(&mut self) {
+        if self.peek() <= b' ' {
+            self.some_space();
+        }
+    }
+
+    #[cold]
+    fn some_space(&mut self) {
         while matches!(self.peek(), b' ' | b'\t' | b'\r' | b'\n') {
             self.at += 1;
         }
@@ -186,49 +283,29 @@ impl<'a> Cursor<'a> {
     pub(crate) fn text(&mut self) -> Result<Text<'a>, NotJson> {
         self.expect(b'"')?;
         let start = self.at;
-        let mut escaped = false;
+        self.at = self.marks.next(start);
+        let escaped = self.peek() != b'"';
+        if escaped {
+            self.escaped_rest()?;
+        }
+        let raw = self.bytes.get(start..self.at).unwrap_or_default();
+        self.at += 1;
+        Ok(Text { raw, start, escaped })
+    }
+
+    /// To the quote of a string that has escapes, if it is one.
+    #[cold]
+    fn escaped_rest(&mut self) -> Result<(), NotJson> {
         loop {
-            self.plain();
             match self.peek() {
-                b'"' => {
-                    let raw = self.bytes.get(start..self.at).unwrap_or_default();
-                    self.at += 1;
-                    return Ok(Text { raw, escaped });
-                }
-                b'\\' => {
-                    escaped = true;
-                    self.escape()?;
-                }
+                b'"' => return Ok(()),
+                b'\\' => self.escape()?,
                 _ => return Err(NotJson),
             }
+            self.at = self.marks.next(self.at);
         }
     }
 
-    /// Goes on to what ends a plain part of a string.
-    #[inline(always)]
-    fn plain(&mut self) {
-        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
-        while let Some((chunk, after)) = rest.split_first_chunk::<8>() {
-            let word = u64::from_le_bytes(*chunk);
-            self.beyond_ascii |= word & HIGHS != 0;
-            let found = special(word);
-            if found != 0 {
-                self.at += (found.trailing_zeros() / 8) as usize;
-                return;
-            }
-            self.at += 8;
-            rest = after;
-        }
-        for &byte in rest {
-            if matches!(byte, b'"' | b'\\' | 0..0x20) {
-                return;
-            }
-            self.beyond_ascii |= !byte.is_ascii();
-            self.at += 1;
-        }
-    }
-
-    #[cold]
     fn escape(&mut self) -> Result<(), NotJson> {
         self.at += 1;
         match self.peek() {
@@ -424,14 +501,16 @@ mod tests {
     use super::*;
 
     fn reads(line: &[u8]) -> bool {
-        let mut cursor = Cursor::new(line, 32);
+        let mut marks = Marks::default();
+        let mut cursor = Cursor::new(line, &mut marks, 32);
         cursor.space();
         let read = cursor.value(0).and_then(|_| cursor.end()).is_ok();
         read && (!cursor.beyond_ascii || std::str::from_utf8(line).is_ok())
     }
 
     fn only_text(line: &str) -> (Vec<u8>, String) {
-        let mut cursor = Cursor::new(line.as_bytes(), 32);
+        let mut marks = Marks::default();
+        let mut cursor = Cursor::new(line.as_bytes(), &mut marks, 32);
         let text = cursor.text().expect("a string");
         cursor.end().expect("nothing after it");
         let mut written = Vec::new();
@@ -454,6 +533,26 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_where_the_bytes_are_whatever_the_length() {
+        let mut random = crate::random::Random::new(2);
+        let mut marks = Marks::default();
+        for length in 0..300 {
+            let line: Vec<u8> = (0..length).map(|_| random.of(b"aaaaaaaaaaaa\x7f\x20\x21\"\\\x1f\0\n\t")).collect();
+            assert!(!marks.mark(&line));
+            for at in 0..length {
+                let expected = (at..length).find(|at| matches!(line[*at], b'"' | b'\\' | 0..0x20)).unwrap_or(length);
+                let found = marks.next(at);
+                assert!(found == expected || (expected == length && found >= length), "{length} {at} {found}");
+            }
+            for at in 0..length {
+                let mut line = line.clone();
+                line[at] = 0x80;
+                assert!(marks.mark(&line));
+            }
+        }
+    }
+
+    #[test]
     fn lone_surrogates_are_seen_and_pairs_are_none() {
         for (line, lone) in [
             (r#""\ud83d\ude00""#, false),
@@ -463,7 +562,8 @@ mod tests {
             (r#""\ud83d \ude00""#, true),
             (r#"{"a":["\uDFFF"]}"#, true),
         ] {
-            let mut cursor = Cursor::new(line.as_bytes(), 32);
+            let mut marks = Marks::default();
+            let mut cursor = Cursor::new(line.as_bytes(), &mut marks, 32);
             cursor.value(0).unwrap();
             assert_eq!(cursor.lone_surrogate, lone, "{line}");
         }
@@ -482,7 +582,7 @@ mod tests {
     fn names_twice_are_found_among_few_and_many() {
         let found = |names: &[&str]| {
             let mut seen = Names::default();
-            names.iter().for_each(|name| seen.add(Text { raw: name.as_bytes(), escaped: name.contains('\\') }));
+            names.iter().for_each(|name| seen.add(Text { raw: name.as_bytes(), start: 0, escaped: name.contains('\\') }));
             seen.any_twice()
         };
         assert!(!found(&[]) && !found(&["a", "b"]) && found(&["a", "b", "a"]) && found(&["a", r"\u0061"]));

@@ -4,6 +4,7 @@
 //! `generate` makes the data, and knows what has to come of it from what it made, not from the transform's code.
 
 mod arguments;
+mod bytes;
 mod event;
 mod failure;
 mod generate;

@@ -1,11 +1,14 @@
 //! Writes files in large blocks.
 
 use std::fs::{self, File};
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
+
+use rustix::io::{Errno, pwrite};
 
 use crate::failure::Failure;
 
-const BLOCK: usize = 256 * 1024;
+const BLOCK: usize = 1024 * 1024;
 const NEXT: &str = "see that the folder exists, may be written and has room; what was written so far is not complete";
 
 /// A file that is written from its beginning to its end.
@@ -13,6 +16,8 @@ const NEXT: &str = "see that the folder exists, may be written and has room; wha
 pub(crate) struct Output {
     path: PathBuf,
     file: File,
+    /// What is written already.
+    written: u64,
     buffer: Vec<u8>,
 }
 
@@ -28,7 +33,7 @@ impl Output {
     pub(crate) fn create(folder: &Path, name: &str) -> Result<Self, Failure> {
         let path = folder.join(name);
         let file = File::create(&path).map_err(|error| Failure::at("create", &path, &error, NEXT))?;
-        Ok(Self { path, file, buffer: Vec::with_capacity(BLOCK + BLOCK / 4) })
+        Ok(Self { path, file, written: 0, buffer: Vec::new() })
     }
 
     /// Where to append; what is appended is written at the next call, or at the end.
@@ -41,9 +46,24 @@ impl Output {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        let written = std::io::Write::write_all(&mut self.file, &self.buffer);
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            // At a place, and not where the file is at: as Wasm that is one call of the host for all of it, the other is one for
+            // each 64 KiB.
+            match pwrite(&self.file, rest, self.written) {
+                Ok(length) if length > 0 => {
+                    self.written += length as u64;
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                other => {
+                    let error = other.map_or_else(Error::from, |_| ErrorKind::WriteZero.into());
+                    return Err(Failure::at("write", &self.path, &error, NEXT));
+                }
+            }
+        }
         self.buffer.clear();
-        written.map_err(|error| Failure::at("write", &self.path, &error, NEXT))
+        Ok(())
     }
 
     /// Writes what is left.

@@ -1,9 +1,10 @@
 //! The reference table: which site and zone a source is of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
+use crate::bytes::{hash, same};
 use crate::failure::Failure;
 use crate::json::write_escaped;
 
@@ -12,6 +13,7 @@ const HEADER: &str = "source,site,zone";
 /// What is known of a source.
 #[derive(Debug)]
 pub(crate) struct Device {
+    source: Box<[u8]>,
     /// The place of its site in [`Reference::sites`].
     pub(crate) site: u32,
     /// The part of an enriched line that is the same for all its events: from after the time to before the value.
@@ -21,7 +23,9 @@ pub(crate) struct Device {
 /// All sources that are known.
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
-    devices: HashMap<Box<[u8]>, Device>,
+    devices: Vec<Device>,
+    /// Places in `devices` and one more, or 0, by the hash of the source; of each two at least one is 0.
+    slots: Vec<u32>,
     pub(crate) sites: Vec<String>,
 }
 
@@ -38,6 +42,7 @@ impl Reference {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut reference = Self::default();
         let mut numbers: HashMap<String, u32> = HashMap::new();
+        let mut sources = HashSet::new();
         let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
         if lines.next() != Some(HEADER) {
             return Err(format!("its first line is not `{HEADER}`"));
@@ -64,17 +69,46 @@ impl Reference {
             middle.extend(b"\",\"zone\":\"");
             write_escaped(zone.as_bytes(), &mut middle);
             middle.extend(b"\",\"data\":{\"value\":");
-            let device = Device { site: site_number, middle };
-            if reference.devices.insert(source.as_bytes().into(), device).is_some() {
+            if !sources.insert(source) {
                 return Err(format!("line {number} has the source `{source}` again"));
             }
+            reference.devices.push(Device { source: source.as_bytes().into(), site: site_number, middle });
         }
+        reference.index()?;
         Ok(reference)
+    }
+
+    fn index(&mut self) -> Result<(), String> {
+        self.slots = vec![0; (self.devices.len() * 2).next_power_of_two()];
+        for (device, number) in self.devices.iter().zip(1..) {
+            let mut at = self.slot(&device.source);
+            while self.slots.get(at).is_some_and(|taken| *taken != 0) {
+                at = (at + 1) & (self.slots.len() - 1);
+            }
+            let slot = self.slots.get_mut(at).ok_or("it has too many sources")?;
+            *slot = number;
+        }
+        Ok(())
+    }
+
+    /// Where to begin to look for it.
+    #[inline(always)]
+    fn slot(&self, source: &[u8]) -> usize {
+        // As many bits as there are slots.
+        usize::try_from(hash(source) & (self.slots.len() as u64 - 1)).unwrap_or(0)
     }
 
     #[inline(always)]
     pub(crate) fn device(&self, source: &[u8]) -> Option<&Device> {
-        self.devices.get(source)
+        let mut at = self.slot(source);
+        loop {
+            let number = usize::try_from(*self.slots.get(at)?).ok()?;
+            let device = self.devices.get(number.checked_sub(1)?)?;
+            if same(&device.source, source) {
+                return Some(device);
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
     }
 }
 
@@ -91,6 +125,18 @@ mod tests {
         assert_eq!(reference.device(b"/c").unwrap().site, 0);
         assert!(reference.device(b"/d").is_none());
         assert!(Reference::parse("source,site,zone").unwrap().sites.is_empty());
+        assert!(Reference::parse("source,site,zone").unwrap().device(b"/a").is_none());
+    }
+
+    #[test]
+    fn every_source_of_a_large_table_is_found() {
+        let text: String = (0..5000).map(|number| format!("/dev-{number},site-{},z\n", number % 7)).collect();
+        let reference = Reference::parse(&format!("source,site,zone\n{text}")).unwrap();
+        for number in 0..5000 {
+            let device = reference.device(format!("/dev-{number}").as_bytes()).unwrap();
+            assert_eq!(reference.sites[device.site as usize], format!("site-{}", number % 7));
+            assert!(reference.device(format!("/dev-{number}x").as_bytes()).is_none());
+        }
     }
 
     #[test]

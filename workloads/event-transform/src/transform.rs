@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 
+use crate::bytes::same;
 use crate::event::{Accepted, Judge, LONGEST, Reason, Verdict};
 use crate::failure::Failure;
 use crate::input::{Lines, Part};
@@ -159,15 +160,38 @@ fn too_many_rows(rows: usize) -> Failure {
 /// Appends the event with what is known of its source.
 #[inline(always)]
 fn enrich(event: &Accepted<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":\"");
-    event.id.write_to(out);
-    out.extend_from_slice(b"\",\"source\":\"");
-    event.source.write_to(out);
-    out.extend_from_slice(b"\",\"type\":\"");
-    event.kind.write_to(out);
-    out.extend_from_slice(b"\",\"time\":\"");
-    event.time.write_to(out);
+    match as_it_stands(event) {
+        Some(head) => out.extend_from_slice(head),
+        None => write_head(event, out),
+    }
     out.extend_from_slice(&event.device.middle);
     out.extend_from_slice(event.digits);
     out.extend_from_slice(b"}}\n");
+}
+
+const BEGIN: &[u8] = b"{\"specversion\":\"1.0\",\"id\":\"";
+const SOURCE: &[u8] = b"\",\"source\":\"";
+const TYPE: &[u8] = b"\",\"type\":\"";
+const TIME: &[u8] = b"\",\"time\":\"";
+
+/// The beginning of an event's line up to its time, where that is the same in the output, as it is of most.
+#[inline(always)]
+fn as_it_stands<'a>(event: &Accepted<'a>) -> Option<&'a [u8]> {
+    let Accepted { line, .. } = event;
+    let (id, source, kind, time) =
+        (event.id.verbatim()?, event.source.verbatim()?, event.kind.verbatim()?, event.time.verbatim()?);
+    let between = |from: usize, to: usize, text: &[u8]| line.get(from..to).is_some_and(|found| same(found, text));
+    let stands = between(0, id.start, BEGIN)
+        && between(id.end, source.start, SOURCE)
+        && between(source.end, kind.start, TYPE)
+        && between(kind.end, time.start, TIME);
+    line.get(..time.end).filter(|_| stands)
+}
+
+#[cold]
+fn write_head(event: &Accepted<'_>, out: &mut Vec<u8>) {
+    for (before, text) in [(BEGIN, event.id), (SOURCE, event.source), (TYPE, event.kind), (TIME, event.time)] {
+        out.extend_from_slice(before);
+        text.write_to(out);
+    }
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use crate::bytes::same;
+
 /// How long a window is, in seconds.
 pub(crate) const WINDOW: i64 = 60;
 
@@ -18,10 +20,20 @@ struct Cell {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany;
 
+/// A window, a site and a type by their numbers.
+type Key = (i64, u32, u32);
+
+/// How many places are kept at hand.
+const RECENT: usize = 4096;
+
 /// The rows so far: what memory is needed for, and so their number has a limit.
 #[derive(Debug)]
 pub(crate) struct Windows {
-    cells: HashMap<(i64, u32, u32), Cell>,
+    cells: Vec<(Key, Cell)>,
+    /// The places of all rows in `cells`.
+    places: HashMap<Key, usize>,
+    /// The places of some: most events are of rows that others were of shortly before.
+    recent: Vec<usize>,
     kinds: HashMap<Box<[u8]>, u32>,
     kind_names: Vec<Box<[u8]>>,
     most: usize,
@@ -29,7 +41,14 @@ pub(crate) struct Windows {
 
 impl Windows {
     pub(crate) fn new(most: usize) -> Self {
-        Self { cells: HashMap::new(), kinds: HashMap::new(), kind_names: Vec::new(), most }
+        Self {
+            cells: Vec::new(),
+            places: HashMap::new(),
+            recent: vec![usize::MAX; RECENT],
+            kinds: HashMap::new(),
+            kind_names: Vec::new(),
+            most,
+        }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -40,7 +59,7 @@ impl Windows {
     #[inline(always)]
     fn kind(&mut self, name: &[u8]) -> u32 {
         for (number, known) in (0..4).zip(&self.kind_names) {
-            if **known == *name {
+            if same(known, name) {
                 return number;
             }
         }
@@ -62,19 +81,35 @@ impl Windows {
     /// Takes in an event's value.
     #[inline(always)]
     pub(crate) fn add(&mut self, seconds: i64, site: u32, kind: &[u8], value: i64) -> Result<(), TooMany> {
-        let key = (seconds.div_euclid(WINDOW), site, self.kind(kind));
-        if let Some(cell) = self.cells.get_mut(&key) {
-            cell.count += 1;
-            cell.sum += i128::from(value);
-            cell.min = cell.min.min(value);
-            cell.max = cell.max.max(value);
-            return Ok(());
-        }
-        if self.cells.len() == self.most {
-            return Err(TooMany);
-        }
-        self.cells.insert(key, Cell { count: 1, sum: value.into(), min: value, max: value });
+        let key @ (window, _, kind) = (seconds.div_euclid(WINDOW), site, self.kind(kind));
+        let hint = (u64::from(site) << 2 ^ u64::from(kind) ^ window.cast_unsigned() << 8) % RECENT as u64;
+        let place = self.recent.get(usize::try_from(hint).unwrap_or(0)).copied().unwrap_or(usize::MAX);
+        let cell = match self.cells.get_mut(place) {
+            Some((found, cell)) if *found == key => cell,
+            _ => self.looked_for(key, hint)?,
+        };
+        cell.count += 1;
+        cell.sum += i128::from(value);
+        cell.min = cell.min.min(value);
+        cell.max = cell.max.max(value);
         Ok(())
+    }
+
+    #[cold]
+    fn looked_for(&mut self, key: Key, hint: u64) -> Result<&mut Cell, TooMany> {
+        let place = match self.places.get(&key) {
+            Some(place) => *place,
+            None if self.cells.len() == self.most => return Err(TooMany),
+            None => {
+                self.cells.push((key, Cell { count: 0, sum: 0, min: i64::MAX, max: i64::MIN }));
+                self.places.insert(key, self.cells.len() - 1);
+                self.cells.len() - 1
+            }
+        };
+        if let Some(recent) = self.recent.get_mut(usize::try_from(hint).unwrap_or(0)) {
+            *recent = place;
+        }
+        self.cells.get_mut(place).map(|(_, cell)| cell).ok_or(TooMany)
     }
 
     /// The rows as CSV, in order of time, site and type.
@@ -82,7 +117,7 @@ impl Windows {
         let mut rows: Vec<_> = self
             .cells
             .iter()
-            .filter_map(|(&(window, site, kind), cell)| {
+            .filter_map(|&((window, site, kind), cell)| {
                 let site = sites.get(usize::try_from(site).ok()?)?.as_bytes();
                 Some((window, site, &**self.kind_names.get(usize::try_from(kind).ok()?)?, cell))
             })
