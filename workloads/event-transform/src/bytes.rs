@@ -16,7 +16,7 @@ pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
     rest.iter().zip(other_rest).all(|(one, other)| one == other)
 }
 
-/// A number that differs for most that differ. Nobody chooses keys for it to collide: only the operator's table is kept by it.
+/// A number that differs for most that differ, above all in its highest bits. Nobody chooses keys for it to collide: only the operator's table is kept by it.
 #[inline(always)]
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
@@ -30,7 +30,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
     } else {
         hash = rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)));
     }
-    hash ^ (hash >> 32)
+    hash
 }
 
 #[cfg(test)]

@@ -201,7 +201,7 @@ impl Judge {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn checked<'a>(&'a mut self, line: &'a [u8]) -> Result<Option<Accepted<'a>>, Reason> {
         if line.len() > LONGEST {
             return Err(Reason::TooLong);

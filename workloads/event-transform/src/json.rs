@@ -188,7 +188,7 @@ const AT_ONCE: usize = 64;
 
 impl Marks {
     /// Marks `line`; whether it has bytes that aren't ASCII.
-    #[inline(always)]
+    #[inline(never)]
     fn mark(&mut self, line: &[u8]) -> bool {
         self.words.clear();
         let (chunks, rest) = line.as_chunks();

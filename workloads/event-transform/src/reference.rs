@@ -79,7 +79,7 @@ impl Reference {
     }
 
     fn index(&mut self) -> Result<(), String> {
-        self.slots = vec![0; (self.devices.len() * 2).next_power_of_two()];
+        self.slots = vec![0; (self.devices.len() * 2).next_power_of_two().max(2)];
         for (device, number) in self.devices.iter().zip(1..) {
             let mut at = self.slot(&device.source);
             while self.slots.get(at).is_some_and(|taken| *taken != 0) {
@@ -92,13 +92,12 @@ impl Reference {
     }
 
     /// Where to begin to look for it.
-    #[inline(always)]
     fn slot(&self, source: &[u8]) -> usize {
-        // As many bits as there are slots.
-        usize::try_from(hash(source) & (self.slots.len() as u64 - 1)).unwrap_or(0)
+        // As many bits as number the slots, of which there are two at least.
+        usize::try_from(hash(source) >> (64 - self.slots.len().ilog2())).unwrap_or(0)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn device(&self, source: &[u8]) -> Option<&Device> {
         let mut at = self.slot(source);
         loop {

@@ -34,7 +34,7 @@ pub(crate) struct Times {
 
 impl Times {
     /// `YYYY-MM-DDThh:mm:ss[.f…](Z|±hh:mm)` as whole seconds since 1970 in UTC.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn seconds(&mut self, text: &[u8]) -> Option<i64> {
         let (date, rest) = text.split_first_chunk::<10>()?;
         let (&[b'T', h, i, b':', m, n, b':', s, t], rest) = rest.split_first_chunk::<9>()? else { return None };

@@ -158,7 +158,7 @@ fn too_many_rows(rows: usize) -> Failure {
 }
 
 /// Appends the event with what is known of its source.
-#[inline(always)]
+#[inline(never)]
 fn enrich(event: &Accepted<'_>, out: &mut Vec<u8>) {
     match as_it_stands(event) {
         Some(head) => out.extend_from_slice(head),

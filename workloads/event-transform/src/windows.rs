@@ -79,7 +79,7 @@ impl Windows {
     }
 
     /// Takes in an event's value.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn add(&mut self, seconds: i64, site: u32, kind: &[u8], value: i64) -> Result<(), TooMany> {
         let key @ (window, _, kind) = (seconds.div_euclid(WINDOW), site, self.kind(kind));
         let hint = (u64::from(site) << 2 ^ u64::from(kind) ^ window.cast_unsigned() << 8) % RECENT as u64;
