@@ -293,7 +293,8 @@ mod tests {
         }
     }
 
-    const GOOD: &str = r#"{"specversion":"1.0","id":"7","source":"/a","type":"t","time":"1970-01-01T00:01:00Z","data":{"value":5}}"#;
+    const GOOD: &str =
+        r#"{"specversion":"1.0","id":"7","source":"/a","type":"t","time":"1970-01-01T00:01:00Z","data":{"value":5}}"#;
 
     fn with(old: &str, new: &str) -> String {
         assert!(GOOD.contains(old), "{old}");
@@ -386,8 +387,18 @@ mod tests {
         }
         assert_eq!(judged("[".repeat(33).as_bytes()), "too_deep");
         assert_eq!(judged("[".repeat(32).as_bytes()), "not_json");
-        assert_eq!(judged(GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(31), "]".repeat(31))).as_bytes()), "5@60");
-        assert_eq!(judged(GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(32), "]".repeat(32))).as_bytes()), "too_deep");
+        assert_eq!(
+            judged(
+                GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(31), "]".repeat(31))).as_bytes()
+            ),
+            "5@60"
+        );
+        assert_eq!(
+            judged(
+                GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(32), "]".repeat(32))).as_bytes()
+            ),
+            "too_deep"
+        );
         let padded = |length: usize| [GOOD.as_bytes(), &b" ".repeat(length - GOOD.len())].concat();
         assert_eq!(judged(&padded(LONGEST)), "5@60");
         assert_eq!(judged(&padded(LONGEST + 1)), "too_long");
@@ -407,7 +418,10 @@ mod tests {
             assert_eq!(judged(line), reason, "{line:?}");
         }
         // What a heartbeat holds isn't looked at, nor whose it is.
-        assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("{\"value\":5}", "null").as_bytes()), "filtered");
+        assert_eq!(
+            judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("{\"value\":5}", "null").as_bytes()),
+            "filtered"
+        );
         assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("\"/a\"", "\"/b\"").as_bytes()), "filtered");
         assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("1970-", "x").as_bytes()), "time");
         assert_eq!(judged(GOOD.replace("\"/a\"", "\"/b\"").replace(":5", ":5.5").as_bytes()), "value_not_integer");

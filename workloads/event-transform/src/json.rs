@@ -525,8 +525,16 @@ mod tests {
             (r#""plain""#, "plain", "plain"),
             (r#""\u0041\/\"\\""#, "A/\"\\", r#"A/\"\\"#),
             (r#""\u00e9 \ud83d\ude00""#, "é 😀", "é 😀"),
-            (r#""\u0000\u001F\b\f\n\r\t\u007f""#, "\0\u{1f}\u{8}\u{c}\n\r\t\u{7f}", "\\u0000\\u001f\\b\\f\\n\\r\\t\u{7f}"),
-            (r#""é raw, and long enough for words \u0041""#, "é raw, and long enough for words A", "é raw, and long enough for words A"),
+            (
+                r#""\u0000\u001F\b\f\n\r\t\u007f""#,
+                "\0\u{1f}\u{8}\u{c}\n\r\t\u{7f}",
+                "\\u0000\\u001f\\b\\f\\n\\r\\t\u{7f}",
+            ),
+            (
+                r#""é raw, and long enough for words \u0041""#,
+                "é raw, and long enough for words A",
+                "é raw, and long enough for words A",
+            ),
         ] {
             assert_eq!(only_text(line), (meant.as_bytes().to_vec(), written.to_owned()), "{line}");
         }
@@ -582,7 +590,9 @@ mod tests {
     fn names_twice_are_found_among_few_and_many() {
         let found = |names: &[&str]| {
             let mut seen = Names::default();
-            names.iter().for_each(|name| seen.add(Text { raw: name.as_bytes(), start: 0, escaped: name.contains('\\') }));
+            names
+                .iter()
+                .for_each(|name| seen.add(Text { raw: name.as_bytes(), start: 0, escaped: name.contains('\\') }));
             seen.any_twice()
         };
         assert!(!found(&[]) && !found(&["a", "b"]) && found(&["a", "b", "a"]) && found(&["a", r"\u0061"]));
@@ -595,9 +605,48 @@ mod tests {
 
     /// Pieces that JSON is made of, and some that it isn't: put together by chance, they are near what a parser must tell apart.
     const PIECES: &[&str] = &[
-        "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"\\u0061\"", "\\", "\\u12", "0", "-", "1", "12", ".", "5", "e", "E", "+", "e+7",
-        "true", "false", "null", "nul", "NaN", " ", "\t", "\r", "\u{b}", "\u{1}", "é", "\u{feff}", "\"\\n\"", "\"\\x\"", "\"b\":1",
-        "{\"a\":", "[1,", "-0", "01", "1.5e-3", "\"long enough that words of eight are read\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\"a\"",
+        "\"\\u0061\"",
+        "\\",
+        "\\u12",
+        "0",
+        "-",
+        "1",
+        "12",
+        ".",
+        "5",
+        "e",
+        "E",
+        "+",
+        "e+7",
+        "true",
+        "false",
+        "null",
+        "nul",
+        "NaN",
+        " ",
+        "\t",
+        "\r",
+        "\u{b}",
+        "\u{1}",
+        "é",
+        "\u{feff}",
+        "\"\\n\"",
+        "\"\\x\"",
+        "\"b\":1",
+        "{\"a\":",
+        "[1,",
+        "-0",
+        "01",
+        "1.5e-3",
+        "\"long enough that words of eight are read\"",
     ];
 
     #[test]
@@ -607,7 +656,9 @@ mod tests {
         for _ in 0..300_000 {
             let line: String = (0..1 + random.below(9)).map(|_| random.of(PIECES)).collect();
             let ours = reads(line.as_bytes());
-            let theirs = serde_json::from_str::<&serde_json::value::RawValue>(line.trim_matches([' ', '\t', '\r', '\n'])).is_ok();
+            let theirs =
+                serde_json::from_str::<&serde_json::value::RawValue>(line.trim_matches([' ', '\t', '\r', '\n']))
+                    .is_ok();
             assert_eq!(ours, theirs, "{line:?}");
             if ours { good += 1 } else { bad += 1 }
         }

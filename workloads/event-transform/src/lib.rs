@@ -66,7 +66,9 @@ fn transform_plan(words: impl IntoIterator<Item = String>) -> Result<Option<tran
             "--reference" => reference = Some(arguments.value(&word)?),
             "--to" => to = Some(arguments.value(&word)?),
             "--max-rows" => most_rows = arguments.value(&word)?,
-            unknown if unknown.starts_with("--") => return Err(arguments.usage(format!("there is no option {unknown}"))),
+            unknown if unknown.starts_with("--") => {
+                return Err(arguments.usage(format!("there is no option {unknown}")));
+            }
             _ => inputs.push(word.into()),
         }
     }
