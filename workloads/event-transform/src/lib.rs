@@ -3,6 +3,8 @@
 //! The way of a line: `input` → `event` (by `json`, `time`, `reference`) → `output` and `windows`; `transform` joins them.
 //! `generate` makes the data, and knows what has to come of it from what it made, not from the transform's code.
 
+#[cfg(all(target_os = "wasi", target_env = "p2"))]
+mod ahead;
 mod arguments;
 mod bytes;
 mod event;
