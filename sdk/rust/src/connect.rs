@@ -297,7 +297,7 @@ mod tests {
         let quick = RetryPolicy::default().initial_backoff(Duration::from_millis(1));
         let error = Client::connect().address(&socket).retry(quick).await.unwrap_err();
         assert_eq!((error.kind(), error.code()), (ErrorKind::Unavailable, None));
-        assert!(error.message().contains(&socket) && error.message().contains("No such file"), "{error}");
+        assert!(error.message().contains(&socket) && error.message().contains("no such socket"), "{error}");
         assert_eq!(error.next(), Some("start one with `vyr serve`, or name another"));
     }
 }

@@ -125,12 +125,12 @@ fn need_target(target: &str, folder: &Path) -> Result<(), GuestError> {
     if there()? { Ok(()) } else { Err(missing("rustup added it, but rustc doesn't see it".into())) }
 }
 
-fn rust_arguments(guest: &Guest) -> Vec<&'static str> {
-    let (target, keep_names) = match guest.recipe {
+fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
+    let (target, keep_names) = match recipe {
         Recipe::RustModule { keep_names } => ("wasm32-wasip1", keep_names),
         Recipe::RustComponent { keep_names } => ("wasm32-wasip2", keep_names),
-        Recipe::RustPackage => {
-            return vec!["build", "--quiet", "--release", "--locked", "--bin", guest.name, "--target", PACKAGE_TARGET];
+        Recipe::RustPackage { program, .. } => {
+            return vec!["build", "--quiet", "--release", "--locked", "--target", PACKAGE_TARGET, "--bin", program];
         }
         Recipe::Wat | Recipe::C | Recipe::Python => return Vec::new(),
     };
@@ -141,14 +141,11 @@ fn rust_arguments(guest: &Guest) -> Vec<&'static str> {
 /// What packages are built for.
 const PACKAGE_TARGET: &str = "wasm32-wasip2";
 
-/// The files that a guest is built from, in an order of their own.
+/// The files that a guest is built from.
 fn inputs(guest: &Guest) -> Result<Vec<PathBuf>, GuestError> {
     let source = sources().join(guest.source);
-    if guest.recipe != Recipe::RustPackage {
-        return Ok(vec![source]);
-    }
-    let interface = sources().join("../../wit/keyvalue.wit");
-    let mut files = vec![source.join("Cargo.toml"), source.join("Cargo.lock"), interface];
+    let Recipe::RustPackage { also, .. } = guest.recipe else { return Ok(vec![source]) };
+    let mut files: Vec<_> = ["Cargo.toml", "Cargo.lock"].iter().chain(also).map(|file| source.join(file)).collect();
     let mut folders = vec![source.join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(io_at(&folder))? {
@@ -172,11 +169,11 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
 fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
     let mut hash = Sha256::new();
     let compiler = match guest.recipe {
-        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage => rustc_version()?.to_owned(),
+        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage { .. } => rustc_version()?.to_owned(),
         Recipe::Wat => String::new(),
         Recipe::C | Recipe::Python => python::REQUIREMENTS.to_owned(),
     };
-    for part in [source, compiler.as_bytes(), rust_arguments(guest).join(" ").as_bytes()] {
+    for part in [source, compiler.as_bytes(), rust_arguments(guest.recipe).join(" ").as_bytes()] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -208,22 +205,23 @@ pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
 fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path) -> Result<(), GuestError> {
     match guest.recipe {
         Recipe::RustModule { .. } | Recipe::RustComponent { .. } => {
-            let arguments = rust_arguments(guest);
+            let arguments = rust_arguments(guest.recipe);
             if let Some(target) = arguments.last() {
                 need_target(target, folder)?;
             }
             run(Command::new("rustc").args(&arguments).arg("-o").arg(made).arg(source), INSTALL_RUST)?;
         }
-        Recipe::RustPackage => {
+        Recipe::RustPackage { program, .. } => {
             need_target(PACKAGE_TARGET, folder)?;
             // Kept, so that another build of it doesn't build its crates again.
             let target = folder.join(format!(".{}-target", guest.name));
             let mut cargo = Command::new("cargo");
-            cargo.args(rust_arguments(guest)).arg("--manifest-path").arg(source.join("Cargo.toml"));
+            // In its folder, so that its own `.cargo/config.toml` counts as it does by hand.
+            cargo.args(rust_arguments(guest.recipe)).current_dir(source);
             // What the caller's own build sets is for another target.
             cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
             run(&mut cargo, INSTALL_RUST)?;
-            let built = target.join(PACKAGE_TARGET).join("release").join(guest.name).with_extension("wasm");
+            let built = target.join(PACKAGE_TARGET).join("release").join(program).with_extension("wasm");
             fs::copy(&built, made).map_err(io_at(&built))?;
         }
         Recipe::Wat => {
