@@ -1,19 +1,24 @@
 //! Bytes compared and hashed by words of eight: for strings as short as names and sources a library's call costs more than its work.
 
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map(|word| u64::from_le_bytes(*word))
+}
+
 /// Whether both are the same.
 #[inline(always)]
 pub(crate) fn same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
+    let length = one.len();
+    if length != other.len() {
         return false;
     }
-    let (words, rest) = one.as_chunks::<8>();
-    let (other_words, other_rest) = other.as_chunks::<8>();
-    if let (Some(last), Some(other_last)) = (one.last_chunk::<8>(), other.last_chunk::<8>()) {
-        // The last eight overlap what is before them.
-        let differ = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*one) != u64::from_le_bytes(*other);
-        return !differ((last, other_last)) && !words.iter().zip(other_words).any(differ);
+    let differ = |at: usize| word(one, at) != word(other, at);
+    match length {
+        // The last word overlaps those before it.
+        8..=16 => !(differ(0) | differ(length - 8)),
+        17..=32 => !(differ(0) | differ(8) | differ(length - 16) | differ(length - 8)),
+        _ => one == other,
     }
-    rest.iter().zip(other_rest).all(|(one, other)| one == other)
 }
 
 /// A number that differs for most that differ, above all in its highest bits. Nobody chooses keys for it to collide: only the operator's table is kept by it.

@@ -146,9 +146,9 @@ impl Members {
         Ok(())
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn read_data(&mut self, cursor: &mut Cursor<'_>, line: &[u8], levels: u32) -> Result<Data, NotJson> {
-        if cursor.peek() != b'{' {
+        if cursor.solid() != b'{' {
             cursor.value(levels)?;
             return Ok(Data::None);
         }
@@ -178,7 +178,9 @@ fn some_text(part: Part, line: &[u8]) -> Option<Text<'_>> {
 /// Whether events of this type are left out: the last of its parts between dots is `heartbeat`.
 #[inline(always)]
 fn is_filtered(kind: &[u8]) -> bool {
-    kind.strip_suffix(b"heartbeat").is_some_and(|before| before.last().is_none_or(|byte| *byte == b'.'))
+    const WORD: &[u8] = b"heartbeat";
+    let Some(at) = kind.len().checked_sub(WORD.len()) else { return false };
+    kind.get(at..).is_some_and(|last| same(last, WORD)) && (at == 0 || kind.get(at - 1) == Some(&b'.'))
 }
 
 /// The number that JSON's integer is, if 64 bits hold it.
@@ -225,8 +227,7 @@ impl Judge {
             return Err(Reason::TooLong);
         }
         let mut cursor = Cursor::new(line, &mut self.marks, LEVELS);
-        cursor.space();
-        if cursor.peek() != b'{' {
+        if cursor.solid() != b'{' {
             return Err(not_an_object(cursor, line));
         }
         let mut members = Members::default();

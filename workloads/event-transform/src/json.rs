@@ -286,23 +286,25 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at).copied().unwrap_or(0)
     }
 
+    /// The next byte that isn't space; 0 at the end.
     #[inline(always)]
-    pub(crate) fn space(&mut self) {
-        if self.peek() <= b' ' {
-            self.some_space();
-        }
+    pub(crate) fn solid(&mut self) -> u8 {
+        let byte = self.peek();
+        if byte > b' ' { byte } else { self.after_space() }
     }
 
     #[cold]
-    fn some_space(&mut self) {
+    fn after_space(&mut self) -> u8 {
         while matches!(self.peek(), b' ' | b'\t' | b'\r' | b'\n') {
             self.at += 1;
         }
+        self.peek()
     }
 
+    /// After space, if there is any.
     #[inline(always)]
     fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
-        if self.peek() != byte {
+        if self.solid() != byte {
             return Err(NotJson);
         }
         self.at += 1;
@@ -311,11 +313,11 @@ impl<'a> Cursor<'a> {
 
     /// Nothing but space follows.
     pub(crate) fn end(&mut self) -> Result<(), NotJson> {
-        self.space();
+        self.solid();
         if self.at == self.bytes.len() { Ok(()) } else { Err(NotJson) }
     }
 
-    /// A string; the cursor is at its quote.
+    /// A string, after space if there is any.
     #[inline(always)]
     fn text(&mut self) -> Result<Part, NotJson> {
         self.expect(b'"')?;
@@ -405,7 +407,7 @@ impl<'a> Cursor<'a> {
     /// Any value, `levels` of objects and arrays within others.
     #[inline(always)]
     pub(crate) fn value(&mut self, levels: u32) -> Result<Part, NotJson> {
-        match self.peek() {
+        match self.solid() {
             b'"' => self.text(),
             b'-' | b'0'..=b'9' => self.number(),
             _ => self.other(levels),
@@ -425,12 +427,10 @@ impl<'a> Cursor<'a> {
 
     fn array(&mut self, levels: u32) -> Result<Part, NotJson> {
         let levels = self.enter(levels)?;
-        if self.peek() != b']' {
+        if self.solid() != b']' {
             loop {
-                self.space();
                 self.value(levels)?;
-                self.space();
-                if self.peek() != b',' {
+                if self.solid() != b',' {
                     break;
                 }
                 self.at += 1;
@@ -447,7 +447,6 @@ impl<'a> Cursor<'a> {
             return Err(NotJson);
         }
         self.at += 1;
-        self.space();
         Ok(levels + 1)
     }
 
@@ -459,16 +458,12 @@ impl<'a> Cursor<'a> {
         mut member: impl FnMut(&mut Self, Part, u32) -> Result<(), NotJson>,
     ) -> Result<(), NotJson> {
         let levels = self.enter(levels)?;
-        if self.peek() != b'}' {
+        if self.solid() != b'}' {
             loop {
-                self.space();
                 let name = self.text()?;
-                self.space();
                 self.expect(b':')?;
-                self.space();
                 member(self, name, levels)?;
-                self.space();
-                if self.peek() != b',' {
+                if self.solid() != b',' {
                     break;
                 }
                 self.at += 1;
@@ -541,7 +536,6 @@ mod tests {
     fn reads(line: &[u8]) -> bool {
         let mut marks = Marks::default();
         let mut cursor = Cursor::new(line, &mut marks, 32);
-        cursor.space();
         let read = cursor.value(0).and_then(|_| cursor.end()).is_ok();
         read && (!cursor.beyond_ascii || std::str::from_utf8(line).is_ok())
     }
