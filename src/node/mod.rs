@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use vyr_proto::v0;
 
 use crate::db::Db;
-use crate::engine::{Budget, EngineOptions};
+use crate::engine::{Budget, Engine, EngineOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
 use crate::state::States;
@@ -157,6 +157,26 @@ struct Inner {
     _lock: Lock,
 }
 
+/// Gives `vyr` an engine with a pool for so many guests, or for as many as this machine's addresses do for: some devices give
+/// a process no more than 39 bits of them, and each slot takes several times 4 GiB.
+fn with_pool(vyr: Vyr, max_running: u32) -> Result<(Vyr, u32)> {
+    // Some more than can run leave room for what is just ending. Slots are address space, not memory.
+    let pool = |slots: u32| EngineOptions { pooling: true, max_instances: slots, ..EngineOptions::default() };
+    let vyr = vyr.with_engine_options(pool(max_running.saturating_add(64)));
+    let Err(error) = vyr.engine() else { return Ok((vyr, max_running)) };
+    // Deterministic guests will want a second pool.
+    let fits = |running: &u32| Engine::new(&pool(running.saturating_mul(4))).is_ok();
+    let Some(running) =
+        std::iter::successors(Some(max_running / 2), |more| Some(more / 2)).take_while(|n| *n > 0).find(fits)
+    else {
+        return Err(error);
+    };
+    tracing::warn!(%error, max_running, running, "this machine has too few addresses for so many guests at once");
+    let vyr = vyr.with_engine_options(pool(running.saturating_mul(2)));
+    vyr.engine()?;
+    Ok((vyr, running))
+}
+
 impl Node {
     /// Opens the node of `vyr`'s data folder and takes up the tasks that have not ended. The current Tokio runtime
     /// serves it from here on.
@@ -165,10 +185,8 @@ impl Node {
     /// Whatever keeps the database, the store or the engine from opening.
     pub async fn open(vyr: Vyr, options: Options, lock: Lock) -> Result<Self> {
         let home = vyr.config().home.clone();
-        // A pool's slots are address space, not memory: some more than can run leave room for what is just ending.
-        let slots = options.max_running.saturating_add(64);
-        let vyr =
-            vyr.with_engine_options(EngineOptions { pooling: true, max_instances: slots, ..EngineOptions::default() });
+        let (vyr, max_running) = with_pool(vyr, options.max_running)?;
+        let options = Options { max_running, ..options };
         let engine = vyr.engine()?.clone();
         vyr.store().await?;
         let states = vyr.states().await?.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use hyper::body::Incoming;
@@ -70,7 +70,7 @@ pub(super) async fn answer(
     peer: Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    // The registry lets in by repository, and has its own words for who isn't.
+    // The registry lets in by repository, and has its own words for who isn't; web pages too.
     if request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/") {
         request.extensions_mut().insert::<Peer>(peer);
         return router.oneshot(request).await;
@@ -79,12 +79,21 @@ pub(super) async fn answer(
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    // Browsers say so when a page makes a call; no gRPC client does. Where nobody has to say who they are, a page whose name
-    // was made to mean this machine could submit tasks otherwise.
-    if grpc && request.headers().contains_key(header::ORIGIN) {
-        let error = Error::new(ErrorKind::Forbidden, "web pages may not call this")
-            .hint("call it from a program; the status page shows what there is to see");
-        return Ok(super::status::status(&error).into_http());
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        // Browsers say so when a page makes a call, whatever its content type; no client does. Where nobody has to say who they
+        // are, any page, or one whose name was made to mean this machine, could submit tasks otherwise.
+        if request.headers().contains_key(header::ORIGIN) {
+            let error = Error::new(ErrorKind::Forbidden, "web pages may not call this")
+                .hint("call it from a program; the status page shows what there is to see");
+            return Ok(match grpc {
+                true => super::status::status(&error).into_http(),
+                false => (StatusCode::FORBIDDEN, format!("{error}\n")).into_response(),
+            });
+        }
+        // The service itself doesn't look at it, and what a page may send without asking is of other types.
+        if !grpc && request.uri().path().starts_with("/vyr.") {
+            return Ok((StatusCode::UNSUPPORTED_MEDIA_TYPE, "calls are of the type application/grpc\n").into_response());
+        }
     }
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
     match access.caller(&peer, authorization) {

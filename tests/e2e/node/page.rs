@@ -178,8 +178,20 @@ async fn the_page_is_whole_guarded_and_only_reads() {
     let call = call.header("content-type", "application/grpc").body(vec![0_u8; 5]);
     let by_program = call.try_clone().unwrap().send().await.unwrap();
     assert_eq!(header(&by_program, "grpc-status"), "", "it is answered, and says how at the end");
-    let by_page = call.header("origin", format!("http://{}", node.address)).send().await.unwrap();
+    let origin = format!("http://{}", node.address);
+    let by_page = call.header("origin", &origin).send().await.unwrap();
     assert_eq!(header(&by_page, "grpc-status"), "7");
+    // What a page may send without asking first has another content type.
+    for (path, origin, status) in [
+        ("vyr.control.v0.Control/GetNode", Some(&origin), 403),
+        ("vyr.control.v0.Control/GetNode", None, 415),
+        ("v2/app/blobs/uploads/", Some(&origin), 403),
+        ("v2/app/blobs/uploads/", None, 202),
+    ] {
+        let call = Http::new().post(format!("http://{}/{path}", node.address)).header("content-type", "text/plain");
+        let call = origin.into_iter().fold(call, |call, origin| call.header("origin", origin));
+        assert_eq!(call.body(vec![0_u8; 5]).send().await.unwrap().status(), status, "{path} {origin:?}");
+    }
     // The frame is not in the way of what else the port answers.
     assert_eq!(get(&node, "/healthz", &[]).await.text().await.unwrap(), "ok\n");
     assert_eq!(get(&node, "/v2/", &[]).await.status(), 200);

@@ -140,3 +140,27 @@ async fn two_thousand_tasks_are_in_flight_at_once() {
     let at = client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
     assert_eq!((at.running, at.memory_bytes), (0, 0));
 }
+
+#[tokio::test]
+async fn a_machine_with_few_addresses_runs_fewer_guests_at_once() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let hello = pushed(&home, &registry, "hello-p1");
+    // 39 bits of them, less what else is there: as on many small devices.
+    let mut command = home.command("sh");
+    command.args(["-c", "ulimit -v 450000000 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_vyr"), "serve"]);
+    let node = Node::start_by(&home, command, &[]);
+    let mut client = node.connect().await;
+    let at = client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
+    assert!((4..128).contains(&at.max_running), "{}", at.max_running);
+    for task in [spec(&hello, &[]), TaskSpec { deterministic: Some(Deterministic::default()), ..spec(&hello, &[]) }] {
+        assert_eq!(client.run(task).await.status(), TaskStatus::Succeeded);
+    }
+    // All at once, and some that have to wait.
+    let mut tasks = Vec::new();
+    for _ in 0..200 {
+        tasks.push(client.submit(spec(&hello, &[])).await.id);
+    }
+    for id in tasks {
+        assert_eq!(client.wait(&id).await.status(), TaskStatus::Succeeded);
+    }
+}
