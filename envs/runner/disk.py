@@ -1,0 +1,173 @@
+"""The edge guest's file system, kernels and modules, out of Debian's packages."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from .common import CACHE, ENVS, Failure, call, made_once, packages, tool, unpacked
+
+# What each kernel needs beyond what is built into it.
+MODULES = {
+    "uml": ["ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall"],
+    "qemu": ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall"],
+}
+QEMU_KERNEL = [("linux-image-cloud-amd64", "6.1")]
+
+
+def key(*parts):
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def root():
+    """The tree of the guest's files, without a kernel's modules and without VYR; made once."""
+    listing, init, shape = ENVS / "edge/packages", ENVS / "edge/init", ENVS / "edge/shape"
+
+    def make(folder):
+        versions = unpacked(packages(listing), folder / ".")
+        for name in ("proc", "sys", "dev", "run", "tmp", "root", "data", "etc/ssl/certs", "usr/local/bin", "sbin"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        busybox = next(p for p in (folder / "bin/busybox", folder / "usr/bin/busybox") if p.exists())
+        inside = "/" + str(busybox.relative_to(folder))
+        there = {path.name for name in ("bin", "sbin", "usr/bin", "usr/sbin") for path in folder.glob(f"{name}/*")}
+        for applet in call(busybox, "--list-full").splitlines():
+            path = folder / applet
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A package's own program is the better one: busybox's `tc` knows no netem.
+            if path.name not in there:
+                path.symlink_to(inside)
+        certificates = sorted((folder / "usr/share/ca-certificates").rglob("*.crt"))
+        (folder / "etc/ssl/certs/ca-certificates.crt").write_text("".join(p.read_text(encoding="utf-8") for p in certificates), encoding="utf-8")
+        (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="utf-8")
+        (folder / "etc/group").write_text("root:x:0:\n", encoding="utf-8")
+        (folder / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="utf-8")
+        for name in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/bash-completion", "usr/lib/x86_64-linux-gnu/gconv"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        init_to = folder / "sbin/vyr-init"
+        shutil.copy(init, init_to)
+        shutil.copy(shape, folder / "usr/local/bin/shape")
+        (folder / "etc/versions.json").write_text(json.dumps(versions), encoding="utf-8")
+
+    return made_once(CACHE / f"root-{key(*(p.read_text(encoding='utf-8') for p in (listing, init, shape, Path(__file__))))}", make)
+
+
+def modules(kind, tree, into, wanted):
+    """Copies modules with all that they need; the kernel's release, and the order in which they are to be loaded."""
+    (release,) = [p.name for p in tree.iterdir() if (p / "modules.dep").exists() or (p / "kernel").exists()]
+    files = {p.name.split(".")[0].replace("-", "_"): p for p in (tree / release).rglob("*.ko*")}
+    builtin = tree / release / "modules.builtin"
+    known = {Path(line).stem.replace("-", "_") for line in builtin.read_text().splitlines()} if builtin.exists() else set()
+    order = []
+
+    def need(name):
+        if name in order or (name not in files and name in known):
+            return
+        if name not in files:
+            raise Failure(f"the kernel {release} ({kind}) has no module {name}")
+        for other in needs(files[name]):
+            need(other)
+        order.append(name)
+
+    for name in wanted:
+        need(name)
+    to = into / "lib/modules" / release
+    to.mkdir(parents=True, exist_ok=True)
+    for name in order:
+        shutil.copy(files[name], to / f"{name}.ko")
+    # In an order in which each finds what it needs.
+    (to / "modules.dep").write_text(
+        "".join(f"{name}.ko:{''.join(f' {other}.ko' for other in reversed(order[:i]) if other in closure(files, name))}\n" for i, name in enumerate(order)),
+        encoding="utf-8",
+    )
+    return release, order
+
+
+def needs(file):
+    """The modules that one says it needs."""
+    data = file.read_bytes()
+    at = data.find(b"\0depends=")
+    if at < 0:
+        return []
+    text = data[at + 9 : data.index(b"\0", at + 9)].decode()
+    return [name.replace("-", "_") for name in text.split(",") if name]
+
+
+def closure(files, name):
+    found, ahead = set(), [name]
+    while ahead:
+        for other in needs(files[ahead.pop()]):
+            if other in files and other not in found:
+                found.add(other)
+                ahead.append(other)
+    return found
+
+
+def uml():
+    """The kernel that is a program, and the folder of its modules."""
+    program = Path(tool("linux.uml"))
+    return program, program.parent.parent / "lib/uml/modules"
+
+
+def qemu_kernel():
+    """A kernel for virtual machines with its modules, and an initramfs that finds the disk; made once."""
+
+    def make(folder):
+        meta = unpacked(QEMU_KERNEL, folder / ".")
+        names = call("apt-cache", "depends", "--important", QEMU_KERNEL[0][0]).split()
+        image = next(name for name in names if name.startswith("linux-image-6"))
+        meta |= unpacked([(image, "6.1")], folder / ".")
+        (folder / "versions.json").write_text(json.dumps(meta), encoding="utf-8")
+        first = folder / "first"
+        for name in ("bin", "proc", "sys", "dev", "new"):
+            (first / name).mkdir(parents=True)
+        shutil.copy(tool("busybox"), first / "bin/busybox")
+        release, order = modules("qemu", folder / "lib/modules", first, ["virtio_pci", "virtio_blk", "ext4"])
+        load = "".join(f"insmod /lib/modules/{release}/{name}.ko\n" for name in order)
+        (first / "init").write_text(
+            "#!/bin/busybox sh\nset -e\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t proc proc /proc\nmount -t devtmpfs devtmpfs /dev\n"
+            f"{load}while [ ! -b /dev/vda ]; do usleep 20000; done\nmount -t ext4 -o rw /dev/vda /new\numount /proc\nexec switch_root /new /sbin/vyr-init\n",
+            encoding="utf-8",
+        )
+        (first / "init").chmod(0o755)
+        (folder / "initramfs").write_bytes(cpio(first))
+
+    folder = made_once(CACHE / f"qemu-{key(QEMU_KERNEL, MODULES['qemu'], 1)}", make)
+    (kernel,) = (folder / "boot").glob("vmlinuz-*")
+    return kernel, folder / "initramfs", folder / "lib/modules"
+
+
+def cpio(tree):
+    """An archive in the kernel's own format (newc)."""
+    out = bytearray()
+
+    def entry(name, mode, data, number):
+        head = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+        out.extend(b"070701" + b"".join(b"%08X" % field for field in head) + name.encode() + b"\0")
+        out.extend(b"\0" * (-len(out) % 4) + data)
+        out.extend(b"\0" * (-len(out) % 4))
+
+    for number, path in enumerate(sorted(tree.rglob("*")), 1):
+        name = str(path.relative_to(tree))
+        if path.is_dir():
+            entry(name, 0o40755, b"", number)
+        else:
+            entry(name, 0o100755, path.read_bytes(), number)
+    entry("TRAILER!!!", 0, b"", 0)
+    return bytes(out)
+
+
+def image(work, programs, mib, kinds):
+    """A disk for one guest: the tree, the modules of these kernels, and these programs."""
+    tree, disk = work / "edge-root", work / "edge.ext4"
+    call("cp", "-a", root(), tree)
+    sources = {"uml": lambda: uml()[1], "qemu": lambda: qemu_kernel()[2]}
+    for kind in kinds:
+        modules(kind, sources[kind](), tree, MODULES[kind])
+    for program in programs:
+        shutil.copy(program, tree / "usr/local/bin" / program.name)
+        (tree / "usr/local/bin" / program.name).chmod(0o755)
+    paths = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    call("mkfs.ext4", "-q", "-L", "edge", "-d", tree, disk, f"{mib}M", env=paths)
+    shutil.rmtree(tree)
+    return disk

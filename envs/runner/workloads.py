@@ -1,0 +1,205 @@
+"""The workloads as they are run in a place: each run gives one record, the same fields everywhere."""
+
+import json
+import threading
+import time
+
+from .centre import REGISTRY
+from .common import ENVS, Failure, call, say
+
+STEPS = (ENVS / "runner/steps.sh").read_text(encoding="utf-8")
+OUTPUTS = ["enriched.ndjson", "windows.csv", "dead.ndjson", "dead.raw"]
+# The run's own tag for what a machine has, before it runs.
+TIERS = ("S0", "S1", "S2")
+
+
+class Runs:
+    """All that is run in one place, and the records of it."""
+
+    def __init__(self, place, centre, write):
+        self.place, self.centre, self.write = place, centre, write
+
+    def sh(self, script, **more):
+        return self.place.sh(". ./steps.sh\n" + script, **more)
+
+    def record(self, workload, case, number, **more):
+        line = {"environment": self.place.name, "kind": self.place.kind, "emulated": self.place.emulated, "workload": workload, "case": case, "run": number, **more}
+        self.write(line)
+        return line
+
+    def prepare(self):
+        """Whom the place trusts. Only a place that is meant to compile nothing trusts the compiler as well."""
+        names = ["ca.pem", "signer.pub"] + (["compiler.pub"] if self.place.trusts_compiled else [])
+        files = "".join(f"cat >keys/{name} <<'END'\n{(self.centre.folder / name).read_text(encoding='utf-8').strip()}\nEND\n" for name in names)
+        self.place.sh(f"mkdir -p keys\n{files}cat >steps.sh <<'END-OF-STEPS'\n{STEPS}END-OF-STEPS\n")
+
+    def measured(self, workload, case, number, script, timeout, **more):
+        """Runs a script that ends with `result`, and notes what went over the link meanwhile."""
+        before, began = self.place.wire(), time.monotonic()
+        answer = self.sh(script, timeout=timeout)
+        after = self.place.wire()
+        try:
+            got = json.loads(answer.out)
+        except json.JSONDecodeError:
+            raise Failure(f"{self.place.name}: no result of {workload}: {answer.out}\n{answer.err}") from None
+        report = got["report"] or {}
+        fields = ("digest", "start_tier", "code_origin", "prepare_us", "instantiate_us", "run_us", "peak_memory_bytes")
+        return self.record(
+            workload, case, number,
+            **{name: report.get(name) for name in fields},
+            **{name: got["took"][name] for name in ("wall_us", "user_us", "system_us", "peak_kib")},
+            wire={way: after[way] - before[way] for way in before},
+            seen_s=round(time.monotonic() - began, 3),
+            outputs=got["outputs"], **more,
+        )
+
+    def starts(self, name, counts):
+        """A small artifact from nothing, from the store, and with compiled code, so many times each."""
+        reference, run = self.centre.artifacts[name], "measured vyr run --report report.json"
+        for number in range(counts["S0"]):
+            self.measured(name, "S0", number, f"fresh starts\n{run} {reference} -- one 'two words'\nresult", 300)
+        for number in range(counts["S1"]):
+            self.measured(name, "S1", number, f"fresh starts\nvyr pull {reference} >/dev/null 2>&1\n{run} {reference} -- one 'two words'\nresult", 300)
+        for number in range(counts["S2"]):
+            self.measured(name, "S2", number, f"export VYR_HOME=$HOME/starts\n{run} {reference} -- one 'two words'\nresult", 120)
+
+    def events(self, count, repeats):
+        """The events are made in the place by a guest, then transformed: once from nothing, then with what is there."""
+        make, transform = self.centre.artifacts["event-generate"], self.centre.artifacts["event-transform"]
+        self.measured(
+            "event-generate", "S0", 0,
+            f"fresh events\nrm -rf in\nmkdir in\nmeasured vyr run --report report.json --dir $HOME/in::/in {make} -- --seed 7 --events {count} --to /in\n"
+            "result in/*",
+            3600, events=count,
+        )
+        run = (
+            "rm -rf made\nmkdir made\n"
+            f"measured vyr run --report report.json --dir $HOME/in::/in:ro --dir $HOME/made::/made {transform} -- "
+            "/in/events.ndjson --reference /in/devices.csv --to /made\n"
+            "result made/*"
+        )
+        size = int(self.sh("wc -c <in/events.ndjson").out)
+        # The one without anything has the artifact to pull, of which the generator's folder knows nothing.
+        self.measured("event-transform", "S0", 0, "fresh transform\n" + run, 3600, events=count, input_bytes=size)
+        for number in range(repeats):
+            self.measured("event-transform", "S2", number, "export VYR_HOME=$HOME/transform\n" + run, 3600, events=count, input_bytes=size)
+        self.sh("rm -rf in made")
+
+
+class Schedule(threading.Thread):
+    """Takes the link away and gives it back, by the settings, until it is over."""
+
+    def __init__(self, network, link, plan):
+        super().__init__(daemon=True)
+        self.network, self.link, self.plan = network, link, plan
+        self.over, self.down_s, self.cuts = threading.Event(), 0.0, 0
+
+    def run(self):
+        each = self.plan["seconds"] / self.plan["stretches"]
+        for _ in range(self.plan["stretches"]):
+            self.network.link(self.link, False)
+            self.cuts += 1
+            began = time.monotonic()
+            self.over.wait(each * self.plan["down"])
+            self.down_s += time.monotonic() - began
+            self.network.link(self.link, True)
+            if self.over.wait(each * (1 - self.plan["down"])):
+                return
+
+
+def collector(runs, count, rate, plan):
+    """Collects readings on a node, through whatever the plan does to its link and power; the centre counts what arrived."""
+    place, centre = runs.place, runs.centre
+    repository = f"{REGISTRY}/h1/readings-{place.name}"
+    before = place.wire()
+    device = f"setsid device-simulator --listen 127.0.0.1:9900 --seed 11 --rate {rate} >>device.log 2>&1 </dev/null &\necho $! >device.pid\n"
+    serve = place.serve_arguments()
+    # A token and a certificate, where the node wants them.
+    runs.sh(f"fresh node\n{place.before_node(centre)}\nvyr state create readings --quota 32MiB --sync {repository}\n{device}start_node {serve}")
+    submit = (
+        f"export VYR_HOME=$HOME/node\nvyr submit $NODE --on-interrupt run-again --allow-net 127.0.0.1:9900 --state readings {centre.artifacts['collector']} "
+        f"-- --from 127.0.0.1:9900 --to /state/readings --count {count}"
+    )
+    began = time.monotonic()
+    task = runs.sh(submit).out.strip()
+    peaks = []
+    schedule = Schedule(place.network, place.link, plan) if plan else None
+    if schedule:
+        schedule.start()
+    cut = 0
+    status, look = {}, f"export VYR_HOME=$HOME/node\nprintf '[%s,%s]' \"$(vyr status $NODE {task} --output json)\" \"$(memory \"$(cat serve.pid)\")\""
+    while True:
+        passed = time.monotonic() - began
+        # One in the middle of each part, where the link is down.
+        if plan and cut < plan["power-cuts"] and passed > (cut + 0.4) * plan["seconds"] / plan["power-cuts"]:
+            cut += 1
+            peaks.append(_look(runs, look))
+            place.power_cut()
+            runs.sh(f"export VYR_HOME=$HOME/node\n{device}start_node {serve}")
+            say(f"{place.name}: power cut {cut}, up again in {place.boots[-1]} s")
+            continue
+        seen = _look(runs, look)
+        if seen:
+            peaks.append(seen)
+            status = seen[0]
+            if status.get("status") in ("succeeded", "failed", "lost", "cancelled", "timed_out", "refused"):
+                if not plan or passed >= plan["seconds"]:
+                    break
+        if passed > (plan["seconds"] if plan else 0) + count / rate + 600:
+            raise Failure(f"{place.name}: the collector doesn't end: {status}")
+        time.sleep(1)
+    if schedule:
+        schedule.over.set()
+        schedule.join()
+    collected = time.monotonic() - began
+    if status["status"] != "succeeded":
+        said = runs.sh(f"export VYR_HOME=$HOME/node\nvyr logs $NODE {task} 2>&1 | tail -n 5", check=False)
+        raise Failure(f"{place.name}: the collector ended as {status['status']}: {status.get('message')}\n{said.out}")
+    synced = time.monotonic()
+    runs.sh("export VYR_HOME=$HOME/node\nuntil vyr state sync readings | tee sync.txt | grep -q ', 0 pending'; do sleep 0.5; done", timeout=900)
+    lag = time.monotonic() - synced
+    public = runs.sh("cat $HOME/node/keys/machine.pub").out
+    wire = {way: amount - before[way] for way, amount in place.wire().items()}
+    segments = _verify(runs, centre, repository, public, count)
+    runs.sh("stop_node\nkill $(cat device.pid) 2>/dev/null || true\n:")
+    return runs.record(
+        "collector", "node", 0,
+        digest=status.get("digest"), start_tier=status.get("start_tier"), attempts=status.get("attempt") or status.get("attempts"),
+        acknowledged=count, verified=segments["verified"], segments=segments["segments"], power_cuts=cut,
+        link_cuts=schedule.cuts if schedule else 0, link_down_s=round(schedule.down_s, 1) if schedule else 0.0,
+        collected_s=round(collected, 2), sync_lag_s=round(lag, 2), wire=wire,
+        node_peak_kib=max((seen[1]["peak_kib"] for seen in peaks if seen), default=0), schedule=plan, boots_s=getattr(place, "boots", None),
+        outputs={"readings": segments["readings"]},
+    )
+
+
+def _look(runs, script):
+    answer = runs.sh(script, check=False, timeout=60)
+    try:
+        return json.loads(answer.out) if answer.code == 0 else None
+    except json.JSONDecodeError:
+        return None
+
+
+def _verify(runs, centre, repository, public, count):
+    """Rebuilds the readings at the centre from the registry alone, and has them checked one by one."""
+    key = centre.folder / f"{runs.place.name}.pub"
+    key.write_text(public, encoding="utf-8")
+    centre.run("trust", "add", "--key", key, "--repository", repository)
+    copy = centre.folder / f"copy-{runs.place.name}"
+    pulled = json.loads(centre.run("state", "pull", repository, "--to", copy, "--output", "json"))
+    checked = call(centre.programs / "collector-verify", copy, "--seed", 11, "--count", count, check=False)
+    if checked.returncode != 0:
+        raise Failure(f"{runs.place.name}: what arrived at the centre isn't what was collected: {checked.stdout}{checked.stderr}")
+    said = checked.stdout.strip().splitlines()[-1]
+    return {"segments": pulled["segments"], "verified": verified(said), "readings": said}
+
+
+def verified(text):
+    """The count in what the verifier says last."""
+    try:
+        document = json.loads(text)
+        return next(document[name] for name in ("verified", "readings", "count", "records") if name in document)
+    except (json.JSONDecodeError, StopIteration, TypeError):
+        numbers = [int(word) for word in text.replace(",", "").split() if word.isdigit()]
+        return numbers[0] if numbers else None
