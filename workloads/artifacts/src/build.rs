@@ -129,8 +129,8 @@ fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
     let (target, keep_names) = match recipe {
         Recipe::RustModule { keep_names } => ("wasm32-wasip1", keep_names),
         Recipe::RustComponent { keep_names } => ("wasm32-wasip2", keep_names),
-        Recipe::RustPackage => {
-            return vec!["build", "--quiet", "--release", "--locked", "--target", PACKAGE_TARGET];
+        Recipe::RustPackage { program, .. } => {
+            return vec!["build", "--quiet", "--release", "--locked", "--target", PACKAGE_TARGET, "--bin", program];
         }
         Recipe::Wat | Recipe::C | Recipe::Python => return Vec::new(),
     };
@@ -142,14 +142,19 @@ fn rust_arguments(recipe: Recipe) -> Vec<&'static str> {
 const PACKAGE_TARGET: &str = "wasm32-wasip2";
 
 /// The files that a guest is built from.
-fn inputs(guest: &Guest) -> Vec<PathBuf> {
+fn inputs(guest: &Guest) -> Result<Vec<PathBuf>, GuestError> {
     let source = sources().join(guest.source);
-    match guest.recipe {
-        Recipe::RustPackage => ["Cargo.toml", "Cargo.lock", "src/main.rs", "../../../wit/keyvalue.wit"]
-            .map(|file| source.join(file))
-            .into(),
-        _ => vec![source],
+    let Recipe::RustPackage { also, .. } = guest.recipe else { return Ok(vec![source]) };
+    let mut files: Vec<_> = ["Cargo.toml", "Cargo.lock"].iter().chain(also).map(|file| source.join(file)).collect();
+    let mut folders = vec![source.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(io_at(&folder))? {
+            let path = entry.map_err(io_at(&folder))?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
     }
+    files.sort();
+    Ok(files)
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
@@ -164,7 +169,7 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
 fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
     let mut hash = Sha256::new();
     let compiler = match guest.recipe {
-        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage => rustc_version()?.to_owned(),
+        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage { .. } => rustc_version()?.to_owned(),
         Recipe::Wat => String::new(),
         Recipe::C | Recipe::Python => python::REQUIREMENTS.to_owned(),
     };
@@ -177,7 +182,7 @@ fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
 
 pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
     let source = sources().join(guest.source);
-    let text = read_all(&inputs(guest))?;
+    let text = read_all(&inputs(guest)?)?;
     let folder = folder();
     let path = folder.join(format!("{}-{}.wasm", guest.name, key(guest, &text)?));
     if path.is_file() {
@@ -206,16 +211,17 @@ fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path
             }
             run(Command::new("rustc").args(&arguments).arg("-o").arg(made).arg(source), INSTALL_RUST)?;
         }
-        Recipe::RustPackage => {
+        Recipe::RustPackage { program, .. } => {
             need_target(PACKAGE_TARGET, folder)?;
             // Kept, so that another build of it doesn't build its crates again.
             let target = folder.join(format!(".{}-target", guest.name));
             let mut cargo = Command::new("cargo");
-            cargo.args(rust_arguments(guest.recipe)).arg("--manifest-path").arg(source.join("Cargo.toml"));
+            // In its folder, so that its own `.cargo/config.toml` counts as it does by hand.
+            cargo.args(rust_arguments(guest.recipe)).current_dir(source);
             // What the caller's own build sets is for another target.
             cargo.arg("--target-dir").arg(&target).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
             run(&mut cargo, INSTALL_RUST)?;
-            let built = target.join(PACKAGE_TARGET).join("release").join(guest.name).with_extension("wasm");
+            let built = target.join(PACKAGE_TARGET).join("release").join(program).with_extension("wasm");
             fs::copy(&built, made).map_err(io_at(&built))?;
         }
         Recipe::Wat => {

@@ -1,4 +1,4 @@
-//! Builds the guest programs of `workloads/guests` from source, each once, and says where they are.
+//! Builds the guest programs of `workloads/` from source, each once, and says where they are.
 //!
 //! A built guest is kept in a folder of the build cache under a name that holds the hash of everything
 //! that went into it (source, compiler, flags), so a changed source is another file and an old one is
@@ -18,8 +18,9 @@ enum Recipe {
     RustModule { keep_names: bool },
     /// Rust, `wasm32-wasip2`: a component.
     RustComponent { keep_names: bool },
-    /// Rust with crates from crates.io, which its own lock names: a component. The source is a package's folder.
-    RustPackage,
+    /// Rust with crates from crates.io, which its own lock names: a component. The source is a package's folder, `also` what
+    /// is read beside its manifest, its lock and `src`.
+    RustPackage { program: &'static str, also: &'static [&'static str] },
     /// The text format.
     Wat,
     /// C, by `zig cc`: a core module for WASI p1.
@@ -42,6 +43,11 @@ const fn module(name: &'static str, source: &'static str) -> Guest {
 
 const fn component(name: &'static str, source: &'static str) -> Guest {
     Guest { name, source, recipe: Recipe::RustComponent { keep_names: false } }
+}
+
+const fn transform(program: &'static str) -> Guest {
+    let recipe = Recipe::RustPackage { program, also: &[".cargo/config.toml"] };
+    Guest { name: program, source: "../event-transform", recipe }
 }
 
 const GUESTS: &[Guest] = &[
@@ -68,10 +74,17 @@ const GUESTS: &[Guest] = &[
     component("net", "net.rs"),
     component("noisy", "noisy.rs"),
     module("noisy-p1", "noisy.rs"),
-    Guest { name: "keyvalue", source: "keyvalue", recipe: Recipe::RustPackage },
+    Guest {
+        name: "keyvalue",
+        source: "keyvalue",
+        recipe: Recipe::RustPackage { program: "keyvalue", also: &["../../../wit/keyvalue.wit"] },
+    },
     Guest { name: "wants", source: "wants.wat", recipe: Recipe::Wat },
     Guest { name: "c-hello", source: "c-hello.c", recipe: Recipe::C },
     Guest { name: "py-hello", source: "py-hello/app.py", recipe: Recipe::Python },
+    transform("event-transform"),
+    transform("event-generate"),
+    Guest { name: "event-transform-py", source: "../event-transform/python/app.py", recipe: Recipe::Python },
 ];
 
 /// The names of all guests, in the order of `workloads/README.md`.

@@ -1,0 +1,7 @@
+//! See the library: this is only how it is started.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    event_transform::transform(std::env::args().skip(1))
+}
