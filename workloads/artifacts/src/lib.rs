@@ -79,6 +79,11 @@ const GUESTS: &[Guest] = &[
         source: "keyvalue",
         recipe: Recipe::RustPackage { program: "keyvalue", also: &["../../../wit/keyvalue.wit"] },
     },
+    Guest {
+        name: "collector",
+        source: "../disconnected-collector",
+        recipe: Recipe::RustPackage { program: "collector", also: &[] },
+    },
     Guest { name: "wants", source: "wants.wat", recipe: Recipe::Wat },
     Guest { name: "c-hello", source: "c-hello.c", recipe: Recipe::C },
     Guest { name: "py-hello", source: "py-hello/app.py", recipe: Recipe::Python },
