@@ -29,7 +29,7 @@ class Centre:
         self.folder = work / "centre"
         self.env = {**os.environ, "HOME": str(self.folder), "VYR_HOME": str(self.folder / "vyr"), "NO_COLOR": "1"}
         self.env = {name: value for name, value in self.env.items() if not name.startswith("VYR_") or name == "VYR_HOME"}
-        self.daemon = None
+        self.daemon = self.programs = None
         self.artifacts, self.about = {}, {}
 
     def up(self):
@@ -85,7 +85,13 @@ class Centre:
 
     def natives(self):
         """The collector's programs that aren't Wasm: the device that it reads, and who verifies at the centre."""
-        raise Failure("the collector's programs aren't built yet")
+        machine = os.uname().machine
+        target = f"{machine}-unknown-linux-musl"
+        source = PROJECT / "workloads/disconnected-collector"
+        words = ["build", "--quiet", "--release", "--locked", "--target", target, "--target-dir", CACHE / "collector"]
+        call("cargo", *words, "--bin", "device-simulator", "--bin", "collector-verify", cwd=source)
+        self.programs = CACHE / "collector" / target / "release"
+        return [self.programs / "device-simulator"]
 
     def facts(self):
         """What every environment is given, and when."""

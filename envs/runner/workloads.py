@@ -1,5 +1,6 @@
 """The workloads as they are run in a place: each run gives one record, the same fields everywhere."""
 
+import hashlib
 import json
 import threading
 import time
@@ -8,9 +9,8 @@ from .centre import REGISTRY
 from .common import ENVS, Failure, call, say
 
 STEPS = (ENVS / "runner/steps.sh").read_text(encoding="utf-8")
-OUTPUTS = ["enriched.ndjson", "windows.csv", "dead.ndjson", "dead.raw"]
-# The run's own tag for what a machine has, before it runs.
-TIERS = ("S0", "S1", "S2")
+# Which device it is.
+SEED = 11
 
 
 class Runs:
@@ -112,7 +112,7 @@ def collector(runs, count, rate, plan):
     place, centre = runs.place, runs.centre
     repository = f"{REGISTRY}/h1/readings-{place.name}"
     before = place.wire()
-    device = f"setsid device-simulator --listen 127.0.0.1:9900 --seed 11 --rate {rate} >>device.log 2>&1 </dev/null &\necho $! >device.pid\n"
+    device = f"setsid device-simulator --listen 127.0.0.1:9900 --seed {SEED} --rate {rate} --acked device.acked >>device.log 2>&1 </dev/null &\necho $! >device.pid\n"
     serve = place.serve_arguments()
     # A token and a certificate, where the node wants them.
     runs.sh(f"fresh node\n{place.before_node(centre)}\nvyr state create readings --quota 32MiB --sync {repository}\n{device}start_node {serve}")
@@ -165,7 +165,7 @@ def collector(runs, count, rate, plan):
     return runs.record(
         "collector", "node", 0,
         digest=status.get("digest"), start_tier=status.get("start_tier"), attempts=status.get("attempt") or status.get("attempts"),
-        acknowledged=count, verified=segments["verified"], segments=segments["segments"], power_cuts=cut,
+        acknowledged=segments["acknowledged"], verified=segments["verified"], segments=segments["segments"], power_cuts=cut,
         link_cuts=schedule.cuts if schedule else 0, link_down_s=round(schedule.down_s, 1) if schedule else 0.0,
         collected_s=round(collected, 2), sync_lag_s=round(lag, 2), wire=wire,
         node_peak_kib=max((seen[1]["peak_kib"] for seen in peaks if seen), default=0), schedule=plan, boots_s=getattr(place, "boots", None),
@@ -188,18 +188,14 @@ def _verify(runs, centre, repository, public, count):
     centre.run("trust", "add", "--key", key, "--repository", repository)
     copy = centre.folder / f"copy-{runs.place.name}"
     pulled = json.loads(centre.run("state", "pull", repository, "--to", copy, "--output", "json"))
-    checked = call(centre.programs / "collector-verify", copy, "--seed", 11, "--count", count, check=False)
+    # In the device's own words, and all of them in one file, whose digest says that every environment sent the same.
+    acked, whole = centre.folder / "device.acked", centre.folder / "readings"
+    acked.write_text(runs.sh("cat device.acked").out, encoding="ascii")
+    words = [centre.programs / "collector-verify", copy, "--seed", SEED, "--count", count, "--acked", acked, "--to", whole]
+    checked = call(*words, check=False)
     if checked.returncode != 0:
         raise Failure(f"{runs.place.name}: what arrived at the centre isn't what was collected: {checked.stdout}{checked.stderr}")
-    said = checked.stdout.strip().splitlines()[-1]
-    return {"segments": pulled["segments"], "verified": verified(said), "readings": said}
-
-
-def verified(text):
-    """The count in what the verifier says last."""
-    try:
-        document = json.loads(text)
-        return next(document[name] for name in ("verified", "readings", "count", "records") if name in document)
-    except (json.JSONDecodeError, StopIteration, TypeError):
-        numbers = [int(word) for word in text.replace(",", "").split() if word.isdigit()]
-        return numbers[0] if numbers else None
+    with open(whole, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    said = json.loads(checked.stdout)
+    return {"segments": pulled["segments"], "acknowledged": said["acknowledged"], "verified": said["verified"], "readings": digest}
