@@ -153,6 +153,10 @@ class Edge(Place):
                 raise Failure(f"{self.name} lost its power during: {script.strip().splitlines()[-1]}")
             return self.answers.pop(number)
 
+    def serve_arguments(self):
+        # Few at once: each has addresses reserved for it, of which User-Mode Linux has 512 GiB.
+        return "--listen 127.0.0.1:0 --max-running 8"
+
     def kernel_facts(self):
         return {"boots_s": self.boots, "kernel_of": "User-Mode Linux" if self.kind == "uml" else "QEMU, software emulation (tcg)"}
 

@@ -40,7 +40,7 @@ start_node() {
   tries=0
   until [ -s node.address ]; do
     tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || { tail -n 5 serve.log >&2; return 1; }
+    kill -0 "$(cat serve.pid)" 2>/dev/null && [ "$tries" -lt 600 ] || { tail -n 5 serve.log >&2; return 1; }
     sleep 0.05
   done
 }
@@ -54,5 +54,22 @@ stop_node() {
   done
 }
 
-# memory PID: what a process holds now and held at most, in KiB.
-memory() { awk '/^VmHWM/ { most = $2 } /^VmRSS/ { now = $2 } END { printf "{\"rss_kib\":%d,\"peak_kib\":%d}", now, most }' "/proc/$1/status"; }
+# run_on COMMAND…: in the background, again and again until it succeeds; its report, going.json, is done.json then.
+run_on() {
+  rm -f done.json
+  # shellcheck disable=SC2016 # It is the inner shell's.
+  setsid sh -c 'until "$@"; do sleep 1; done; sync; mv going.json done.json; sync' sh "$@" >>collect.log 2>&1 </dev/null &
+}
+
+# sync_on STATE: pushes what is sealed, again and again.
+sync_on() {
+  # shellcheck disable=SC2016
+  setsid sh -c 'while [ ! -e stop ]; do vyr state sync "$1"; sleep 2; done' sh "$1" >>sync.log 2>&1 </dev/null &
+}
+
+# memory: what all processes of VYR hold now, in KiB; each page that they share counts for each of them.
+memory() {
+  for process in /proc/[0-9]*; do
+    case $(readlink "$process/exe" 2>/dev/null) in */vyr) cat "$process/status" 2>/dev/null || : ;; esac
+  done | awk '/^VmRSS/ { now += $2 } END { printf "%d", now }'
+}

@@ -107,78 +107,137 @@ class Schedule(threading.Thread):
                 return
 
 
+class ByNode:
+    """The collector as a task of a node, which pushes by itself."""
+
+    name = "node"
+
+    def __init__(self, runs, arguments):
+        self.runs, self.arguments, self.task = runs, arguments, None
+
+    def start(self):
+        self.runs.sh(f"export VYR_HOME=$HOME/node\nstart_node {self.runs.place.serve_arguments()}")
+
+    def begin(self):
+        self.task = self.runs.sh(f"export VYR_HOME=$HOME/node\nvyr submit $NODE --on-interrupt run-again {self.arguments}").out.strip()
+
+    def look(self):
+        return f"vyr status $NODE {self.task} --output json"
+
+    @staticmethod
+    def over(seen):
+        """What came of it, or None while it runs."""
+        if seen["status"] not in ("succeeded", "failed", "lost", "cancelled", "timed_out", "refused"):
+            return None
+        if seen["status"] != "succeeded":
+            raise Failure(f"the collector ended as {seen['status']}: {seen.get('message')}")
+        return seen
+
+    def end(self):
+        self.runs.sh("stop_node")
+
+
+class ByRuns:
+    """The collector as a process of its own, and a `vyr state sync` every few seconds: for a kernel on which no node starts."""
+
+    name = "runs"
+
+    def __init__(self, runs, arguments):
+        self.runs, self.arguments = runs, arguments
+
+    def start(self):
+        self.runs.sh(
+            "export VYR_HOME=$HOME/node\nrm -f stop\n"
+            f"[ -e done.json ] || run_on vyr run --report going.json {self.arguments}\nsync_on readings"
+        )
+
+    def begin(self):
+        pass
+
+    def look(self):
+        return "cat done.json 2>/dev/null || echo null"
+
+    @staticmethod
+    def over(seen):
+        return seen
+
+    def end(self):
+        self.runs.sh("touch stop")
+
+
 def collector(runs, count, rate, plan):
-    """Collects readings on a node, through whatever the plan does to its link and power; the centre counts what arrived."""
+    """Collects readings through whatever the plan does to the link and the power; the centre counts what arrived."""
     place, centre = runs.place, runs.centre
     repository = f"{REGISTRY}/h1/readings-{place.name}"
     before = place.wire()
-    device = f"setsid device-simulator --listen 127.0.0.1:9900 --seed {SEED} --rate {rate} --acked device.acked >>device.log 2>&1 </dev/null &\necho $! >device.pid\n"
-    serve = place.serve_arguments()
-    # A token and a certificate, where the node wants them.
-    runs.sh(f"fresh node\n{place.before_node(centre)}\nvyr state create readings --quota 32MiB --sync {repository}\n{device}start_node {serve}")
-    submit = (
-        f"export VYR_HOME=$HOME/node\nvyr submit $NODE --on-interrupt run-again --allow-net 127.0.0.1:9900 --state readings {centre.artifacts['collector']} "
-        f"-- --from 127.0.0.1:9900 --to /state/readings --count {count}"
+    runs.sh(f"fresh node\nrm -f device.acked done.json\n{place.before_node(centre)}\nvyr state create readings --quota 32MiB --sync {repository}")
+    # What goes over the link for the artifact is not the readings'.
+    runs.sh(f"export VYR_HOME=$HOME/node\nvyr pull {centre.artifacts['collector']} >/dev/null 2>&1", timeout=300)
+    pulled = place.wire()
+    arguments = (
+        f"--allow-net 127.0.0.1:9900 --state readings {centre.artifacts['collector']} -- --from 127.0.0.1:9900 --to /state/readings --count {count}"
     )
-    began = time.monotonic()
-    task = runs.sh(submit).out.strip()
-    peaks = []
+    device = f"setsid device-simulator --listen 127.0.0.1:9900 --seed {SEED} --rate {rate} --acked device.acked >>device.log 2>&1 </dev/null &\necho $! >device.pid"
+    runs.sh(device)
+    way = ByNode(runs, arguments)
+    try:
+        way.start()
+    except Failure as failure:
+        if "failed to reserve" not in str(failure):
+            raise
+        say(f"{place.name}: no node starts here, its pool of memory needs more addresses than a process of this kernel has; runs instead")
+        way = ByRuns(runs, arguments)
+        way.start()
+    way.begin()
     schedule = Schedule(place.network, place.link, plan) if plan else None
+    began, cut, held, seen, after = time.monotonic(), 0, 0, None, 0
     if schedule:
         schedule.start()
-    cut = 0
-    status, look = {}, f"export VYR_HOME=$HOME/node\nprintf '[%s,%s]' \"$(vyr status $NODE {task} --output json)\" \"$(memory \"$(cat serve.pid)\")\""
     while True:
         passed = time.monotonic() - began
-        # One in the middle of each part, where the link is down.
+        # One in each part, in the middle of the time that the link is down.
         if plan and cut < plan["power-cuts"] and passed > (cut + 0.4) * plan["seconds"] / plan["power-cuts"]:
             cut += 1
-            peaks.append(_look(runs, look))
             place.power_cut()
-            runs.sh(f"export VYR_HOME=$HOME/node\n{device}start_node {serve}")
-            say(f"{place.name}: power cut {cut}, up again in {place.boots[-1]} s")
-            continue
-        seen = _look(runs, look)
-        if seen:
-            peaks.append(seen)
-            status = seen[0]
-            if status.get("status") in ("succeeded", "failed", "lost", "cancelled", "timed_out", "refused"):
-                if not plan or passed >= plan["seconds"]:
-                    break
-        if passed > (plan["seconds"] if plan else 0) + count / rate + 600:
-            raise Failure(f"{place.name}: the collector doesn't end: {status}")
+            runs.sh(device)
+            way.start()
+            say(f"{place.name}: power cut {cut}, booted in {place.boots[-1]} s")
+        got = runs.sh(f'export VYR_HOME=$HOME/node\nprintf \'[%s,%s]\' "$({way.look()})" "$(memory)"', timeout=60).out
+        try:
+            status, memory = json.loads(got)
+        except json.JSONDecodeError:
+            raise Failure(f"{place.name}: {way.name} answers `{got}`") from None
+        held = max(held, memory)
+        if status:
+            seen = way.over(status)
+        if seen and not after:
+            after = passed
+        if seen and (not plan or passed >= plan["seconds"]):
+            break
+        if passed > (plan["seconds"] if plan else 0) + count / rate + 300:
+            raise Failure(f"{place.name}: the collector doesn't end: {runs.sh('tail -n 5 collect.log serve.log 2>&1', check=False).out}")
         time.sleep(1)
+    lasted = time.monotonic() - began
     if schedule:
         schedule.over.set()
         schedule.join()
-    collected = time.monotonic() - began
-    if status["status"] != "succeeded":
-        said = runs.sh(f"export VYR_HOME=$HOME/node\nvyr logs $NODE {task} 2>&1 | tail -n 5", check=False)
-        raise Failure(f"{place.name}: the collector ended as {status['status']}: {status.get('message')}\n{said.out}")
     synced = time.monotonic()
-    runs.sh("export VYR_HOME=$HOME/node\nuntil vyr state sync readings | tee sync.txt | grep -q ', 0 pending'; do sleep 0.5; done", timeout=900)
+    runs.sh("export VYR_HOME=$HOME/node\nuntil vyr state sync readings | tee sync.txt | grep -q ', 0 pending'; do sleep 0.5; done", timeout=600)
     lag = time.monotonic() - synced
     public = runs.sh("cat $HOME/node/keys/machine.pub").out
-    wire = {way: amount - before[way] for way, amount in place.wire().items()}
-    segments = _verify(runs, centre, repository, public, count)
-    runs.sh("stop_node\nkill $(cat device.pid) 2>/dev/null || true\n:")
+    wire = {way: amount - pulled[way] for way, amount in place.wire().items()}
+    arrived = _verify(runs, centre, repository, public, count)
+    way.end()
+    runs.sh("kill $(cat device.pid) 2>/dev/null || :\nrm -rf node")
     return runs.record(
-        "collector", "node", 0,
-        digest=status.get("digest"), start_tier=status.get("start_tier"), attempts=status.get("attempt") or status.get("attempts"),
-        acknowledged=segments["acknowledged"], verified=segments["verified"], segments=segments["segments"], power_cuts=cut,
-        link_cuts=schedule.cuts if schedule else 0, link_down_s=round(schedule.down_s, 1) if schedule else 0.0,
-        collected_s=round(collected, 2), sync_lag_s=round(lag, 2), wire=wire,
-        node_peak_kib=max((seen[1]["peak_kib"] for seen in peaks if seen), default=0), schedule=plan, boots_s=getattr(place, "boots", None),
-        outputs={"readings": segments["readings"]},
+        "collector", way.name, 0,
+        digest=seen["digest"], start_tier=seen.get("start_tier"), attempts=seen.get("attempt") or seen.get("attempts"),
+        acknowledged=arrived["acknowledged"], verified=arrived["verified"], segments=arrived["segments"], segment_bytes=arrived["bytes"],
+        power_cuts=cut, link_cuts=schedule.cuts if schedule else 0, link_down_s=round(schedule.down_s, 1) if schedule else 0.0,
+        lasted_s=round(lasted, 2), collected_s=round(after, 2), sync_lag_s=round(lag, 2), wire=wire,
+        pull_wire={way: pulled[way] - before[way] for way in before}, memory_kib=held, rate=rate, schedule=plan, boots_s=getattr(place, "boots", None),
+        outputs={"readings": arrived["readings"]},
     )
-
-
-def _look(runs, script):
-    answer = runs.sh(script, check=False, timeout=60)
-    try:
-        return json.loads(answer.out) if answer.code == 0 else None
-    except json.JSONDecodeError:
-        return None
 
 
 def _verify(runs, centre, repository, public, count):
@@ -198,4 +257,4 @@ def _verify(runs, centre, repository, public, count):
     with open(whole, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     said = json.loads(checked.stdout)
-    return {"segments": pulled["segments"], "acknowledged": said["acknowledged"], "verified": said["verified"], "readings": digest}
+    return {"segments": pulled["segments"], "bytes": pulled["bytes"], "acknowledged": said["acknowledged"], "verified": said["verified"], "readings": digest}
