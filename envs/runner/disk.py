@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from .common import CACHE, ENVS, Failure, call, made_once, packages, tool, unpac
 # What each kernel needs beyond what is built into it.
 MODULES = {
     "uml": ["ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall"],
-    "qemu": ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall"],
+    "qemu": ["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "ext4", "ifb", "sch_netem", "sch_ingress", "act_mirred", "cls_matchall"],
 }
-QEMU_KERNEL = [("linux-image-cloud-amd64", "6.1")]
+QEMU_KERNEL = ("linux-image-cloud-amd64", "6.1")
 
 
 def key(*parts):
@@ -25,7 +26,7 @@ def root():
     listing, init, shape = ENVS / "edge/packages", ENVS / "edge/init", ENVS / "edge/shape"
 
     def make(folder):
-        versions = unpacked(packages(listing), folder / ".")
+        versions = unpacked(packages(listing), folder)
         for name in ("proc", "sys", "dev", "run", "tmp", "root", "data", "etc/ssl/certs", "usr/local/bin", "sbin"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         busybox = next(p for p in (folder / "bin/busybox", folder / "usr/bin/busybox") if p.exists())
@@ -113,11 +114,12 @@ def qemu_kernel():
     """A kernel for virtual machines with its modules, and an initramfs that finds the disk; made once."""
 
     def make(folder):
-        meta = unpacked(QEMU_KERNEL, folder / ".")
-        names = call("apt-cache", "depends", "--important", QEMU_KERNEL[0][0]).split()
-        image = next(name for name in names if name.startswith("linux-image-6"))
-        meta |= unpacked([(image, "6.1")], folder / ".")
-        (folder / "versions.json").write_text(json.dumps(meta), encoding="utf-8")
+        # The package without a version in its name is empty, and names the one that has.
+        call(ENVS / "tools", "debs", "own", folder, QEMU_KERNEL[0])
+        (named,) = folder.glob("*.deb")
+        image = re.search(r"linux-image-[^ ,]+", call("dpkg-deb", "-f", named, "Depends"))[0]
+        named.unlink()
+        (folder / "versions.json").write_text(json.dumps(unpacked([(image, QEMU_KERNEL[1])], folder)), encoding="utf-8")
         first = folder / "first"
         for name in ("bin", "proc", "sys", "dev", "new"):
             (first / name).mkdir(parents=True)

@@ -65,13 +65,12 @@ class Edge(Place):
         else:
             kernel, initramfs, _ = disk.qemu_kernel()
             words = [tool("qemu"), "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-m", f"{memory}M", "-smp", "1"]
-            words += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:/dev/stdout", "-add-fd", f"fd={theirs.fileno()},set=1"]
-            words += ["-chardev", f"socket,id=line,fd={theirs.fileno()}", "-serial", "chardev:line"]
-            del words[words.index("-add-fd") : words.index("-add-fd") + 2]
+            words += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:/dev/stdout"]
+            words += ["-chardev", f"socket,id=line,fd={theirs.fileno()}", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"]
             words += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=writeback"]
             words += ["-netdev", f"tap,id=net,ifname={self.link},script=no,downscript=no"]
             words += ["-device", f"virtio-net-pci,netdev=net,mac={MAC}", "-kernel", kernel, "-initrd", initramfs]
-            words += ["-append", boot.format(root="/dev/vda", line="ttyS1") + f" console=ttyS0 net.ifnames=0 vyr.time={int(time.time())}"]
+            words += ["-append", boot.format(root="/dev/vda", line="vport*") + f" console=ttyS0 net.ifnames=0 vyr.time={int(time.time())}"]
         # A namespace of processes: whatever the guest is made of on this side ends with it.
         words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, words)]
         with open(self.console, "ab") as console:
