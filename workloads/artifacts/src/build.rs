@@ -169,7 +169,9 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<u8>, GuestError> {
 fn key(guest: &Guest, source: &[u8]) -> Result<String, GuestError> {
     let mut hash = Sha256::new();
     let compiler = match guest.recipe {
-        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage { .. } => rustc_version()?.to_owned(),
+        Recipe::RustModule { .. } | Recipe::RustComponent { .. } | Recipe::RustPackage { .. } => {
+            rustc_version()?.to_owned()
+        }
         Recipe::Wat => String::new(),
         Recipe::C | Recipe::Python => python::REQUIREMENTS.to_owned(),
     };

@@ -238,7 +238,9 @@ class Transform:
         self.rows = {}
         self.lines = self.bytes = self.accepted = self.filtered = 0
         self.reasons = dict.fromkeys(REASONS, 0)
-        os.makedirs(to, exist_ok=True)
+        # As a component it sees nothing above the folders that it is given.
+        if not os.path.isdir(to):
+            os.makedirs(to)
         self.outputs = [
             open(os.path.join(to, name), "wb", buffering=BLOCK)
             for name in ("enriched.ndjson", "dead.ndjson", "dead.raw", "windows.csv")
@@ -308,6 +310,11 @@ class Transform:
         self.reasons[reason] += 1
         self.dead.write(f'{{"line":{self.lines},"bytes":{length},"reason":"{reason}"}}\n'.encode())
 
+    def abandon(self):
+        """What isn't written yet never will be: else Python tries once more at its end, and complains."""
+        for output in self.outputs:
+            output.raw.close()
+
     def end(self):
         self.csv.write(b"window,site,type,count,sum,min,max\n")
         for (window, site, kind), (count, total, least, most) in sorted(self.rows.items()):
@@ -360,6 +367,7 @@ def main(words):
         else:
             inputs, reference, to, most_rows = plan(words)
             devices = read_reference(reference)
+            transform = None
             try:
                 transform = Transform(devices, to, most_rows)
                 for name in inputs:
@@ -370,6 +378,8 @@ def main(words):
                             transform.read(stream)
                 text = transform.end()
             except OSError as error:
+                if transform is not None:
+                    transform.abandon()
                 hint = "see that files and folders are there and have room; what was written so far is not complete"
                 raise Failure(1, "read or write", error, hint) from None
         sys.stdout.write(text)

@@ -1,6 +1,7 @@
 //! Judges a line: the contract of README.md, check by check in its order.
 
-use crate::json::{Cursor, Marks, Names, NotJson, Text, Value, most_open};
+use crate::bytes::same;
+use crate::json::{Cursor, Marks, Names, NotJson, Part, Text, most_open};
 use crate::reference::{Device, Reference};
 use crate::time::Times;
 
@@ -69,92 +70,109 @@ pub(crate) enum Verdict<'a> {
     Dead(Reason),
 }
 
-#[derive(Debug, Default)]
-enum Data<'a> {
+/// What is looked at of a `data`.
+#[derive(Debug, Clone, Copy, Default)]
+enum Data {
     /// It isn't there, or no object.
     #[default]
     None,
-    Object(Option<Value<'a>>),
+    Object(Part),
 }
 
 /// The members of an event that are looked at.
 #[derive(Debug, Default)]
-struct Members<'a> {
-    specversion: Option<Value<'a>>,
-    id: Option<Value<'a>>,
-    source: Option<Value<'a>>,
-    kind: Option<Value<'a>>,
-    time: Option<Value<'a>>,
+struct Members {
+    specversion: Part,
+    id: Part,
+    source: Part,
+    kind: Part,
+    time: Part,
     /// Whether there was one, of whatever kind.
     has_data: bool,
-    data: Data<'a>,
+    data: Data,
     twice: bool,
 }
 
-impl<'a> Members<'a> {
+const fn four(name: [u8; 4]) -> u32 {
+    u32::from_le_bytes(name)
+}
+
+const TYPE: u32 = four(*b"type");
+const TIME: u32 = four(*b"time");
+const DATA: u32 = four(*b"data");
+
+impl Members {
+    /// The place of the member `name`; an error with whether it is `data` where it has none.
     #[inline(always)]
-    fn read(cursor: &mut Cursor<'a>) -> Result<Self, NotJson> {
-        let mut members = Self::default();
-        let mut others = Names::default();
-        cursor.object(0, |cursor, name, levels| {
-            let place = if name.is(b"specversion") {
-                &mut members.specversion
-            } else if name.is(b"id") {
-                &mut members.id
-            } else if name.is(b"source") {
-                &mut members.source
-            } else if name.is(b"type") {
-                &mut members.kind
-            } else if name.is(b"time") {
-                &mut members.time
-            } else if name.is(b"data") {
-                members.twice |= members.has_data;
-                members.has_data = true;
-                members.data = Self::read_data(cursor, levels, &mut members.twice)?;
-                return Ok(());
-            } else {
-                others.add(name);
-                cursor.value(levels)?;
-                return Ok(());
-            };
-            members.twice |= place.replace(cursor.value(levels)?).is_some();
-            Ok(())
-        })?;
-        members.twice |= others.any_twice();
-        Ok(members)
+    fn place(&mut self, name: &[u8]) -> Result<&mut Part, bool> {
+        match name.len() {
+            2 if same(name, b"id") => Ok(&mut self.id),
+            4 => match name.first_chunk().map_or(0, |name| four(*name)) {
+                TYPE => Ok(&mut self.kind),
+                TIME => Ok(&mut self.time),
+                other => Err(other == DATA),
+            },
+            6 if same(name, b"source") => Ok(&mut self.source),
+            11 if same(name, b"specversion") => Ok(&mut self.specversion),
+            _ => Err(false),
+        }
     }
 
     #[inline(always)]
-    fn read_data(cursor: &mut Cursor<'a>, levels: u32, twice: &mut bool) -> Result<Data<'a>, NotJson> {
+    fn read(&mut self, cursor: &mut Cursor<'_>, line: &[u8]) -> Result<(), NotJson> {
+        let mut others = Names::default();
+        cursor.object(0, |cursor, part, levels| {
+            let name = part.text(line).unwrap_or_default();
+            let meant = name.decoded();
+            match self.place(&meant) {
+                Ok(place) => {
+                    let before = *place;
+                    *place = cursor.value(levels)?;
+                    self.twice |= !before.is_none();
+                }
+                Err(true) => {
+                    self.twice |= self.has_data;
+                    self.has_data = true;
+                    self.data = self.read_data(cursor, line, levels)?;
+                }
+                Err(false) => {
+                    others.add(part, line);
+                    cursor.value(levels)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.twice |= others.any_twice(line);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn read_data(&mut self, cursor: &mut Cursor<'_>, line: &[u8], levels: u32) -> Result<Data, NotJson> {
         if cursor.peek() != b'{' {
             cursor.value(levels)?;
             return Ok(Data::None);
         }
-        let mut found = None;
+        let mut found = Part::default();
         let mut others = Names::default();
-        cursor.object(levels, |cursor, name, levels| {
-            let value = if name.is(b"value") {
-                *twice |= found.is_some();
-                &mut found
+        cursor.object(levels, |cursor, part, levels| {
+            if part.text(line).unwrap_or_default().is(b"value") {
+                self.twice |= !found.is_none();
+                found = cursor.value(levels)?;
             } else {
-                others.add(name);
-                &mut None
-            };
-            *value = Some(cursor.value(levels)?);
+                others.add(part, line);
+                cursor.value(levels)?;
+            }
             Ok(())
         })?;
-        *twice |= others.any_twice();
+        self.twice |= others.any_twice(line);
         Ok(Data::Object(found))
     }
 }
 
 /// A string with something in it.
 #[inline(always)]
-fn some_text(value: Option<Value<'_>>) -> Option<Text<'_>> {
-    match value {
-        Some(Value::Text(text)) if !text.is_empty() => Some(text),
-        _ => None,
-    }
+fn some_text(part: Part, line: &[u8]) -> Option<Text<'_>> {
+    part.text(line).filter(|text| !text.is_empty())
 }
 
 /// Whether events of this type are left out: the last of its parts between dots is `heartbeat`.
@@ -211,34 +229,35 @@ impl Judge {
         if cursor.peek() != b'{' {
             return Err(not_an_object(cursor, line));
         }
-        let members = Members::read(&mut cursor).and_then(|members| cursor.end().map(|()| members));
+        let mut members = Members::default();
+        let read = members.read(&mut cursor, line).and_then(|()| cursor.end());
         if cursor.beyond_ascii && std::str::from_utf8(line).is_err() {
             return Err(Reason::NotUtf8);
         }
-        let members = members.map_err(|_| not_json(line))?;
+        if read.is_err() {
+            return Err(not_json(line));
+        }
         if cursor.lone_surrogate {
             return Err(Reason::LoneSurrogate);
         }
         if members.twice {
             return Err(Reason::DuplicateKey);
         }
-        match members.specversion {
-            Some(Value::Text(version)) if version.is(b"1.0") => {}
-            _ => return Err(Reason::Specversion),
+        if !members.specversion.text(line).is_some_and(|version| version.is(b"1.0")) {
+            return Err(Reason::Specversion);
         }
-        let id = some_text(members.id).ok_or(Reason::Id)?;
-        let source = some_text(members.source).ok_or(Reason::Source)?;
-        let kind = some_text(members.kind).ok_or(Reason::Type)?;
-        let time = some_text(members.time).ok_or(Reason::Time)?;
+        let id = some_text(members.id, line).ok_or(Reason::Id)?;
+        let source = some_text(members.source, line).ok_or(Reason::Source)?;
+        let kind = some_text(members.kind, line).ok_or(Reason::Type)?;
+        let time = some_text(members.time, line).ok_or(Reason::Time)?;
         let seconds = self.times.seconds(&time.decoded()).ok_or(Reason::Time)?;
         if is_filtered(&kind.decoded()) {
             return Ok(None);
         }
         let digits = match members.data {
             Data::None => return Err(Reason::Data),
-            Data::Object(None) => return Err(Reason::ValueMissing),
-            Data::Object(Some(Value::Integer(digits))) => digits,
-            Data::Object(Some(_)) => return Err(Reason::ValueNotInteger),
+            Data::Object(value) if value.is_none() => return Err(Reason::ValueMissing),
+            Data::Object(value) => value.integer(line).ok_or(Reason::ValueNotInteger)?,
         };
         let value = integer(digits).ok_or(Reason::ValueOutOfRange)?;
         let device = self.reference.device(&source.decoded()).ok_or(Reason::UnknownSource)?;
@@ -293,7 +312,8 @@ mod tests {
         }
     }
 
-    const GOOD: &str = r#"{"specversion":"1.0","id":"7","source":"/a","type":"t","time":"1970-01-01T00:01:00Z","data":{"value":5}}"#;
+    const GOOD: &str =
+        r#"{"specversion":"1.0","id":"7","source":"/a","type":"t","time":"1970-01-01T00:01:00Z","data":{"value":5}}"#;
 
     fn with(old: &str, new: &str) -> String {
         assert!(GOOD.contains(old), "{old}");
@@ -386,8 +406,18 @@ mod tests {
         }
         assert_eq!(judged("[".repeat(33).as_bytes()), "too_deep");
         assert_eq!(judged("[".repeat(32).as_bytes()), "not_json");
-        assert_eq!(judged(GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(31), "]".repeat(31))).as_bytes()), "5@60");
-        assert_eq!(judged(GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(32), "]".repeat(32))).as_bytes()), "too_deep");
+        assert_eq!(
+            judged(
+                GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(31), "]".repeat(31))).as_bytes()
+            ),
+            "5@60"
+        );
+        assert_eq!(
+            judged(
+                GOOD.replace("\"data\"", &format!("\"x\":{}1{},\"data\"", "[".repeat(32), "]".repeat(32))).as_bytes()
+            ),
+            "too_deep"
+        );
         let padded = |length: usize| [GOOD.as_bytes(), &b" ".repeat(length - GOOD.len())].concat();
         assert_eq!(judged(&padded(LONGEST)), "5@60");
         assert_eq!(judged(&padded(LONGEST + 1)), "too_long");
@@ -407,7 +437,10 @@ mod tests {
             assert_eq!(judged(line), reason, "{line:?}");
         }
         // What a heartbeat holds isn't looked at, nor whose it is.
-        assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("{\"value\":5}", "null").as_bytes()), "filtered");
+        assert_eq!(
+            judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("{\"value\":5}", "null").as_bytes()),
+            "filtered"
+        );
         assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("\"/a\"", "\"/b\"").as_bytes()), "filtered");
         assert_eq!(judged(GOOD.replace("\"t\"", "\"heartbeat\"").replace("1970-", "x").as_bytes()), "time");
         assert_eq!(judged(GOOD.replace("\"/a\"", "\"/b\"").replace(":5", ":5.5").as_bytes()), "value_not_integer");

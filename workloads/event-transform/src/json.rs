@@ -56,6 +56,7 @@ impl<'a> Text<'a> {
 }
 
 impl PartialEq for Text<'_> {
+    #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
         if self.escaped || other.escaped { self.decoded() == other.decoded() } else { same(self.raw, other.raw) }
     }
@@ -135,13 +136,49 @@ fn unescaped(raw: &[u8]) -> Vec<u8> {
 }
 
 /// What a value is, as far as anyone asks.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Value<'a> {
-    Text(Text<'a>),
-    /// A number without fraction and exponent: its sign and digits.
-    Integer(&'a [u8]),
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    /// There is none.
+    #[default]
+    None,
+    Text,
+    /// A string with escapes.
+    Escaped,
+    /// A number without fraction and exponent.
+    Integer,
     Other,
 }
+
+/// A value, or a name: what it is, and where in its line. It holds no slice, so that it is moved about in registers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Part {
+    kind: Kind,
+    start: usize,
+    end: usize,
+}
+
+impl Part {
+    pub(crate) fn is_none(self) -> bool {
+        self.kind == Kind::None
+    }
+
+    /// The string that it is.
+    #[inline(always)]
+    pub(crate) fn text(self, line: &[u8]) -> Option<Text<'_>> {
+        let Self { kind, start, end } = self;
+        let escaped = kind == Kind::Escaped;
+        let raw = line.get(start..end).filter(|_| escaped || kind == Kind::Text)?;
+        Some(Text { raw, start, escaped })
+    }
+
+    /// Sign and digits of the integer that it is.
+    #[inline(always)]
+    pub(crate) fn integer(self, line: &[u8]) -> Option<&[u8]> {
+        line.get(self.start..self.end).filter(|_| self.kind == Kind::Integer)
+    }
+}
+
+const OTHER: Part = Part { kind: Kind::Other, start: 0, end: 0 };
 
 /// The marks of 64 bytes, the first in the lowest bit; adds to `beyond_ascii` whether one of them isn't ASCII.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -280,7 +317,7 @@ impl<'a> Cursor<'a> {
 
     /// A string; the cursor is at its quote.
     #[inline(always)]
-    pub(crate) fn text(&mut self) -> Result<Text<'a>, NotJson> {
+    fn text(&mut self) -> Result<Part, NotJson> {
         self.expect(b'"')?;
         let start = self.at;
         self.at = self.marks.next(start);
@@ -288,9 +325,9 @@ impl<'a> Cursor<'a> {
         if escaped {
             self.escaped_rest()?;
         }
-        let raw = self.bytes.get(start..self.at).unwrap_or_default();
+        let end = self.at;
         self.at += 1;
-        Ok(Text { raw, start, escaped })
+        Ok(Part { kind: if escaped { Kind::Escaped } else { Kind::Text }, start, end })
     }
 
     /// To the quote of a string that has escapes, if it is one.
@@ -334,7 +371,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline(always)]
-    fn number(&mut self) -> Result<Value<'a>, NotJson> {
+    fn number(&mut self) -> Result<Part, NotJson> {
         let start = self.at;
         if self.peek() == b'-' {
             self.at += 1;
@@ -356,29 +393,28 @@ impl<'a> Cursor<'a> {
             }
             self.digits()?;
         }
-        let integer = self.bytes.get(start..whole).filter(|_| self.at == whole);
-        Ok(integer.map_or(Value::Other, Value::Integer))
+        Ok(Part { kind: if self.at == whole { Kind::Integer } else { Kind::Other }, start, end: whole })
     }
 
-    fn word(&mut self, word: &[u8]) -> Result<Value<'a>, NotJson> {
+    fn word(&mut self, word: &[u8]) -> Result<Part, NotJson> {
         let found = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(word));
         self.at += word.len();
-        if found { Ok(Value::Other) } else { Err(NotJson) }
+        if found { Ok(OTHER) } else { Err(NotJson) }
     }
 
     /// Any value, `levels` of objects and arrays within others.
     #[inline(always)]
-    pub(crate) fn value(&mut self, levels: u32) -> Result<Value<'a>, NotJson> {
+    pub(crate) fn value(&mut self, levels: u32) -> Result<Part, NotJson> {
         match self.peek() {
-            b'"' => self.text().map(Value::Text),
+            b'"' => self.text(),
             b'-' | b'0'..=b'9' => self.number(),
             _ => self.other(levels),
         }
     }
 
-    fn other(&mut self, levels: u32) -> Result<Value<'a>, NotJson> {
+    fn other(&mut self, levels: u32) -> Result<Part, NotJson> {
         match self.peek() {
-            b'{' => self.object(levels, |cursor, _, levels| cursor.value(levels).map(|_| ())).map(|()| Value::Other),
+            b'{' => self.object(levels, |cursor, _, levels| cursor.value(levels).map(|_| ())).map(|()| OTHER),
             b'[' => self.array(levels),
             b't' => self.word(b"true"),
             b'f' => self.word(b"false"),
@@ -387,7 +423,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn array(&mut self, levels: u32) -> Result<Value<'a>, NotJson> {
+    fn array(&mut self, levels: u32) -> Result<Part, NotJson> {
         let levels = self.enter(levels)?;
         if self.peek() != b']' {
             loop {
@@ -401,7 +437,7 @@ impl<'a> Cursor<'a> {
             }
         }
         self.expect(b']')?;
-        Ok(Value::Other)
+        Ok(OTHER)
     }
 
     /// Past the bracket, and the levels that there are now.
@@ -420,7 +456,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn object(
         &mut self,
         levels: u32,
-        mut member: impl FnMut(&mut Self, Text<'a>, u32) -> Result<(), NotJson>,
+        mut member: impl FnMut(&mut Self, Part, u32) -> Result<(), NotJson>,
     ) -> Result<(), NotJson> {
         let levels = self.enter(levels)?;
         if self.peek() != b'}' {
@@ -463,19 +499,20 @@ pub(crate) fn most_open(bytes: &[u8]) -> usize {
 
 /// The names of an object that nobody asks for, to see whether one is there twice.
 #[derive(Debug, Default)]
-pub(crate) struct Names<'a> {
-    first: [Text<'a>; 6],
+pub(crate) struct Names {
+    first: [Part; 6],
     count: usize,
-    more: Vec<Text<'a>>,
+    more: Vec<Part>,
     twice: bool,
 }
 
-impl<'a> Names<'a> {
+impl Names {
     #[inline(always)]
-    pub(crate) fn add(&mut self, name: Text<'a>) {
+    pub(crate) fn add(&mut self, name: Part, line: &[u8]) {
         if let Some(free) = self.first.get_mut(self.count) {
             *free = name;
-            self.twice |= self.first.iter().take(self.count).any(|other| *other == name);
+            let found = name.text(line);
+            self.twice |= self.first.iter().take(self.count).any(|other| other.text(line) == found);
             self.count += 1;
         } else {
             self.more.push(name);
@@ -483,14 +520,15 @@ impl<'a> Names<'a> {
     }
 
     #[inline(always)]
-    pub(crate) fn any_twice(&self) -> bool {
-        self.twice || (!self.more.is_empty() && self.any_twice_of_many())
+    pub(crate) fn any_twice(&self, line: &[u8]) -> bool {
+        self.twice || (!self.more.is_empty() && self.any_twice_of_many(line))
     }
 
     /// By sorting, since a line may hold thousands.
     #[cold]
-    fn any_twice_of_many(&self) -> bool {
-        let mut all: Vec<_> = self.first.iter().chain(&self.more).map(|name| name.decoded()).collect();
+    fn any_twice_of_many(&self, line: &[u8]) -> bool {
+        let names = self.first.iter().chain(&self.more).filter_map(|name| name.text(line));
+        let mut all: Vec<_> = names.map(Text::decoded).collect();
         all.sort_unstable();
         all.windows(2).any(|pair| pair[0] == pair[1])
     }
@@ -511,7 +549,7 @@ mod tests {
     fn only_text(line: &str) -> (Vec<u8>, String) {
         let mut marks = Marks::default();
         let mut cursor = Cursor::new(line.as_bytes(), &mut marks, 32);
-        let text = cursor.text().expect("a string");
+        let text = cursor.text().ok().and_then(|part| part.text(line.as_bytes())).expect("a string");
         cursor.end().expect("nothing after it");
         let mut written = Vec::new();
         text.write_to(&mut written);
@@ -525,8 +563,16 @@ mod tests {
             (r#""plain""#, "plain", "plain"),
             (r#""\u0041\/\"\\""#, "A/\"\\", r#"A/\"\\"#),
             (r#""\u00e9 \ud83d\ude00""#, "é 😀", "é 😀"),
-            (r#""\u0000\u001F\b\f\n\r\t\u007f""#, "\0\u{1f}\u{8}\u{c}\n\r\t\u{7f}", "\\u0000\\u001f\\b\\f\\n\\r\\t\u{7f}"),
-            (r#""é raw, and long enough for words \u0041""#, "é raw, and long enough for words A", "é raw, and long enough for words A"),
+            (
+                r#""\u0000\u001F\b\f\n\r\t\u007f""#,
+                "\0\u{1f}\u{8}\u{c}\n\r\t\u{7f}",
+                "\\u0000\\u001f\\b\\f\\n\\r\\t\u{7f}",
+            ),
+            (
+                r#""é raw, and long enough for words \u0041""#,
+                "é raw, and long enough for words A",
+                "é raw, and long enough for words A",
+            ),
         ] {
             assert_eq!(only_text(line), (meant.as_bytes().to_vec(), written.to_owned()), "{line}");
         }
@@ -581,9 +627,16 @@ mod tests {
     #[test]
     fn names_twice_are_found_among_few_and_many() {
         let found = |names: &[&str]| {
-            let mut seen = Names::default();
-            names.iter().for_each(|name| seen.add(Text { raw: name.as_bytes(), start: 0, escaped: name.contains('\\') }));
-            seen.any_twice()
+            let (mut seen, mut line) = (Names::default(), Vec::new());
+            let parts = names.iter().map(|name| {
+                let start = line.len();
+                line.extend(name.as_bytes());
+                let kind = if name.contains('\\') { Kind::Escaped } else { Kind::Text };
+                Part { kind, start, end: line.len() }
+            });
+            let parts: Vec<_> = parts.collect();
+            parts.into_iter().for_each(|part| seen.add(part, &line));
+            seen.any_twice(&line)
         };
         assert!(!found(&[]) && !found(&["a", "b"]) && found(&["a", "b", "a"]) && found(&["a", r"\u0061"]));
         let many: Vec<String> = (0..500).map(|number| format!("n{number}")).collect();
@@ -595,9 +648,48 @@ mod tests {
 
     /// Pieces that JSON is made of, and some that it isn't: put together by chance, they are near what a parser must tell apart.
     const PIECES: &[&str] = &[
-        "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"\\u0061\"", "\\", "\\u12", "0", "-", "1", "12", ".", "5", "e", "E", "+", "e+7",
-        "true", "false", "null", "nul", "NaN", " ", "\t", "\r", "\u{b}", "\u{1}", "é", "\u{feff}", "\"\\n\"", "\"\\x\"", "\"b\":1",
-        "{\"a\":", "[1,", "-0", "01", "1.5e-3", "\"long enough that words of eight are read\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\"a\"",
+        "\"\\u0061\"",
+        "\\",
+        "\\u12",
+        "0",
+        "-",
+        "1",
+        "12",
+        ".",
+        "5",
+        "e",
+        "E",
+        "+",
+        "e+7",
+        "true",
+        "false",
+        "null",
+        "nul",
+        "NaN",
+        " ",
+        "\t",
+        "\r",
+        "\u{b}",
+        "\u{1}",
+        "é",
+        "\u{feff}",
+        "\"\\n\"",
+        "\"\\x\"",
+        "\"b\":1",
+        "{\"a\":",
+        "[1,",
+        "-0",
+        "01",
+        "1.5e-3",
+        "\"long enough that words of eight are read\"",
     ];
 
     #[test]
@@ -607,7 +699,9 @@ mod tests {
         for _ in 0..300_000 {
             let line: String = (0..1 + random.below(9)).map(|_| random.of(PIECES)).collect();
             let ours = reads(line.as_bytes());
-            let theirs = serde_json::from_str::<&serde_json::value::RawValue>(line.trim_matches([' ', '\t', '\r', '\n'])).is_ok();
+            let theirs =
+                serde_json::from_str::<&serde_json::value::RawValue>(line.trim_matches([' ', '\t', '\r', '\n']))
+                    .is_ok();
             assert_eq!(ours, theirs, "{line:?}");
             if ours { good += 1 } else { bad += 1 }
         }

@@ -3,6 +3,8 @@
 //! The way of a line: `input` → `event` (by `json`, `time`, `reference`) → `output` and `windows`; `transform` joins them.
 //! `generate` makes the data, and knows what has to come of it from what it made, not from the transform's code.
 
+#[cfg(all(target_os = "wasi", target_env = "p2"))]
+mod ahead;
 mod arguments;
 mod bytes;
 mod event;
@@ -66,7 +68,9 @@ fn transform_plan(words: impl IntoIterator<Item = String>) -> Result<Option<tran
             "--reference" => reference = Some(arguments.value(&word)?),
             "--to" => to = Some(arguments.value(&word)?),
             "--max-rows" => most_rows = arguments.value(&word)?,
-            unknown if unknown.starts_with("--") => return Err(arguments.usage(format!("there is no option {unknown}"))),
+            unknown if unknown.starts_with("--") => {
+                return Err(arguments.usage(format!("there is no option {unknown}")));
+            }
             _ => inputs.push(word.into()),
         }
     }

@@ -119,7 +119,8 @@ mod tests {
     fn a_table_is_read() {
         let reference = Reference::parse("source,site,zone\n/a,north,z1\n/b,\\,z 2\n/c,north,z3\n").unwrap();
         assert_eq!(reference.sites, ["north", "\\"]);
-        let middle = |source: &str| String::from_utf8(reference.device(source.as_bytes()).unwrap().middle.clone()).unwrap();
+        let middle =
+            |source: &str| String::from_utf8(reference.device(source.as_bytes()).unwrap().middle.clone()).unwrap();
         assert_eq!(middle("/b"), r#"","site":"\\","zone":"z 2","data":{"value":"#);
         assert_eq!(reference.device(b"/c").unwrap().site, 0);
         assert!(reference.device(b"/d").is_none());

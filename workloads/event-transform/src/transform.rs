@@ -1,9 +1,12 @@
 //! The stream: each line judged, enriched or put aside, and the aggregates at the end.
 
+#[cfg(not(all(target_os = "wasi", target_env = "p2")))]
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::{Path, PathBuf};
 
+#[cfg(all(target_os = "wasi", target_env = "p2"))]
+use crate::ahead::File;
 use crate::bytes::same;
 use crate::event::{Accepted, Judge, LONGEST, Reason, Verdict};
 use crate::failure::Failure;

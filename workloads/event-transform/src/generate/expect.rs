@@ -96,8 +96,11 @@ impl Expected {
         windows.add(b"window,site,type,count,sum,min,max\n");
         for ((minute, site, kind), Row { count, sum, min, max }) in &self.rows {
             // Sites are plain; some types are made not to be.
-            let kind =
-                if kind.contains([',', '"', '\r', '\n']) { format!("\"{}\"", kind.replace('"', "\"\"")) } else { kind.clone() };
+            let kind = if kind.contains([',', '"', '\r', '\n']) {
+                format!("\"{}\"", kind.replace('"', "\"\""))
+            } else {
+                kind.clone()
+            };
             windows.add(format!("{minute},{site},{kind},{count},{sum},{min},{max}\n").as_bytes());
         }
         windows
@@ -109,7 +112,8 @@ impl Expected {
         let dead: u64 = self.reasons.values().sum();
         let rows = self.rows.values();
         let sum: i128 = rows.clone().map(|row| row.sum).sum();
-        let (min, max) = (rows.clone().map(|row| row.min).min().unwrap_or(0), rows.map(|row| row.max).max().unwrap_or(0));
+        let (min, max) =
+            (rows.clone().map(|row| row.min).min().unwrap_or(0), rows.map(|row| row.max).max().unwrap_or(0));
         let Self { accepted, filtered, .. } = self;
         let files = [
             ("enriched.ndjson", &self.enriched),

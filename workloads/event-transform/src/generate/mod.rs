@@ -20,9 +20,8 @@ pub(crate) struct Plan {
     pub(crate) to: PathBuf,
 }
 
-const SITES: [&str; 12] = [
-    "aarhus", "bilbao", "cork", "delft", "essen", "faro", "gävle", "hull", "izmir", "jena", "košice", "łódź",
-];
+const SITES: [&str; 12] =
+    ["aarhus", "bilbao", "cork", "delft", "essen", "faro", "gävle", "hull", "izmir", "jena", "košice", "łódź"];
 const DEVICES_OF_SITE: usize = 20;
 const KINDS: [(&str, &str, u64); 3] = [
     ("com.example.reading.temperature", "mCel", 45_000),
@@ -92,7 +91,12 @@ impl Event {
         let Self { id, source, kind, time, value, device, .. } = self;
         format!(
             r#"{{"specversion":"1.0","id":{},"source":{},"type":{},"time":{},"site":{},"zone":{},"data":{{"value":{value}}}}}"#,
-            json(id), json(source), json(kind), json(time), json(site(*device)), json(&zone(*device))
+            json(id),
+            json(source),
+            json(kind),
+            json(time),
+            json(site(*device)),
+            json(&zone(*device))
         )
     }
 }

@@ -72,7 +72,7 @@ impl Members {
 }
 
 fn nested(levels: usize) -> String {
-    if levels % 2 == 0 {
+    if levels.is_multiple_of(2) {
         format!("{}1{}", "[".repeat(levels), "]".repeat(levels))
     } else {
         format!("{}null{}", "{\"n\":".repeat(levels), "}".repeat(levels))
@@ -99,7 +99,10 @@ pub(super) fn odd(random: &mut Random, mut event: Event) -> (Event, Vec<u8>) {
         6 => {
             let capitals = random.chance(2);
             let members = Members::of(&event).set("source", all_escaped(&event.source, capitals));
-            members.set("type", all_escaped(&event.kind, !capitals)).set("time", all_escaped(&event.time, capitals)).line()
+            members
+                .set("type", all_escaped(&event.kind, !capitals))
+                .set("time", all_escaped(&event.time, capitals))
+                .line()
         }
         7 => {
             let data = format!(r#"{{"\u0076alue":{}}}"#, event.value);
@@ -146,16 +149,31 @@ pub(super) fn odd(random: &mut Random, mut event: Event) -> (Event, Vec<u8>) {
         14 => Members::of(&event).more(random, "\"deep\"", &nested(31)).line(),
         15 => Members::of(&event).more(random, "\"deep\"", r#"{"twice":1,"twice":2,"":[{"":0,"":0}]}"#).line(),
         16 => {
-            event.kind = (random.of(&["com.example.reading.\"odd\",too", "Ω", "com.example.heartbeats", "x heartbeat", "\r", "z"])).into();
+            event.kind = (random.of(&[
+                "com.example.reading.\"odd\",too",
+                "Ω",
+                "com.example.heartbeats",
+                "x heartbeat",
+                "\r",
+                "z",
+            ]))
+            .into();
             Members::of(&event).line()
         }
         17 => {
-            let many: Vec<String> = (0..3 + random.below(30)).map(|number| format!(r#""n{number}":{number}"#)).collect();
+            let many: Vec<String> =
+                (0..3 + random.below(30)).map(|number| format!(r#""n{number}":{number}"#)).collect();
             Members::of(&event).set("data", format!(r#"{{{},"value":{}}}"#, many.join(","), event.value)).line()
         }
         18 if random.chance(10) => padded(&event, LONGEST),
         _ => Members::of(&event)
-            .set("data", format!(r#"{{"a":123456789012345678901234567890,"b":-0.0,"c":0E-7,"value":{},"d":"\u0000"}}"#, event.value))
+            .set(
+                "data",
+                format!(
+                    r#"{{"a":123456789012345678901234567890,"b":-0.0,"c":0E-7,"value":{},"d":"\u0000"}}"#,
+                    event.value
+                ),
+            )
             .line(),
     };
     (event, bytes)
@@ -196,7 +214,8 @@ pub(super) fn dead(random: &mut Random, event: &Event) -> (&'static str, Vec<u8>
         }
         "empty" => random.of(&[&b""[..], b" ", b"\t \t", b"\r"]).to_vec(),
         "not_utf8" => {
-            let bad = random.of(&[&b"\xff"[..], b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"]);
+            let bad =
+                random.of(&[&b"\xff"[..], b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"]);
             let mut bytes = event.plain().into_bytes();
             // Within the id, or anywhere.
             let at = if random.chance(2) { 30 } else { usize::try_from(random.below(bytes.len() as u64)).unwrap_or(0) };
@@ -211,7 +230,14 @@ pub(super) fn dead(random: &mut Random, event: &Event) -> (&'static str, Vec<u8>
         },
         "not_json" => not_json(random, event),
         "lone_surrogate" => {
-            let text = random.of(&[r"\ud800", r"\uDFFF", r"x\ude00\ud83d", r"\ud83d\ud83d\ude00", r"\uD83D \uDE00", r"\ud83d\n"]);
+            let text = random.of(&[
+                r"\ud800",
+                r"\uDFFF",
+                r"x\ude00\ud83d",
+                r"\ud83d\ud83d\ude00",
+                r"\uD83D \uDE00",
+                r"\ud83d\n",
+            ]);
             match random.below(4) {
                 0 => members.set("id", format!("\"{text}\"")).line(),
                 1 => members.more(random, &format!("\"{text}\""), "1").line(),
@@ -219,7 +245,10 @@ pub(super) fn dead(random: &mut Random, event: &Event) -> (&'static str, Vec<u8>
                 _ => format!("\"{text}\"").into_bytes(),
             }
         }
-        "not_object" => random.of(&["[]", "1", "-0.5e7", "null", "true", "\"{}\"", "[{\"specversion\":\"1.0\"}]", " 0 "]).as_bytes().to_vec(),
+        "not_object" => random
+            .of(&["[]", "1", "-0.5e7", "null", "true", "\"{}\"", "[{\"specversion\":\"1.0\"}]", " 0 "])
+            .as_bytes()
+            .to_vec(),
         "duplicate_key" => match random.below(6) {
             0 => members.more(random, "\"id\"", "\"again\"").line(),
             1 => members.more(random, r#""\u0069d""#, "null").line(),
@@ -256,10 +285,24 @@ pub(super) fn dead(random: &mut Random, event: &Event) -> (&'static str, Vec<u8>
             ],
         ),
         "data" => instead("data", &["null", "[]", "5", "\"{}\""]),
-        "value_missing" => members.set("data", random.of(&["{}", "{\"Value\":1}", "{\"unit\":\"value\"}", "{\"x\":{\"value\":1}}"])).line(),
-        "value_not_integer" => {
-            members.value(random.of(&["\"12\"", "1.5", "1.0", "1e3", "-0.0", "0E0", "true", "null", "[1]", "{\"value\":1}", "1e999"])).line()
-        }
+        "value_missing" => members
+            .set("data", random.of(&["{}", "{\"Value\":1}", "{\"unit\":\"value\"}", "{\"x\":{\"value\":1}}"]))
+            .line(),
+        "value_not_integer" => members
+            .value(random.of(&[
+                "\"12\"",
+                "1.5",
+                "1.0",
+                "1e3",
+                "-0.0",
+                "0E0",
+                "true",
+                "null",
+                "[1]",
+                "{\"value\":1}",
+                "1e999",
+            ]))
+            .line(),
         "value_out_of_range" => {
             let digits = "9".repeat(5_000);
             let text = random.of(&["9223372036854775808", "-9223372036854775809", "18446744073709551616", &digits]);
@@ -283,7 +326,24 @@ fn not_json(random: &mut Random, event: &Event) -> Vec<u8> {
         }
         4 => format!("\u{feff}{plain}").into_bytes(),
         5 => {
-            let text = random.of(&["NaN", "Infinity", "-Infinity", "012", "+1", ".5", "1.", "1e", "0x10", "-", "1_000", "\u{661}", "1\u{661}", "nul", "True", ""]);
+            let text = random.of(&[
+                "NaN",
+                "Infinity",
+                "-Infinity",
+                "012",
+                "+1",
+                ".5",
+                "1.",
+                "1e",
+                "0x10",
+                "-",
+                "1_000",
+                "\u{661}",
+                "1\u{661}",
+                "nul",
+                "True",
+                "",
+            ]);
             members.value(text).line()
         }
         6 => {
@@ -298,7 +358,10 @@ fn not_json(random: &mut Random, event: &Event) -> Vec<u8> {
         9 => plain.replace('"', "'").into_bytes(),
         10 => members.joined(random.of(&["=", "::", " ", ""]), ","),
         _ => {
-            let text = random.of(&["hello", "{", "}", "\"", "{]", "[1,]", "[,1]", "{\"a\"}", "{a:1}", "{\"a\":}", "{1:2}", "\u{b}", "nullnull", "<event/>"]);
+            let text = random.of(&[
+                "hello", "{", "}", "\"", "{]", "[1,]", "[,1]", "{\"a\"}", "{a:1}", "{\"a\":}", "{1:2}", "\u{b}",
+                "nullnull", "<event/>",
+            ]);
             text.as_bytes().to_vec()
         }
     }

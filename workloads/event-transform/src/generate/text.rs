@@ -21,7 +21,8 @@ pub(super) fn json(text: &str) -> String {
 
 /// A string of which every character is escaped, with its quotes; capitals for one kind of hexadecimal digits.
 pub(super) fn all_escaped(text: &str, capitals: bool) -> String {
-    let units = text.encode_utf16().map(|unit| if capitals { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") });
+    let units =
+        text.encode_utf16().map(|unit| if capitals { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") });
     format!("\"{}\"", units.collect::<String>())
 }
 
