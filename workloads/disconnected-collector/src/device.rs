@@ -34,7 +34,7 @@ pub trait Device {
 
 fn nonsense(what: &[u8]) -> io::Error {
     let what = String::from_utf8_lossy(what);
-    io::Error::new(io::ErrorKind::InvalidData, format!("the device said `{}`", what.trim_end()))
+    io::Error::new(io::ErrorKind::InvalidData, format!("it said `{}`", what.trim_end()))
 }
 
 /// Reads a line of at most [`MAX_LINE`] bytes, without its end; `None` at the end of the stream.
@@ -88,8 +88,15 @@ impl Socket {
 
     /// The next line, as it is in `self.line`.
     fn hear(&mut self) -> io::Result<()> {
-        read_line(&mut self.stream, &mut self.line)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "the device has gone"))
+        use io::ErrorKind::{TimedOut, UnexpectedEof, WouldBlock};
+        match read_line(&mut self.stream, &mut self.line) {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(io::Error::new(UnexpectedEof, "it has gone")),
+            Err(error) if matches!(error.kind(), TimedOut | WouldBlock) => {
+                Err(io::Error::new(TimedOut, format!("it has said nothing for {} s", SILENCE.as_secs())))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The number in a line `word NUMBER`.

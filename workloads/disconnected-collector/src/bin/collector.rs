@@ -303,7 +303,7 @@ fn main() -> ExitCode {
         Err(Ended::Storage(error)) => failed(&to, &error),
         Err(Ended::Device(error)) => {
             let source = &collector.options.source;
-            eprintln!("collector: {source} may not be reached: {error}; allow it with --allow-net {source}");
+            eprintln!("collector: the device {source} may not be reached: {error}");
             ExitCode::FAILURE
         }
     }
