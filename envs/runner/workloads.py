@@ -11,6 +11,9 @@ from .common import ENVS, Failure, call, say
 STEPS = (ENVS / "runner/steps.sh").read_text(encoding="utf-8")
 # Which device it is.
 SEED = 11
+# What a node says that can't have the addresses it wants.
+RESERVED = "failed to reserve"
+NO_NODE = "no node starts here, its pool of memory wants more addresses than a process of this kernel has"
 
 
 class Runs:
@@ -43,7 +46,10 @@ class Runs:
         except json.JSONDecodeError:
             raise Failure(f"{self.place.name}: no result of {workload}: {answer.out}\n{answer.err}") from None
         report = got["report"] or {}
+        # Of a node it is the list of its tasks, newest first.
+        report = report[0] if isinstance(report, list) else report
         fields = ("digest", "start_tier", "code_origin", "prepare_us", "instantiate_us", "run_us", "peak_memory_bytes")
+        report.setdefault("start_tier", report.get("tier"))
         return self.record(
             workload, case, number,
             **{name: report.get(name) for name in fields},
@@ -62,6 +68,24 @@ class Runs:
             self.measured(name, "S1", number, f"fresh starts\nvyr pull {reference} >/dev/null 2>&1\n{run} {reference} -- one 'two words'\nresult", 300)
         for number in range(counts["S2"]):
             self.measured(name, "S2", number, f"export VYR_HOME=$HOME/starts\n{run} {reference} -- one 'two words'\nresult", 120)
+
+    def tasks(self, name, repeats):
+        """The same artifact as tasks of a node, where one starts: in the cloud through TLS with a token."""
+        serve, reference = self.place.serve_arguments(), self.centre.artifacts[name]
+        try:
+            self.sh(f"fresh tasks\n{self.place.before_node(self.centre)}\nstart_node {serve}")
+        except Failure as failure:
+            if RESERVED not in str(failure):
+                raise
+            say(f"{self.place.name}: {NO_NODE}")
+            return
+        submit = (
+            "export VYR_HOME=$HOME/tasks\n"
+            f"measured vyr submit $NODE --logs {reference} -- one 'two words'\nvyr tasks $NODE --limit 1 --output json >report.json\nresult"
+        )
+        for number in range(repeats + 1):
+            self.measured(name, "task" if number else "task, first", max(number - 1, 0), submit, 300)
+        self.sh("stop_node")
 
     def events(self, count, repeats):
         """The events are made in the place by a guest, then transformed: once from nothing, then with what is there."""
@@ -183,9 +207,9 @@ def collector(runs, count, rate, plan):
     try:
         way.start()
     except Failure as failure:
-        if "failed to reserve" not in str(failure):
+        if RESERVED not in str(failure):
             raise
-        say(f"{place.name}: no node starts here, its pool of memory needs more addresses than a process of this kernel has; runs instead")
+        say(f"{place.name}: {NO_NODE}; runs instead")
         way = ByRuns(runs, arguments)
         way.start()
     way.begin()
@@ -231,7 +255,7 @@ def collector(runs, count, rate, plan):
     runs.sh("kill $(cat device.pid) 2>/dev/null || :\nrm -rf node")
     return runs.record(
         "collector", way.name, 0,
-        digest=seen["digest"], start_tier=seen.get("start_tier"), attempts=seen.get("attempt") or seen.get("attempts"),
+        digest=seen["digest"], start_tier=seen.get("start_tier") or seen.get("tier"), attempts=seen.get("attempt") or seen.get("attempts"),
         acknowledged=arrived["acknowledged"], verified=arrived["verified"], segments=arrived["segments"], segment_bytes=arrived["bytes"],
         power_cuts=cut, link_cuts=schedule.cuts if schedule else 0, link_down_s=round(schedule.down_s, 1) if schedule else 0.0,
         lasted_s=round(lasted, 2), collected_s=round(after, 2), sync_lag_s=round(lag, 2), wire=wire,
