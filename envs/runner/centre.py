@@ -56,9 +56,12 @@ class Centre:
             self.daemon.kill()
             self.daemon.wait()
 
-    def run(self, *words, check=True):
-        """A verb of vyr at the centre."""
-        return call(*self.network.inside(self.vyr, *words), check=check, env=self.env)
+    def run(self, *words, check=True, raw=False):
+        """A verb of vyr at the centre; `raw`: its output to the byte."""
+        done = call(*self.network.inside(self.vyr, *words), check=False, env=self.env)
+        if check and done.returncode != 0:
+            raise Failure(f"vyr {' '.join(map(str, words))}: exit code {done.returncode}\n{done.stderr.strip()}")
+        return done if not check else done.stdout if raw else done.stdout.strip()
 
     def _certificates(self):
         new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]

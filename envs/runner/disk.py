@@ -121,20 +121,22 @@ def qemu_kernel():
         named.unlink()
         (folder / "versions.json").write_text(json.dumps(unpacked([(image, QEMU_KERNEL[1])], folder)), encoding="utf-8")
         first = folder / "first"
-        for name in ("bin", "proc", "sys", "dev", "new"):
+        for name in ("bin", "proc", "dev", "new"):
             (first / name).mkdir(parents=True)
         shutil.copy(tool("busybox"), first / "bin/busybox")
-        release, order = modules("qemu", folder / "lib/modules", first, ["virtio_pci", "virtio_blk", "ext4"])
+        release, order = modules("qemu", folder / "lib/modules", first, MODULES["qemu"])
         load = "".join(f"insmod /lib/modules/{release}/{name}.ko\n" for name in order)
         (first / "init").write_text(
             "#!/bin/busybox sh\nset -e\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t proc proc /proc\nmount -t devtmpfs devtmpfs /dev\n"
-            f"{load}while [ ! -b /dev/vda ]; do usleep 20000; done\nmount -t ext4 -o rw /dev/vda /new\numount /proc\nexec switch_root /new /sbin/vyr-init\n",
+            f"{load}while [ ! -b /dev/vda ]; do usleep 20000; done\nmount -t ext4 -o rw /dev/vda /new\n"
+            "for word in $(cat /proc/cmdline); do case $word in init=*) init=${word#*=} ;; vyr.time=*) date -u -s @${word#*=} >/dev/null ;; esac; done\n"
+            "umount /proc\numount /dev\nexec switch_root /new $init\n",
             encoding="utf-8",
         )
         (first / "init").chmod(0o755)
         (folder / "initramfs").write_bytes(cpio(first))
 
-    folder = made_once(CACHE / f"qemu-{key(QEMU_KERNEL, MODULES['qemu'], 1)}", make)
+    folder = made_once(CACHE / f"qemu-{key(QEMU_KERNEL, Path(__file__).read_text(encoding='utf-8'))}", make)
     (kernel,) = (folder / "boot").glob("vmlinuz-*")
     return kernel, folder / "initramfs", folder / "lib/modules"
 
@@ -159,6 +161,60 @@ def cpio(tree):
     return bytes(out)
 
 
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+NETWORK = """[Match]
+Name=eth0
+[Network]
+Address={address}/24
+"""
+ORDERS = """[Unit]
+After=network.target
+[Service]
+ExecStart=/usr/local/sbin/orders /dev/vport*
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def debian(work, programs, deb, address):
+    """A disk with a whole Debian and systemd, the package beside it, and somebody who takes orders."""
+    packages = ENVS / "packages"
+    root = call("bash", "-euo", "pipefail", "-c", f". {packages}/common; . {packages}/roots; root_of systemd ca-certificates").splitlines()[-1]
+    tree, disk = work / "cloud-root", work / "cloud.ext4"
+    call("cp", "-a", root, tree)
+    modules("qemu", qemu_kernel()[2], tree, MODULES["qemu"])
+    for program in programs:
+        shutil.copy(program, tree / "usr/local/bin" / program.name)
+    shutil.copy(deb, tree / "srv/vyr.deb")
+    shutil.copy(ENVS / "edge/orders", tree / "usr/local/sbin/orders")
+    system = tree / "etc/systemd/system"
+    (system / "orders.service").write_text(ORDERS, encoding="utf-8")
+    (tree / "etc/systemd/network").mkdir(exist_ok=True)
+    (tree / "etc/systemd/network/eth0.network").write_text(NETWORK.format(address=address), encoding="utf-8")
+    wants = system / "multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "orders.service").symlink_to("/etc/systemd/system/orders.service")
+    (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
+    (system / "systemd-networkd-wait-online.service").symlink_to("/dev/null")
+    (tree / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
+    (tree / "etc/resolv.conf").unlink(missing_ok=True)
+    (tree / "etc/resolv.conf").write_text("", encoding="ascii")
+    (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n", encoding="ascii")
+    write(tree, disk, 2048)
+    return disk
+
+
+def write(tree, disk, mib):
+    """A file system with the files of the tree, which is gone then."""
+    paths = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    call("mkfs.ext4", "-q", "-L", disk.stem, "-d", tree, disk, f"{mib}M", env=paths)
+    shutil.rmtree(tree)
+
+
 def image(work, programs, mib, kinds):
     """A disk for one guest: the tree, the modules of these kernels, and these programs."""
     tree, disk = work / "edge-root", work / "edge.ext4"
@@ -169,7 +225,5 @@ def image(work, programs, mib, kinds):
     for program in programs:
         shutil.copy(program, tree / "usr/local/bin" / program.name)
         (tree / "usr/local/bin" / program.name).chmod(0o755)
-    paths = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
-    call("mkfs.ext4", "-q", "-L", "edge", "-d", tree, disk, f"{mib}M", env=paths)
-    shutil.rmtree(tree)
+    write(tree, disk, mib)
     return disk

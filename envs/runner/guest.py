@@ -26,11 +26,13 @@ class Edge(Place):
     programs = "/usr/local/bin"
     trusts_compiled = True
 
-    def __init__(self, network, work, kind="uml"):
+    init = "/sbin/vyr-init"
+
+    def __init__(self, network, work, kind="uml", place="edge"):
         super().__init__(network, work)
-        self.settings = settings("edge")
+        self.settings = settings(place)
         self.kind = kind
-        self.name = f"edge-{kind}"
+        self.name = f"{place}-{kind}"
         # Where there is no hardware to do it, each instruction is made of many.
         self.emulated = kind == "qemu"
         self.disk = self.vm = self.line = None
@@ -56,7 +58,7 @@ class Edge(Place):
         ours, theirs = socket.socketpair()
         # Made new by each boot: an answer of an earlier one may be cut short.
         self.answers, self.line = {}, ours
-        boot = f"root={{root}} rw init=/sbin/vyr-init vyr.address={address} vyr.line={{line}} quiet panic=-1"
+        boot = f"root={{root}} rw init={self.init} vyr.address={address} vyr.line={{line}} quiet panic=-1"
         if self.kind == "uml":
             kernel, _ = disk.uml()
             end = theirs.fileno()
@@ -64,13 +66,13 @@ class Edge(Place):
             words += ["con=null", "con0=null,fd:1", f"ssl0=fd:{end},fd:{end}", *boot.format(root="/dev/ubda", line="ttyS0").split()]
         else:
             kernel, initramfs, _ = disk.qemu_kernel()
-            words = [tool("qemu"), "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-m", f"{memory}M", "-smp", "1"]
+            words = [tool("qemu"), "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-m", f"{memory}M", "-smp", str(self.settings["cpus"])]
             words += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", "file:/dev/stdout"]
             words += ["-chardev", f"socket,id=line,fd={theirs.fileno()}", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"]
             words += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=writeback"]
             words += ["-netdev", f"tap,id=net,ifname={self.link},script=no,downscript=no"]
             words += ["-device", f"virtio-net-pci,netdev=net,mac={MAC}", "-kernel", kernel, "-initrd", initramfs]
-            words += ["-append", boot.format(root="/dev/vda", line="vport*") + f" console=ttyS0 net.ifnames=0 vyr.time={int(time.time())}"]
+            words += ["-append", boot.format(root="/dev/vda", line="vport*") + f" console=ttyS0 net.ifnames=0 systemd.getty_auto=no vyr.time={int(time.time())}"]
         # A namespace of processes: whatever the guest is made of on this side ends with it.
         words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *map(str, words)]
         with open(self.console, "ab") as console:
@@ -81,7 +83,7 @@ class Edge(Place):
         theirs.close()
         threading.Thread(target=self._listen, args=(ours,), daemon=True).start()
         with self.news:
-            if not self.news.wait_for(lambda: 0 in self.answers, timeout=120):
+            if not self.news.wait_for(lambda: 0 in self.answers, timeout=300 if self.emulated else 120):
                 tail = self.console.read_text(encoding="utf-8", errors="replace")[-2000:]
                 raise Failure(f"the guest ({self.kind}) didn't come up; its console ends with:\n{tail}")
         self.boots.append(round(time.monotonic() - began, 2))

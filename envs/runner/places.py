@@ -62,6 +62,9 @@ class Place:
     def kernel_facts(self):
         return {"kernel_of": "this machine"}
 
+    def service(self, runs, name, repeats):
+        """Tasks for VYR as a service of the place's system, where it has one."""
+
     def wire(self):
         return self.network.bytes(self.link)
 

@@ -17,7 +17,7 @@ device and on a cloud machine, by the same script. `envs/run` made all of it and
 
 def read(folder):
     """Facts, link and runs of each environment, in the order of the page."""
-    order = ["laptop", "edge-uml", "edge-qemu", "cloud"]
+    order = ["laptop", "edge-uml", "edge-qemu", "cloud", "cloud-qemu"]
     found = {}
     for file in folder.glob("*.jsonl"):
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
@@ -128,7 +128,7 @@ def identities(found):
 def starts(found):
     rows = []
     for name in found:
-        for case in ("S0", "S1", "S2", "task, first", "task"):
+        for case in ("S0", "S1", "S2", "task, first", "task", "service"):
             if runs := select(found, name, "hello", case):
                 rows.append([
                     named(name, found), case if case[0] == "S" else f"{case}, {runs[0]['start_tier']}", runs[0]["code_origin"] or "", len(runs), spread([start_us(r) for r in runs if r["prepare_us"] is not None] or [0], ms), spread([r["wall_us"] for r in runs], ms),
@@ -140,7 +140,8 @@ def starts(found):
     return (
         "## Starts\n\nOf a small artifact (`hello`), as processes of their own. S0: nothing is there; S1: the artifact is in the store; S2: its compiled code\n"
         "too. *Adopted* code was compiled elsewhere by a signer with that right, and came with the artifact. A *task* is handed to a node\n"
-        "and waited for, in the cloud through TLS with a token; the process is then the client's. Medians, with the least and the most.\n\n"
+        "and waited for, in the cloud through TLS with a token; the process is then the client's. A *service* is the unit of VYR's\n"
+        "package under systemd, and its client is at the centre. Medians, with the least and the most.\n\n"
         + table(["", "tier", "code", "runs", "request → guest", "whole process", "CPU", "peak memory", "on the wire"], rows, {3, 4, 5, 6, 7, 8})
         + "\n![Starts in all environments](img/h1-starts.svg)\n"
     )
