@@ -172,7 +172,7 @@ def collected(found):
     rows = []
     for name in found:
         for run in select(found, name, "collector"):
-            down = f"{100 * run['link_down_s'] / run['collected_s']:.0f} %" if run["link_down_s"] else "-"
+            down = f"{100 * run['link_down_s'] / run['lasted_s']:.0f} %" if run["link_down_s"] else "-"
             rows.append([
                 named(name, found), run["case"], run["acknowledged"], run["verified"], run["power_cuts"], down, f"{run['lasted_s']:.0f} s", f"{run['sync_lag_s']:.1f} s",
                 run["segments"], size(run["memory_kib"] << 10), size(sum(run["wire"].values())),
