@@ -23,7 +23,7 @@ class CloudGuest(Edge):
     def up(self, programs):
         if not self.deb:
             raise Failure("cloud-qemu installs a package: make one with envs/packages/build, and name it with --deb")
-        self.disk = disk.debian(self.work, [p for p in programs if p.name != "vyr"], self.deb, self.settings["address"])
+        self.disk = disk.debian(self.work, [p for p in programs if p.name != "vyr"], self.deb)
         self.network.tap(self.link)
         self.boot()
         began = time.monotonic()

@@ -23,7 +23,7 @@ def key(*parts):
 
 def root():
     """The tree of the guest's files, without a kernel's modules and without VYR; made once."""
-    listing, init, shape = ENVS / "edge/packages", ENVS / "edge/init", ENVS / "edge/shape"
+    listing, init, shape, orders = (ENVS / "edge" / name for name in ("packages", "init", "shape", "orders"))
 
     def make(folder):
         versions = unpacked(packages(listing), folder)
@@ -48,9 +48,10 @@ def root():
         init_to = folder / "sbin/vyr-init"
         shutil.copy(init, init_to)
         shutil.copy(shape, folder / "usr/local/bin/shape")
+        shutil.copy(orders, folder / "usr/local/bin/orders")
         (folder / "etc/versions.json").write_text(json.dumps(versions), encoding="utf-8")
 
-    return made_once(CACHE / f"root-{key(*(p.read_text(encoding='utf-8') for p in (listing, init, shape, Path(__file__))))}", make)
+    return made_once(CACHE / f"root-{key(*(p.read_text(encoding='utf-8') for p in (listing, init, shape, orders, Path(__file__))))}", make)
 
 
 def modules(kind, tree, into, wanted):
@@ -129,7 +130,9 @@ def qemu_kernel():
         (first / "init").write_text(
             "#!/bin/busybox sh\nset -e\n/bin/busybox --install -s /bin\nexport PATH=/bin\nmount -t proc proc /proc\nmount -t devtmpfs devtmpfs /dev\n"
             f"{load}while [ ! -b /dev/vda ]; do usleep 20000; done\nmount -t ext4 -o rw /dev/vda /new\n"
-            "for word in $(cat /proc/cmdline); do case $word in init=*) init=${word#*=} ;; vyr.time=*) date -u -s @${word#*=} >/dev/null ;; esac; done\n"
+            "for word in $(cat /proc/cmdline); do case $word in init=*) init=${word#*=} ;; vyr.address=*) address=${word#*=} ;; vyr.time=*) date -u -s @${word#*=} >/dev/null ;; esac; done\n"
+            # Before anything that would want more packages for it.
+            "ip link set eth0 up\nip address add $address/24 dev eth0\n"
             "umount /proc\numount /dev\nexec switch_root /new $init\n",
             encoding="utf-8",
         )
@@ -165,11 +168,6 @@ def sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-NETWORK = """[Match]
-Name=eth0
-[Network]
-Address={address}/24
-"""
 ORDERS = """[Unit]
 After=network.target
 [Service]
@@ -180,7 +178,7 @@ WantedBy=multi-user.target
 """
 
 
-def debian(work, programs, deb, address):
+def debian(work, programs, deb):
     """A disk with a whole Debian and systemd, the package beside it, and somebody who takes orders."""
     packages = ENVS / "packages"
     root = call("bash", "-euo", "pipefail", "-c", f". {packages}/common; . {packages}/roots; root_of systemd ca-certificates").splitlines()[-1]
@@ -193,13 +191,9 @@ def debian(work, programs, deb, address):
     shutil.copy(ENVS / "edge/orders", tree / "usr/local/sbin/orders")
     system = tree / "etc/systemd/system"
     (system / "orders.service").write_text(ORDERS, encoding="utf-8")
-    (tree / "etc/systemd/network").mkdir(exist_ok=True)
-    (tree / "etc/systemd/network/eth0.network").write_text(NETWORK.format(address=address), encoding="utf-8")
     wants = system / "multi-user.target.wants"
     wants.mkdir(exist_ok=True)
     (wants / "orders.service").symlink_to("/etc/systemd/system/orders.service")
-    (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
-    (system / "systemd-networkd-wait-online.service").symlink_to("/dev/null")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
     (tree / "etc/resolv.conf").unlink(missing_ok=True)
     (tree / "etc/resolv.conf").write_text("", encoding="ascii")

@@ -82,11 +82,14 @@ class Namespace(Place):
 
     def __init__(self, network, work):
         super().__init__(network, work)
-        self.settings = settings(self.name)
+        self.settings = self.configuration()
         self.link = self.name
         self.folder = work / self.name
         self.home, self.programs = str(self.folder / "home"), str(self.folder / "bin")
         self.space, self.started = None, []
+
+    def configuration(self):
+        return settings(self.name)
 
     def up(self, programs):
         for folder in (self.home, self.programs):

@@ -17,7 +17,7 @@ device and on a cloud machine, by the same script. `envs/run` made all of it and
 
 def read(folder):
     """Facts, link and runs of each environment, in the order of the page."""
-    order = ["laptop", "edge-uml", "edge-qemu", "cloud", "cloud-qemu"]
+    order = ["laptop", "edge-uml", "edge-qemu", "edge-aarch64", "cloud", "cloud-qemu"]
     found = {}
     for file in folder.glob("*.jsonl"):
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
