@@ -15,6 +15,8 @@ class Apart(Namespace):
 
     name = "edge-aarch64"
     kind, emulated = "qemu-user", True
+    # It ends there without a word, under QEMU's user mode.
+    starts_nodes = False
     vyr = None
 
     def __init__(self, network, work):

@@ -23,7 +23,7 @@ class Place:
 
     name = link = home = programs = ""
     kind, emulated, trusts_compiled = "namespace", False, False
-    node = ""
+    node, starts_nodes = "", True
 
     def __init__(self, network, work):
         self.network, self.work = network, work
