@@ -90,7 +90,10 @@ def environments(found):
 def starred(found):
     if not any(parts["facts"]["emulated"] for parts in found.values()):
         return ""
-    return "\n\\* Emulated in software: its times are those of the emulation, and say nothing of any device.\n"
+    return (
+        "\n\\* Emulated in software: its times are those of the emulation, and say nothing of any device. Such environments may have been run\n"
+        "apart; a push of the same file gives the same digest, and the comparison below is over all of them.\n"
+    )
 
 
 def links(found):
