@@ -98,7 +98,7 @@ class Centre:
 
     def facts(self):
         """What every environment is given, and when."""
-        return {"artifacts": self.about, "registry": "docker-registry, TLS", "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        return {"artifacts": self.about, "registry": "docker-registry, TLS", "load": os.getloadavg(), "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def guest(name):
