@@ -62,6 +62,11 @@ def made_once(folder, make):
             making.mkdir(parents=True)
             make(making)
             making.rename(folder)
+            # What it takes the place of, whose list or recipe was another one.
+            kind = folder.name.split("-")[0]
+            for old in folder.parent.glob(f"{kind}-*"):
+                if old.is_dir() and old != folder and not old.name.endswith(".making"):
+                    shutil.rmtree(old)
     return folder
 
 
