@@ -1,0 +1,1 @@
+"""The runner of the test environments; `envs/run` is its command."""
