@@ -66,19 +66,23 @@ def image(program: Path, also: dict[str, bytes] | None = None) -> tuple[bytes, b
             tar.addfile(entry, io.BytesIO(content))
     layer = gzip.compress(tree.getvalue(), compresslevel=6, mtime=0)
     arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-    config = json.dumps({
-        "architecture": arch,
-        "os": "linux",
-        "config": {"Entrypoint": [f"/{program.name}"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(tree.getvalue())]},
-    }).encode()
+    config = json.dumps(
+        {
+            "architecture": arch,
+            "os": "linux",
+            "config": {"Entrypoint": [f"/{program.name}"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(tree.getvalue())]},
+        }
+    ).encode()
     oci = "application/vnd.oci.image"
-    manifest = json.dumps({
-        "schemaVersion": 2,
-        "mediaType": f"{oci}.manifest.v1+json",
-        "config": {"mediaType": f"{oci}.config.v1+json", "digest": digest(config), "size": len(config)},
-        "layers": [{"mediaType": f"{oci}.layer.v1.tar+gzip", "digest": digest(layer), "size": len(layer)}],
-    }).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{oci}.manifest.v1+json",
+            "config": {"mediaType": f"{oci}.config.v1+json", "digest": digest(config), "size": len(config)},
+            "layers": [{"mediaType": f"{oci}.layer.v1.tar+gzip", "digest": digest(layer), "size": len(layer)}],
+        }
+    ).encode()
     return manifest, config, layer
 
 
@@ -91,12 +95,14 @@ def archive(images: dict[str, tuple[bytes, bytes, bytes]], path: Path) -> None:
     index, files = [], {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     for name, blobs in images.items():
         files |= {"blobs/" + digest(blob).replace(":", "/"): blob for blob in blobs}
-        index.append({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": digest(blobs[0]),
-            "size": len(blobs[0]),
-            "annotations": {"io.containerd.image.name": name},
-        })
+        index.append(
+            {
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": digest(blobs[0]),
+                "size": len(blobs[0]),
+                "annotations": {"io.containerd.image.name": name},
+            }
+        )
     files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": index}).encode()
     with tarfile.open(path, "w") as tar:
         for name, content in files.items():
