@@ -7,14 +7,22 @@ use super::super::record::{HEADER_LEN, Header};
 use super::{KvStore, Place, fs, get, writer};
 use crate::state::folder::boot_id;
 
-/// What is on disk as after a kill, in a new place.
+/// What is on disk as after a kill, in a new place. A kill is one moment, and files follow the journal meanwhile: it is what
+/// two readings in a row found.
 fn copy(from: &Place) -> Place {
+    let journals = || [OLD, CURRENT].map(|name| (name, fs::read(from.folder.root().join(name)).ok()));
+    let (files, journals) = loop {
+        let first = (from.files(), journals());
+        if first == (from.files(), journals()) {
+            break first;
+        }
+    };
     let to = Place::new();
-    for (name, bytes) in from.files() {
+    for (name, bytes) in files {
         fs::write(to.file(&name), bytes).unwrap();
     }
-    for name in [OLD, CURRENT] {
-        if let Ok(bytes) = fs::read(from.folder.root().join(name)) {
+    for (name, bytes) in journals {
+        if let Some(bytes) = bytes {
             fs::write(to.folder.root().join(name), bytes).unwrap();
         }
     }
