@@ -1,4 +1,4 @@
-//! Owns what the exit codes are called where people look them up: the help, the manual pages, the reference.
+//! Owns what the exit codes are called where people look them up: the manual pages, the reference.
 
 /// Each code of VYR's own with what it stands for.
 pub(super) const CODES: [(u8, &str); 7] = [

@@ -102,7 +102,7 @@ async fn a_follower_over_a_node_s_death_misses_nothing_of_what_comes_after() {
     let node = Node::start(&home, &[]);
     let mut client = node.connect().await;
     // Each step prints a line; it dies during the last.
-    let steps: Vec<&str> = std::iter::repeat_n("sleep:1", 20).chain(["sleep:600"]).collect();
+    let steps: Vec<&str> = std::iter::repeat_n("sleep:1", 20).chain(["sleep:1500"]).collect();
     let again = TaskSpec { on_interrupt: OnInterrupt::RunAgain.into(), ..spec(&guest, &steps) };
     let task = client.submit(again).await;
     let ask = |offset| StreamLogsRequest { id: task.id.clone(), follow: true, stream: 0, offset };
@@ -120,6 +120,13 @@ async fn a_follower_over_a_node_s_death_misses_nothing_of_what_comes_after() {
     let second = |entries: Vec<LogEntry>| -> Vec<u8> {
         entries.into_iter().filter(|entry| entry.attempt == 2).flat_map(|entry| entry.data).collect()
     };
+    // Asked when as much stands there again, so that the offset alone tells nothing.
+    let mut pieces = client.0.stream_logs(ask(0)).await.unwrap().into_inner();
+    let mut again = 0;
+    while again < 20 {
+        let piece = pieces.message().await.unwrap().expect("it prints 20 lines again");
+        again += second(piece.entries).iter().filter(|byte| **byte == b'\n').count();
+    }
     let mut followed = Vec::new();
     let mut pieces = client.0.stream_logs(ask(offset)).await.unwrap().into_inner();
     while let Some(piece) = pieces.message().await.unwrap() {

@@ -38,11 +38,17 @@ async fn put(client: &mut Client, parts: Vec<PutArtifactRequest>) -> Result<Arti
     Ok(client.0.put_artifact(stream::iter(parts)).await?.into_inner().artifact.unwrap())
 }
 
-#[tokio::test]
-async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
+/// A home whose policy takes what nobody signed.
+fn accepts_all() -> Home {
     let home = Home::new();
     std::fs::create_dir_all(home.vyr_home()).unwrap();
     std::fs::write(home.vyr_home().join("trust.toml"), "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
+    home
+}
+
+#[tokio::test]
+async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
+    let home = accepts_all();
     let node = Node::start(&home, &[]);
     let mut client = node.connect().await;
     let wasm = std::fs::read(vyr_guests::guest("hello-p1")).unwrap();
@@ -81,9 +87,7 @@ async fn an_artifact_comes_in_by_its_parts_and_runs_by_its_digest() {
 
 #[tokio::test]
 async fn what_is_put_under_the_node_s_own_name_is_in_its_registry() {
-    let home = Home::new();
-    std::fs::create_dir_all(home.vyr_home()).unwrap();
-    std::fs::write(home.vyr_home().join("trust.toml"), "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
+    let home = accepts_all();
     let node = Node::start(&home, &[]);
     let mut client = node.connect().await;
     let wasm = std::fs::read(vyr_guests::guest("hello-p1")).unwrap();
