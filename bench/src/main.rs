@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "it sets up its own environment")]
 
 mod api;
+mod beside;
 mod fallback;
 mod inside;
 mod process;
@@ -80,6 +81,14 @@ enum Part {
         #[arg(long, default_value_t = 10)]
         minutes: u64,
     },
+    /// Kubernetes, vyr and what else starts a program, in the same rounds; as root, half an hour
+    Kubernetes {
+        /// The package: the time from a Debian without it to a first result is measured too
+        #[arg(long)]
+        deb: Option<PathBuf>,
+    },
+    /// What vyr costs as tasks, artifacts, modules and concurrency grow, and how much fits in a machine
+    Growth,
     /// The peer of `api`: answers and does nothing else
     #[command(hide = true)]
     EchoServer {
@@ -87,7 +96,7 @@ enum Part {
         #[arg(long)]
         address_file: PathBuf,
     },
-    /// Write docs/benchmarks.md from the raw samples
+    /// Write docs/benchmarks.md and docs/results-h2.md from the raw samples
     Report,
     /// All of the above but install
     All,
@@ -115,7 +124,12 @@ fn main() -> Result<()> {
         Part::Unpack => fallback::unpack(&stage),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::EchoServer { .. } => Ok(()),
-        Part::Report => report::write(&stage),
+        Part::Kubernetes { deb } => beside::kubernetes(&stage, deb.as_deref()),
+        Part::Growth => beside::growth(&stage),
+        Part::Report => {
+            report::write(&stage)?;
+            beside::report()
+        }
         Part::All => {
             process::measure(&stage)?;
             inside::measure(&stage)?;
@@ -127,7 +141,10 @@ fn main() -> Result<()> {
             fallback::containers(&stage)?;
             fallback::decision(&stage)?;
             fallback::unpack(&stage)?;
-            report::write(&stage)
+            beside::kubernetes(&stage, None)?;
+            beside::growth(&stage)?;
+            report::write(&stage)?;
+            beside::report()
         }
     }
 }

@@ -1,8 +1,6 @@
-#!/usr/bin/env python3
-"""Sums up the raw samples of the Kubernetes baseline as tables.
+"""Sums up raw samples as tables of all rows.
 
-bench/baseline/summary [FILE]     prints them; FILE is bench/results/kubernetes.jsonl unless given
-bench/baseline/summary --write    puts them into README.md beside this program, in place of those that are there
+python3 bench/baseline/summary.py [FILE]     prints them; FILE is bench/results/h2.jsonl unless given
 """
 
 import json
@@ -13,8 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-RAW = HERE.parent / "results/kubernetes.jsonl"
-BEGIN, END = "<!-- from `bench/baseline/summary --write`; not edited by hand -->\n", "<!-- end -->\n"
+RAW = HERE.parent / "results/h2.jsonl"
 RESAMPLED = 2000
 
 
@@ -54,7 +51,7 @@ def summary(raw: Path) -> str:
     single = ["", "| count | value | method, or what was counted |", "| --- | ---: | --- |"]
     for case, of_case in cases.items():
         values, unit = [sample["value"] for sample in of_case], of_case[0]["unit"]
-        if unit == "count" or case == "programs on disk":
+        if unit == "count" or case.endswith("programs on disk"):
             counted = f"{values[0]:.0f}" if unit == "count" else f"{shown(values[0])} {unit}"
             single.append(f"| {case} | {counted} | {of_case[0]['method']} |")
             continue
@@ -69,12 +66,7 @@ def summary(raw: Path) -> str:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--write"]:
-        page = (HERE / "README.md").read_text()
-        before, rest = page.split(BEGIN)
-        (HERE / "README.md").write_text(before + BEGIN + summary(RAW) + END + rest.split(END)[1])
-    else:
-        print(summary(Path(sys.argv[1]) if sys.argv[1:] else RAW), end="")
+    print(summary(Path(sys.argv[1]) if sys.argv[1:] else RAW), end="")
 
 
 if __name__ == "__main__":
