@@ -281,7 +281,8 @@ class Figures:
         add(
             "h1.link",
             lambda: (
-                f"{link()['rate-kbit']:,} kbit/s, {link()['delay-ms']} ± {link()['jitter-ms']} ms, {link()['loss-percent']:g} % lost each way"
+                f"{link()['rate-kbit']:,} kbit/s that loses {link()['loss-percent']:g} % each way and delays what goes out by "
+                f"{link()['delay-ms']} ± {link()['jitter-ms']} ms"
             ),
         )
         seen = lambda: self.environment("edge-uml")["link"]
@@ -508,6 +509,8 @@ class Figures:
     def versions(self) -> str:
         words = []
         for line in self.facts(self.h2_or_kubernetes)["versions"]:
+            if line.startswith(("Kubernetes", "vyr")):
+                continue
             name, number = line.split(" ")[0].split("/")[-1], re.search(r"\d+(\.\d+)+", line)
             if number:
                 words.append(
