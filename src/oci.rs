@@ -50,6 +50,8 @@ pub mod media {
     pub const VYR_COMPILED_CONFIG: &str = "application/vnd.vyr.compiled.config.v0+json";
     /// The code itself, as its manifest's layer.
     pub const VYR_COMPILED_CODE: &str = "application/vnd.vyr.compiled.code.v0";
+    /// The same, compressed with Zstandard (RFC 8878).
+    pub const VYR_COMPILED_CODE_ZSTD: &str = "application/vnd.vyr.compiled.code.v0+zstd";
     /// The signers that a trust policy trusts, as an artifactType of a bundle.
     pub const VYR_POLICY: &str = "application/vnd.vyr.trust-policy.v0";
     /// The same, as its layer.

@@ -7,6 +7,7 @@ mod api;
 mod beside;
 mod fallback;
 mod inside;
+mod instructions;
 mod process;
 mod pull;
 mod registry;
@@ -89,6 +90,16 @@ enum Part {
     },
     /// What vyr costs as tasks, artifacts, modules and concurrency grow, and how much fits in a machine
     Growth,
+    /// Instructions a step of the way to a guest, by callgrind, against those recorded last
+    Instructions,
+    /// What `instructions` counts
+    #[command(hide = true)]
+    Hot {
+        /// What
+        step: instructions::Step,
+        /// How often
+        times: u64,
+    },
     /// The peer of `api`: answers and does nothing else
     #[command(hide = true)]
     EchoServer {
@@ -109,6 +120,9 @@ fn main() -> Result<()> {
     if let Part::EchoServer { address_file } = &bench.part {
         return api::serve_echo(address_file);
     }
+    if let Part::Hot { step, times } = bench.part {
+        return instructions::repeat(step, times);
+    }
     let stage = stage::Stage::new(&bench)?;
     match bench.part {
         Part::Install => stage::install_wasmtime(),
@@ -123,7 +137,8 @@ fn main() -> Result<()> {
         Part::Decision => fallback::decision(&stage),
         Part::Unpack => fallback::unpack(&stage),
         Part::Soak { minutes } => api::soak(&stage, minutes),
-        Part::EchoServer { .. } => Ok(()),
+        Part::Instructions => instructions::measure(&stage),
+        Part::Hot { .. } | Part::EchoServer { .. } => Ok(()),
         Part::Kubernetes { deb } => beside::kubernetes(&stage, deb.as_deref()),
         Part::Growth => beside::growth(&stage),
         Part::Report => {
@@ -133,6 +148,7 @@ fn main() -> Result<()> {
         Part::All => {
             process::measure(&stage)?;
             inside::measure(&stage)?;
+            instructions::measure(&stage)?;
             pull::measure(&stage)?;
             store::measure(&stage)?;
             registry::measure(&stage)?;

@@ -147,6 +147,8 @@ enum Command {
     /// Keep data for tasks: make, bind, show, remove states
     #[command(subcommand)]
     State(Box<state::State>),
+    /// Copy the data folder while a node serves it, to a folder that a node starts from
+    Backup(system::Backup),
     /// Check what works on this machine and what is missing
     Doctor(system::Doctor),
     /// Print the completion script of a shell
@@ -266,6 +268,7 @@ impl Session {
             Command::Replay(verb) => verb.execute(self).await,
             Command::Receipt(verb) => verb.execute(self).await,
             Command::State(verb) => verb.execute(self).await,
+            Command::Backup(verb) => verb.execute(self).await,
             Command::Doctor(verb) => verb.execute(self).await,
             Command::Completions(verb) => verb.execute(self),
             Command::Man(verb) => verb.execute(self),

@@ -1,4 +1,4 @@
-//! `vyr doctor`, `vyr completions`, `vyr man`, `vyr version`.
+//! `vyr backup`, `vyr doctor`, `vyr completions`, `vyr man`, `vyr version`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -8,9 +8,30 @@ use clap::{Args, CommandFactory};
 use serde::Serialize;
 
 use super::codes::manual_sections;
+use super::print::human;
 use super::{Cli, Session};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ops::backup::backup;
 use crate::ops::doctor::{State, examine};
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// The folder to make; it must not be there yet, or be empty
+    folder: PathBuf,
+}
+
+impl Backup {
+    pub(super) async fn execute(self, session: &Session) -> Result<u8> {
+        let done = backup(&session.vyr, &self.folder)
+            .await
+            .map_err(|e| e.attempted(format_args!("back up to {}", self.folder.display())))?;
+        session.printer.result(&done, || {
+            let (files, databases) = (done.files, done.databases.len());
+            format!("{}: {files} files, {databases} of them databases, {}", done.folder.display(), human(done.bytes))
+        })?;
+        Ok(0)
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::migrate::Migrator;
+use sqlx::{ConnectOptions as _, Connection as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{mpsc, oneshot};
 use vyr_proto::v0::TaskStatus;
@@ -31,6 +32,30 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/tasks");
 const LOG_PAGES: u64 = 2000;
 /// How long a lock that another process holds is waited for.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Writes the database at `from` to a new file `to`, as it is at one moment, while others go on writing it; `None` when there is
+/// none. Returns its size in bytes. It is readable by this user only.
+///
+/// # Errors
+/// It can't be read, is damaged, or `to` can't be written.
+pub async fn snapshot(from: &Path, to: &Path) -> Result<Option<u64>, DbError> {
+    if !from.exists() {
+        return Ok(None);
+    }
+    let failed = |source| match classify(to, source) {
+        DbError::Failed { source, .. } => DbError::NotCopied { path: from.to_owned(), source },
+        other => other,
+    };
+    let io = |e: std::io::Error| failed(sqlx::Error::Io(e));
+    let name = to.to_str().ok_or_else(|| io(std::io::Error::other("its path is not UTF-8")))?;
+    // SQLite writes to an empty file that is there: with the mode that it has.
+    create_private(to).map_err(io)?;
+    let options = SqliteConnectOptions::new().filename(from).create_if_missing(false).busy_timeout(BUSY);
+    let mut connection = options.connect().await.map_err(failed)?;
+    sqlx::query("VACUUM INTO ?1").bind(name).execute(&mut connection).await.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    Ok(Some(std::fs::metadata(to).map_err(io)?.len()))
+}
 
 /// A failure of the tasks' database.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,6 +87,14 @@ pub enum DbError {
         /// What it said.
         source: Arc<sqlx::Error>,
     },
+    /// A copy of a database could not be made.
+    #[error("the database {} can't be copied: {source}", path.display())]
+    NotCopied {
+        /// The database file.
+        path: PathBuf,
+        /// What it said.
+        source: Arc<sqlx::Error>,
+    },
     /// The writer is gone: the node is stopping.
     #[error("the tasks' database is closed")]
     Closed,
@@ -75,7 +108,7 @@ impl From<DbError> for Error {
             DbError::Locked { .. } => Self::new(ErrorKind::Unavailable, why)
                 .hint("end the program that has it open (`fuser` names it), then try again"),
             DbError::Later { .. } => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
-            DbError::Failed { .. } => Self::new(ErrorKind::Storage, why),
+            DbError::Failed { .. } | DbError::NotCopied { .. } => Self::new(ErrorKind::Storage, why),
             DbError::Closed => Self::new(ErrorKind::Unavailable, why).hint("try again when the node is back"),
         }
     }

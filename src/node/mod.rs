@@ -171,7 +171,10 @@ fn with_pool(vyr: Vyr, max_running: u32) -> Result<(Vyr, u32)> {
     else {
         return Err(error);
     };
-    tracing::warn!(%error, max_running, running, "this machine has too few addresses for so many guests at once");
+    tracing::debug!(%error, "the pool is made smaller");
+    vyr.reporter().warning(&format!(
+        "this machine's addresses don't do for {max_running} guests at once; at most {running} run at a time"
+    ));
     let vyr = vyr.with_engine_options(pool(running.saturating_mul(2)));
     vyr.engine()?;
     Ok((vyr, running))

@@ -1,6 +1,8 @@
 //! Owns compiled code as an artifact of its own: a referrer of what it was compiled from, made, signed, looked for, and
 //! let in only by the right that the trust policy keeps for it.
 
+use std::io::Read as _;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -23,6 +25,10 @@ use crate::trust::{self, SignedSubject, SigningKey};
 const MAX_CONFIG_BYTES: u64 = 64 << 10;
 /// The largest compiled code that is read, in bytes.
 const MAX_CODE_BYTES: u64 = 2 << 30;
+/// What a link and not a processor waits for is made small once: at this level code is 0.4 of what it was.
+const COMPRESSION_LEVEL: i32 = 12;
+/// Frames that need more than this to unpack are refused: 2 to the power of it, in bytes.
+const MAX_WINDOW_LOG: u32 = 27;
 /// The annotation with the engine's fingerprint, by which code for this machine is found among that for others.
 pub(super) const FINGERPRINT: &str = "vnd.vyr.compiled.fingerprint";
 
@@ -81,7 +87,7 @@ pub async fn compile(vyr: &Vyr, reference: &ArtifactRef, key: &SigningKey, push:
         digest: made.digest.to_string(),
         subject: made.subject.to_string(),
         config: made.config,
-        bytes: made.code.1,
+        bytes: made.code_bytes,
         key: key.key_id().to_owned(),
         pushed,
     })
@@ -95,8 +101,9 @@ pub(super) struct Made {
     subject: Digest,
     config: CompiledConfig,
     config_bytes: Vec<u8>,
-    /// The code's digest and size.
-    code: (Digest, u64),
+    code_bytes: u64,
+    /// Digest and size of the code as it is kept, which is compressed.
+    packed: (Digest, u64),
 }
 
 /// Compiles, signs and keeps.
@@ -107,10 +114,12 @@ pub(super) async fn make(vyr: &Vyr, mut located: Located, key: &SigningKey) -> R
     let subject = verified.selected.clone();
     let subject_size = vyr.layout().blob_size(&subject)?.unwrap_or(0);
     let (layout, engine) = (vyr.layout().clone(), vyr.engine()?.clone());
-    let (wasm, kind, code) = blocking(move || {
+    let (wasm, kind, code_bytes, packed) = blocking(move || {
         let loaded = verified.load(&layout)?;
         let (kind, code) = engine.compile(&loaded.bytes)?;
-        Ok((loaded.code, kind, code))
+        let packed = zstd::bulk::compress(&code, COMPRESSION_LEVEL)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("the code can't be compressed: {e}")))?;
+        Ok((loaded.code, kind, code.len() as u64, packed))
     })
     .await?;
     let config = CompiledConfig {
@@ -122,14 +131,15 @@ pub(super) async fn make(vyr: &Vyr, mut located: Located, key: &SigningKey) -> R
     };
     let failed = |e: serde_json::Error| Error::new(ErrorKind::Internal, format!("the manifest can't be written: {e}"));
     let config_bytes = serde_json::to_vec(&config).map_err(failed)?;
-    let digest_of_code = sha256(&code);
+    let digest_of_code = sha256(&packed);
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": media::MANIFEST,
         "artifactType": media::VYR_COMPILED,
         "config": {"mediaType": media::VYR_COMPILED_CONFIG, "digest": sha256(&config_bytes).to_string(),
             "size": config_bytes.len()},
-        "layers": [{"mediaType": media::VYR_COMPILED_CODE, "digest": digest_of_code.to_string(), "size": code.len()}],
+        "layers": [{"mediaType": media::VYR_COMPILED_CODE_ZSTD, "digest": digest_of_code.to_string(),
+            "size": packed.len()}],
         "subject": {"mediaType": media::MANIFEST, "digest": subject.to_string(), "size": subject_size},
         "annotations": {
             FINGERPRINT: config.fingerprint, "vnd.vyr.compiled.wasmtime": config.wasmtime,
@@ -141,15 +151,15 @@ pub(super) async fn make(vyr: &Vyr, mut located: Located, key: &SigningKey) -> R
 
     let store = vyr.store().await?;
     let lease = store.lease()?;
-    let size = code.len() as u64;
-    put(vyr, &lease, vec![config_bytes.clone(), code]).await?;
+    let size = packed.len() as u64;
+    put(vyr, &lease, vec![config_bytes.clone(), packed]).await?;
     let mut batch = store.batch()?;
     let origin = located.repository.as_deref();
     batch.put_manifest(&lease, Some(&digest), &manifest, Some(media::MANIFEST), origin).await?;
     batch.commit().await?;
     let forms = trust::sign(key, origin, &subject_of(&digest, &manifest), None)?;
     keep(vyr, located.reference.as_ref(), &forms).await?;
-    Ok(Made { digest, manifest, subject, config, config_bytes, code: (digest_of_code, size) })
+    Ok(Made { digest, manifest, subject, config, config_bytes, code_bytes, packed: (digest_of_code, size) })
 }
 
 async fn put(vyr: &Vyr, lease: &Lease, contents: Vec<Vec<u8>>) -> Result<()> {
@@ -174,7 +184,7 @@ async fn send(vyr: &Vyr, reference: &Reference, made: &Made, key: &SigningKey) -
     let client = vyr.client(reference)?;
     let config = made.config_bytes.clone();
     client.push_blob_bytes(reference, &sha256(&config), config.into(), None, &()).await?;
-    let (code, size) = &made.code;
+    let (code, size) = &made.packed;
     let progress = vyr.reporter().begin("push the compiled code", *size);
     client.push_blob(reference, code, *size, &vyr.layout().blob_path(code), None, &*progress).await?;
     drop(progress);
@@ -274,6 +284,48 @@ async fn one(
     let material = stored(vyr, digest).await?;
     let native = trust::verify_native((), policy.rules(), policy.machine_key(), repository, digest, &material)?;
     let layout = layout.clone();
-    let code = blocking(move || Ok(layout.read_verified(layer.digest(), MAX_CODE_BYTES)?)).await?;
+    let code = blocking(move || {
+        let packed = layout.read_verified(layer.digest(), MAX_CODE_BYTES)?;
+        match layer.media_type().as_ref() {
+            media::VYR_COMPILED_CODE_ZSTD => unpack(&packed, MAX_CODE_BYTES),
+            _ => Ok(packed),
+        }
+    })
+    .await
+    .map_err(|e| refused(format!("can't be read: {}", e.why())))?;
     Ok(native.map(|()| Precompiled { kind, fingerprint: config.fingerprint, wasm: wasm.clone(), code }))
+}
+
+/// Code as it was before it was compressed.
+fn unpack(packed: &[u8], most: u64) -> Result<Vec<u8>> {
+    let mut code = Vec::new();
+    let unpacked = zstd::stream::read::Decoder::new(packed).and_then(|mut decoder| {
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        decoder.take(most + 1).read_to_end(&mut code)
+    });
+    match unpacked {
+        Ok(bytes) if bytes as u64 > most => {
+            Err(Error::new(ErrorKind::Refused, format!("it unpacks to more than {most} bytes")))
+        }
+        Ok(_) => Ok(code),
+        Err(e) => Err(Error::new(ErrorKind::Refused, format!("it can't be unpacked: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unpack;
+
+    #[test]
+    fn what_was_compressed_is_unpacked_up_to_a_bound() {
+        let code: Vec<u8> = (0..100_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let packed = zstd::bulk::compress(&code, super::COMPRESSION_LEVEL).unwrap();
+        assert!(packed.len() < code.len() / 2);
+        assert_eq!(unpack(&packed, code.len() as u64).unwrap(), code);
+        let error = unpack(&packed, code.len() as u64 - 1).unwrap_err();
+        assert!(error.why().contains("unpacks to more than"), "{}", error.why());
+        // Cut off, and something else.
+        assert!(unpack(&packed[..packed.len() / 2], 1 << 20).is_err());
+        assert!(unpack(b"machine code", 1 << 20).is_err());
+    }
 }

@@ -2,6 +2,7 @@
 //! disagree. An operation knows no terminal: what it has to say while it works goes to a [`Reporter`].
 
 mod audit;
+pub mod backup;
 pub mod bundle;
 pub mod compile;
 pub mod container;

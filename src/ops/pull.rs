@@ -1,8 +1,10 @@
 //! Owns the way of an artifact from a registry into the store, with its signatures.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::resolve::stored_name;
 use super::verify::Policy;
@@ -66,25 +68,45 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
     let fetched = client.manifest(reference).await?;
     tracing::Span::current().record("digest", tracing::field::display(&fetched.digest));
     let store = vyr.store().await?;
-    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mover = Mover::new(vyr, client, reference, store.lease()?);
     let mut batch = store.batch()?;
-    let mut signed = vec![fetched.digest.clone()];
+    // On a slow link it counts how many answers are waited for one after the other: what belongs to a digest that is known
+    // is asked for at once.
+    let root = mover.around(&fetched.digest);
+    let mut beside = Vec::new();
     match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
-        Manifest::Image(manifest) => mover.image(&manifest, purpose).await?,
+        Manifest::Image(manifest) => {
+            let ((), around) = tokio::try_join!(mover.image(&manifest, purpose), root)?;
+            beside.push(around);
+        }
         Manifest::Index(index) => {
-            let offer = mover.offered(&mut batch, offer(&index)?).await?;
-            let (first, second) = match (offer.wasm, offer.image) {
-                (Some(wasm), image) => (wasm, image.filter(|_| purpose == Purpose::Keep)),
-                (None, Some(image)) => (image, None),
-                (None, None) => {
-                    return Err(Error::new(
-                        ErrorKind::InvalidContent,
-                        "neither the index nor those that it lists offer anything for this machine",
-                    ));
+            let below = async {
+                let mut kept = Vec::new();
+                let offer = mover.offered(&mut kept, offer(&index)?).await?;
+                let (first, second) = match (offer.wasm, offer.image) {
+                    (Some(wasm), image) => (wasm, image.filter(|_| purpose == Purpose::Keep)),
+                    (None, Some(image)) => (image, None),
+                    (None, None) => {
+                        return Err(Error::new(
+                            ErrorKind::InvalidContent,
+                            "neither the index nor those that it lists offer anything for this machine",
+                        ));
+                    }
+                };
+                let mut children = Vec::new();
+                for child in std::iter::once(first).chain(second) {
+                    children.push(tokio::try_join!(mover.child(&child), mover.around(child.digest()))?);
                 }
+                Ok((kept, children))
             };
-            for child in std::iter::once(first).chain(second) {
-                signed.push(mover.child(&mut batch, &child).await?);
+            let ((kept, children), around) = tokio::try_join!(below, root)?;
+            for index in &kept {
+                mover.keep(&mut batch, index).await?;
+            }
+            beside.push(around);
+            for (child, around) in children {
+                mover.keep(&mut batch, &child).await?;
+                beside.push(around);
             }
         }
     }
@@ -93,13 +115,8 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
         batch.tag(&name, &fetched.digest)?;
     }
     let mut unusable = Vec::new();
-    for digest in &signed {
-        unusable.extend(mover.signatures(&mut batch, digest).await?);
-    }
-    for digest in &signed {
-        if let Err(e) = mover.compiled(&mut batch, digest).await {
-            vyr.reporter().note(&format!("compiled code of {digest} could not be looked for: {}", e.why()));
-        }
+    for around in beside {
+        unusable.extend(mover.keep_all(&mut batch, around).await?);
     }
     if let Some(repository) = repository {
         batch.show_in(repository)?;
@@ -117,7 +134,7 @@ pub(super) async fn pull_all(vyr: &Vyr, reference: &Reference) -> Result<Digest>
     let client = vyr.client(reference)?;
     let fetched = client.manifest(reference).await?;
     let store = vyr.store().await?;
-    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mover = Mover::new(vyr, client, reference, store.lease()?);
     let mut batch = store.batch()?;
     let root = fetched.digest.clone();
     let mut waiting = vec![(fetched, 0)];
@@ -159,11 +176,12 @@ pub async fn refresh_signatures(
 ) -> Result<Vec<SignatureMaterial>> {
     let client = vyr.client(reference)?;
     let store = vyr.store().await?;
-    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mover = Mover::new(vyr, client, reference, store.lease()?);
     let mut batch = store.batch()?;
     let mut unusable = Vec::new();
     for digest in digests {
-        unusable.extend(mover.signatures(&mut batch, digest).await?);
+        let found = mover.signatures(digest).await?;
+        unusable.extend(mover.keep_all(&mut batch, found).await?);
     }
     batch.commit().await?;
     Ok(unusable)
@@ -178,10 +196,11 @@ pub async fn refresh_signatures(
 pub(super) async fn pull_child(vyr: &Vyr, reference: &Reference, child: &Descriptor) -> Result<()> {
     let client = vyr.client(reference)?;
     let store = vyr.store().await?;
-    let mover = Mover { vyr, client, reference, lease: store.lease()?, origin: repository_of(reference) };
+    let mover = Mover::new(vyr, client, reference, store.lease()?);
     let mut batch = store.batch()?;
-    let digest = mover.child(&mut batch, child).await?;
-    mover.signatures(&mut batch, &digest).await?;
+    let (fetched, found) = tokio::try_join!(mover.child(child), mover.signatures(child.digest()))?;
+    mover.keep(&mut batch, &fetched).await?;
+    mover.keep_all(&mut batch, found).await?;
     batch.commit().await?;
     telemetry::count::pulled(true);
     Ok(())
@@ -193,33 +212,88 @@ struct Mover<'a> {
     reference: &'a Reference,
     lease: Lease,
     origin: String,
+    /// The blobs that were asked for: what several manifests name is fetched once.
+    blobs: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
+    /// As many blobs as may be transferred at a time.
+    places: Semaphore,
 }
 
-impl Mover<'_> {
+/// What was fetched beside an artifact, and is to be listed in the store.
+#[derive(Default)]
+struct Beside {
+    manifests: Vec<FetchedManifest>,
+    tags: Vec<(String, Digest)>,
+    /// Signatures that can't be stored.
+    unusable: Vec<SignatureMaterial>,
+}
+
+impl Beside {
+    fn absorb(&mut self, other: Self) {
+        self.manifests.extend(other.manifests);
+        self.tags.extend(other.tags);
+        self.unusable.extend(other.unusable);
+    }
+}
+
+impl<'a> Mover<'a> {
+    fn new(vyr: &'a Vyr, client: &'a Client, reference: &'a Reference, lease: Lease) -> Self {
+        let places = Semaphore::new(at_once(vyr));
+        Self { vyr, client, reference, lease, origin: repository_of(reference), blobs: Mutex::default(), places }
+    }
+
+    fn named(&self, digest: &Digest) -> Reference {
+        self.reference.clone_with_digest(digest.to_string())
+    }
+
     async fn keep(&self, batch: &mut Batch, fetched: &FetchedManifest) -> Result<()> {
         let media_type = Some(fetched.media_type.as_str()).filter(|t| !t.is_empty());
         batch.put_manifest(&self.lease, Some(&fetched.digest), &fetched.bytes, media_type, Some(&self.origin)).await?;
         Ok(())
     }
 
-    /// The offer of an index with what the indexes below it offer. Those are kept, too: without them the store would not
-    /// find the way.
-    async fn offered(&self, batch: &mut Batch, mut offered: Offer) -> Result<Offer> {
+    /// Lists what was fetched, and returns the signatures that can't be.
+    async fn keep_all(&self, batch: &mut Batch, beside: Beside) -> Result<Vec<SignatureMaterial>> {
+        for fetched in &beside.manifests {
+            self.keep(batch, fetched).await?;
+        }
+        for (name, digest) in &beside.tags {
+            batch.tag(name, digest)?;
+        }
+        Ok(beside.unusable)
+    }
+
+    /// The signatures of `digest`, and its compiled code where anybody has the right to it.
+    async fn around(&self, digest: &Digest) -> Result<Beside> {
+        let (mut found, compiled) = tokio::join!(self.signatures(digest), self.compiled(digest));
+        match (&mut found, compiled) {
+            (Ok(found), Ok(compiled)) => found.absorb(compiled),
+            (_, Err(e)) => {
+                let why = e.why();
+                self.vyr.reporter().note(&format!("compiled code of {digest} could not be looked for: {why}"));
+            }
+            (Err(_), _) => {}
+        }
+        found
+    }
+
+    /// The offer of an index with what the indexes below it offer. Those are to be kept, too: without them the store would
+    /// not find the way.
+    async fn offered(&self, kept: &mut Vec<FetchedManifest>, mut offered: Offer) -> Result<Offer> {
         for below in offered.unresolved() {
-            let fetched = self.client.manifest(&self.reference.clone_with_digest(below.digest().to_string())).await?;
+            let fetched = self.client.manifest(&self.named(below.digest())).await?;
             let inner = match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
                 Manifest::Index(index) => offer(&index).unwrap_or_default(),
                 Manifest::Image(_) => Offer::default(),
             };
-            self.keep(batch, &fetched).await?;
+            kept.push(fetched);
             offered.absorb(&below, inner);
         }
         Ok(offered)
     }
 
     /// One manifest of an index, with its blobs.
-    async fn child(&self, batch: &mut Batch, child: &Descriptor) -> Result<Digest> {
-        let fetched = self.client.manifest(&self.reference.clone_with_digest(child.digest().to_string())).await?;
+    async fn child(&self, child: &Descriptor) -> Result<FetchedManifest> {
+        let fetched = self.client.manifest(&self.named(child.digest())).await?;
         let Manifest::Image(manifest) = Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? else {
             return Err(Error::new(
                 ErrorKind::InvalidContent,
@@ -228,8 +302,7 @@ impl Mover<'_> {
         };
         // Whether it can be run is asked when it is: something else beside it may be.
         self.image(&manifest, Purpose::Keep).await?;
-        self.keep(batch, &fetched).await?;
-        Ok(fetched.digest)
+        Ok(fetched)
     }
 
     /// The config and layers of one manifest.
@@ -246,22 +319,31 @@ impl Mover<'_> {
             .filter(|d| seen.insert(d.digest().clone()))
             .cloned()
             .collect();
-        let at_once = self.vyr.config().registry.concurrency.unwrap_or(4).max(1);
         stream::iter(blobs)
             .map(|d| async move { self.blob(&d).await })
-            .buffer_unordered(at_once)
+            .buffer_unordered(at_once(self.vyr))
             .try_collect::<Vec<()>>()
             .await?;
         Ok(())
     }
 
-    /// One blob, unless the store has it whole.
+    /// One blob, once.
     async fn blob(&self, descriptor: &Descriptor) -> Result<()> {
+        let asked = {
+            let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(blobs.entry(descriptor.digest().clone()).or_default())
+        };
+        asked.get_or_try_init(|| self.missing_blob(descriptor)).await.copied()
+    }
+
+    /// One blob, unless the store has it whole.
+    async fn missing_blob(&self, descriptor: &Descriptor) -> Result<()> {
         let (digest, size) = (descriptor.digest(), descriptor.size());
         parse_digest(digest.as_ref())?;
         if self.present(digest, size).await? {
             return Ok(());
         }
+        let _place = self.places.acquire().await;
         let layout = self.vyr.layout().clone();
         let (wanted, lease) = (digest.clone(), self.lease.clone());
         let writer = blocking(move || Ok(layout.resume_writer(&wanted, size)?)).await?;
@@ -338,9 +420,10 @@ impl Mover<'_> {
     }
 
     /// Compiled code of `digest` for machines like this one, with its signatures, where anybody has the right to it.
-    async fn compiled(&self, batch: &mut Batch, digest: &Digest) -> Result<()> {
+    async fn compiled(&self, digest: &Digest) -> Result<Beside> {
+        let mut all = Beside::default();
         if !Policy::load(self.vyr)?.rules().trusts_compiled(Some(&self.origin)) {
-            return Ok(());
+            return Ok(all);
         }
         let fingerprint = self.vyr.engine()?.fingerprint();
         let found = self.client.referrers(self.reference, digest, Some(media::VYR_COMPILED)).await?;
@@ -349,76 +432,104 @@ impl Mover<'_> {
             if said.is_some_and(|said| said != fingerprint) {
                 continue;
             }
-            let named = self.reference.clone_with_digest(referrer.digest().to_string());
-            let fetched = self.client.manifest(&named).await?;
+            let fetched = self.client.manifest(&self.named(referrer.digest())).await?;
             let Some(manifest) = compile::is_for(&fetched.bytes, fingerprint) else { continue };
-            self.image(&manifest, Purpose::Keep).await?;
-            self.keep(batch, &fetched).await?;
+            let ((), mut signatures) =
+                tokio::try_join!(self.image(&manifest, Purpose::Keep), self.signatures(&fetched.digest))?;
             // What can't be stored of them doesn't count: that is asked where the code is wanted.
-            self.signatures(batch, &fetched.digest).await?;
+            signatures.unusable.clear();
+            all.manifests.push(fetched);
+            all.absorb(signatures);
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// The signatures of `digest` in both forms, put into the store; those that can't be are returned.
-    async fn signatures(&self, batch: &mut Batch, digest: &Digest) -> Result<Vec<SignatureMaterial>> {
-        let mut unusable = Vec::new();
+    /// The signatures of `digest` in both forms.
+    async fn signatures(&self, digest: &Digest) -> Result<Beside> {
+        let (mut all, referring) = tokio::try_join!(self.tagged(digest), self.referring(digest))?;
+        all.absorb(referring);
+        Ok(all)
+    }
+
+    /// The signatures under the tag that belongs to `digest`.
+    async fn tagged(&self, digest: &Digest) -> Result<Beside> {
+        let mut all = Beside::default();
         let (registry, repository) = (self.reference.registry().to_owned(), self.reference.repository().to_owned());
         let tagged = Reference::with_tag(registry, repository, trust::sig_tag(digest));
-        match self.client.manifest(&tagged).await {
-            Ok(fetched) => {
-                let (layers, bad) = trust::sig_layers(&fetched.bytes);
-                let all_usable = bad.is_empty();
-                unusable.extend(bad);
-                let parsed = Manifest::parse(&fetched.bytes, Some(&fetched.media_type));
-                if let (true, Ok(Manifest::Image(manifest))) = (all_usable, parsed) {
-                    self.image(&manifest, Purpose::Keep).await?;
-                    self.keep(batch, &fetched).await?;
-                    if let Some(name) = stored_name(&tagged) {
-                        batch.tag(&name, &fetched.digest)?;
-                    }
-                } else {
-                    for layer in layers {
-                        let payload = self.small(&layer.descriptor).await?;
-                        unusable.push(layer.material(payload));
-                    }
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
+        let fetched = match self.client.manifest(&tagged).await {
+            Ok(fetched) => fetched,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(all),
             Err(e) => return Err(e),
+        };
+        let (layers, bad) = trust::sig_layers(&fetched.bytes);
+        let all_usable = bad.is_empty();
+        all.unusable.extend(bad);
+        let parsed = Manifest::parse(&fetched.bytes, Some(&fetched.media_type));
+        if let (true, Ok(Manifest::Image(manifest))) = (all_usable, parsed) {
+            self.image(&manifest, Purpose::Keep).await?;
+            all.tags.extend(stored_name(&tagged).map(|name| (name, fetched.digest.clone())));
+            all.manifests.push(fetched);
+        } else {
+            for layer in layers {
+                let payload = self.small(&layer.descriptor).await?;
+                all.unusable.push(layer.material(payload));
+            }
         }
+        Ok(all)
+    }
+
+    /// The signatures that name `digest` as their subject.
+    async fn referring(&self, digest: &Digest) -> Result<Beside> {
         let referrers = self.client.referrers(self.reference, digest, Some(media::SIGSTORE_BUNDLE)).await?;
         let is_signature = |r: &&Descriptor| !trust::states_something_else(r.annotations().as_ref());
-        let referrers: Vec<_> = referrers.iter().filter(is_signature).collect();
+        let referrers: Vec<Descriptor> = referrers.iter().filter(is_signature).cloned().collect();
         if referrers.len() > MAX_REFERRERS {
             self.vyr.reporter().warning(&format!(
                 "{digest} has {} referrers; the first {MAX_REFERRERS} are looked at",
                 referrers.len()
             ));
         }
-        for referrer in referrers.into_iter().take(MAX_REFERRERS) {
-            let fetched =
-                match self.client.manifest(&self.reference.clone_with_digest(referrer.digest().to_string())).await {
-                    Ok(fetched) => fetched,
-                    // Listed and gone: a deleted signature is no signature.
-                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                    Err(e) => return Err(e),
-                };
-            match trust::bundle_descriptor(&fetched.bytes) {
-                Ok(None) => {}
-                Err(bad) => unusable.push(bad.into()),
-                Ok(Some(_)) => match Manifest::parse(&fetched.bytes, Some(&fetched.media_type)) {
-                    Ok(Manifest::Image(manifest)) => {
-                        self.image(&manifest, Purpose::Keep).await?;
-                        self.keep(batch, &fetched).await?;
-                    }
-                    _ => unusable
-                        .push(trust::Unusable::Bundle("its manifest is not an image manifest".to_owned()).into()),
-                },
-            }
-        }
-        Ok(unusable)
+        // In the order of the listing, whichever comes first.
+        let found: Vec<Beside> = stream::iter(referrers.into_iter().take(MAX_REFERRERS))
+            .map(|referrer| async move { self.bundle(&referrer).await })
+            .buffered(at_once(self.vyr))
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().fold(Beside::default(), |mut all, one| {
+            all.absorb(one);
+            all
+        }))
     }
+
+    /// One that names another manifest as its subject, if it is a signature.
+    async fn bundle(&self, referrer: &Descriptor) -> Result<Beside> {
+        let mut all = Beside::default();
+        let fetched = match self.client.manifest(&self.named(referrer.digest())).await {
+            Ok(fetched) => fetched,
+            // Listed and gone: a deleted signature is no signature.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(all),
+            Err(e) => return Err(e),
+        };
+        match trust::bundle_descriptor(&fetched.bytes) {
+            Ok(None) => {}
+            Err(bad) => all.unusable.push(bad.into()),
+            Ok(Some(_)) => match Manifest::parse(&fetched.bytes, Some(&fetched.media_type)) {
+                Ok(Manifest::Image(manifest)) => {
+                    self.image(&manifest, Purpose::Keep).await?;
+                    all.manifests.push(fetched);
+                }
+                _ => all
+                    .unusable
+                    .push(trust::Unusable::Bundle("its manifest is not an image manifest".to_owned()).into()),
+            },
+        }
+        Ok(all)
+    }
+}
+
+/// How many transfers may go on at a time.
+fn at_once(vyr: &Vyr) -> usize {
+    vyr.config().registry.concurrency.unwrap_or(4).max(1)
 }
 
 /// The message for form 5.

@@ -24,6 +24,9 @@ const USER_AGENT: &str = concat!("vyr/", env!("CARGO_PKG_VERSION"));
 const MAX_REDIRECTS: usize = 5;
 /// The most of an error's body that is read, in bytes.
 const MAX_ERROR_BODY: usize = 64 << 10;
+/// What a registry may send before it is read, in bytes: of one answer, and of all on a connection.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Never through a proxy, whatever `no_proxy` says (as Go's net/http does it, which every other OCI client uses).
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
@@ -137,6 +140,10 @@ impl Core {
             .user_agent(USER_AGENT)
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
+            // Where a registry speaks HTTP/2, all requests share one connection, and none waits for another handshake.
+            // Its own windows would hold a download at 64 KiB a round trip.
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             // Redirects are followed in `exchange`, which decides for each hop on scheme and credentials.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();

@@ -12,7 +12,6 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,6 +36,7 @@ pub use tls::TlsFiles;
 
 use access::{Access, Peer};
 use opening::Opening;
+use tls::Tls;
 
 /// How long connections may take to end after everything else has.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ pub struct Listen {
 pub struct Server {
     tcp: TcpListener,
     unix: Option<(UnixListener, PathBuf)>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     access: Arc<Access>,
 }
 
@@ -103,7 +103,7 @@ impl Server {
                 .hint("give --token-file (see `vyr token add`), or leave --anonymous-read out"));
         }
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
-        let tls = listen.tls.as_ref().map(|files| files.acceptor(tokens.is_some())).transpose()?;
+        let tls = listen.tls.as_ref().map(|files| Tls::open(files, tokens.is_some()).map(Arc::new)).transpose()?;
         let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
             let another = "choose another with --listen, as in --listen 127.0.0.1:0 for any that is free";
             let error = |kind, why: &dyn std::fmt::Display| {
@@ -239,13 +239,13 @@ struct Connections {
 }
 
 impl Connections {
-    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>) {
+    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<Arc<Tls>>) {
         let Some(tls) = tls else {
             let peer = Peer::plain(self.number());
             return self.serve(stream, peer);
         };
         tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+            match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));

@@ -1,7 +1,10 @@
-//! Owns the node's certificate, and whose certificates it takes.
+//! Owns the node's certificate, and whose certificates it takes. Files that are exchanged are in force for the connections that
+//! come after.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,6 +13,9 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// How often the files are looked at, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// PEM files.
 #[derive(Debug, Clone)]
@@ -35,9 +41,75 @@ fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>>
     Ok(found)
 }
 
+/// What a file looked like: device, inode, size, modification and change times. `None` where there is none.
+type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+
+fn look(path: &Path) -> Look {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()))
+}
+
+/// What accepts connections: with what the files hold now, or held last when they could be used.
+pub(super) struct Tls {
+    files: TlsFiles,
+    without: bool,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    acceptor: TlsAcceptor,
+    /// Of the files as they were read last, whether they could be used or not.
+    looks: [Look; 3],
+    looked: Instant,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the files. `without` lets clients in that show no certificate: they have a token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for files that can't be used.
+    pub(super) fn open(files: &TlsFiles, without: bool) -> Result<Self> {
+        let (looks, looked) = (files.looks(), Instant::now());
+        let current = Current { acceptor: files.acceptor(without)?, looks, looked };
+        Ok(Self { files: files.clone(), without, current: Mutex::new(current) })
+    }
+
+    /// What the next connection is accepted with. May read files.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.looked.elapsed() < LOOK_AGAIN {
+            return current.acceptor.clone();
+        }
+        current.looked = Instant::now();
+        // Before they are read: what is exchanged meanwhile is read again the next time.
+        let looks = self.files.looks();
+        if looks != current.looks {
+            current.looks = looks;
+            match self.files.acceptor(self.without) {
+                Ok(acceptor) => {
+                    current.acceptor = acceptor;
+                    tracing::info!(certificate = %self.files.certificate.display(), "the certificate was renewed");
+                }
+                // A certificate that is there before its key, or half of a file: what was in force stays.
+                Err(e) => tracing::warn!(error = %e.why(), "the new certificate is not used, the old one stays"),
+            }
+        }
+        current.acceptor.clone()
+    }
+}
+
 impl TlsFiles {
-    /// What accepts connections with these. `without` lets clients in that show no certificate: they have a token.
-    pub(super) fn acceptor(&self, without: bool) -> Result<TlsAcceptor> {
+    fn looks(&self) -> [Look; 3] {
+        [look(&self.certificate), look(&self.key), self.client_ca.as_deref().and_then(look)]
+    }
+
+    fn acceptor(&self, without: bool) -> Result<TlsAcceptor> {
         let chain = certificates("certificate", &self.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|e| unusable("key", &self.key, e))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

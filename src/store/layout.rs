@@ -183,6 +183,14 @@ impl Layout {
         Ok(Pin { file, digest: digest.clone() })
     }
 
+    /// Nothing is collected for as long as what this returns lives. Blocks while a collection is under way.
+    ///
+    /// # Errors
+    /// The home folder can't be written.
+    pub fn hold_collection(&self) -> Result<File> {
+        self.gate_shared()
+    }
+
     /// The gate between writers and a collection, held shared. Hold it for moments only.
     pub(super) fn gate_shared(&self) -> Result<File> {
         let path = self.home.join("store.lock");

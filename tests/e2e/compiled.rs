@@ -108,9 +108,13 @@ impl<'a> Forge<'a> {
             let place = digest.as_str().unwrap().replace(':', "/");
             fs::read(scene.builder.store().join("blobs").join(place)).unwrap()
         };
-        let manifest: Value = serde_json::from_slice(&blob(&made["digest"])).unwrap();
+        let mut manifest: Value = serde_json::from_slice(&blob(&made["digest"])).unwrap();
         let config = serde_json::from_slice(&blob(&manifest["config"]["digest"])).unwrap();
-        let code = blob(&manifest["layers"][0]["digest"]);
+        let packed = blob(&manifest["layers"][0]["digest"]);
+        // To be altered where it is code, and not where it is compressed.
+        let code = zstd::stream::decode_all(&*packed).unwrap();
+        assert!(packed.len() < code.len() / 2, "{} bytes of {}", packed.len(), code.len());
+        manifest["layers"][0]["mediaType"] = json!("application/vnd.vyr.compiled.code.v0");
         Self { scene, manifest, config, code }
     }
 
@@ -223,6 +227,15 @@ fn code_by_an_ordinary_key_a_stranger_or_nobody_is_refused_each_in_its_words() {
 
     let (small, digest) = forge.put(None);
     forge.refused(&small, &[&digest, "nobody whom the trust policy trusts", "has no signature"]);
+}
+
+#[test]
+fn code_that_cannot_be_unpacked_is_refused() {
+    let scene = Scene::new();
+    let mut forge = Forge::of(&scene);
+    forge.manifest["layers"][0]["mediaType"] = json!("application/vnd.vyr.compiled.code.v0+zstd");
+    let (small, digest) = forge.put(Some(&scene.right));
+    forge.refused(&small, &[&digest, "can't be read: it can't be unpacked"]);
 }
 
 #[test]

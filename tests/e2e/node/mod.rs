@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod arrival;
+mod backup;
 mod bad_input;
 mod cancel;
 mod cli;
@@ -20,6 +21,7 @@ mod registry_http;
 mod registry_limits;
 mod replay;
 mod rights;
+mod rotation;
 mod telemetry;
 mod token_service;
 
