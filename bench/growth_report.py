@@ -235,7 +235,7 @@ def density(results: Results) -> str:
                 way,
                 f"{measured:,.0f}",
                 shown(statistics.median(idle), "KiB"),
-                shown(statistics.median(machine), "KiB"),
+                shown(statistics.median(machine), "KiB") if statistics.median(machine) > 0 else "less than the noise",
                 f"{(2 * GIB - start) / least:,.0f}",
             ]
         )
@@ -252,7 +252,20 @@ def density(results: Results) -> str:
         rows.append(
             [way, f"{count:,.0f}", f"{statistics.median(rates):,.0f} ({least:,.0f} to {most:,.0f})", shown(one, "ms"), f"{one / first:.1f} ×"]
         )
-    return idle_table + "\n" + table(["`hello`", "measured with", "ended in a second", "CPU time of each", "÷ VYR task"], rows, {1, 2, 3, 4})
+    running = table(["`hello`", "measured with", "ended in a second", "CPU time of each", "÷ VYR task"], rows, {1, 2, 3, 4})
+    return idle_table + "\n" + running + "\n" + under_load(results)
+
+
+def under_load(results: Results) -> str:
+    """What limits the ends in a second: not the memory."""
+    held = results.pooled("density", "memory of the node under load")
+    one, client = (statistics.median(results.pooled("density", f"{case}: VYR task")) for case in ("CPU", "CPU, its client"))
+    cores = results.facts["cores"]
+    return (
+        f"The cores end first, not the memory: under that load the node held {shown(statistics.median(held), 'MiB')}, and its client, a Python\n"
+        f"program on the same cores, took {shown(client, 'ms')} of CPU time for each task. {cores} cores without a client would do some\n"
+        f"{cores * 1e3 / one:,.0f} a second, extrapolated from the CPU time; `bench api` has what a client in Rust reaches.\n"
+    )
 
 
 def limits(results: Results) -> str:
