@@ -81,10 +81,13 @@ FAMILIES = [
         "Size of a module",
         "code",
         "Made-up modules of so much code, in functions of some 1.2 KiB each of which is another. `vyr run, first` verifies, compiles, seals\n"
-        "and runs; each round has a digest of its own.",
+        "and runs; each round has a digest of its own. VYR compiles on all cores, the `wasmtime` that `bench -- install` builds on one: CPU\n"
+        "time compares the two.",
         [
             Curve("vyr run, first"),
             Curve("wasmtime compile"),
+            Curve("vyr run, first: CPU", drawn=False),
+            Curve("wasmtime compile: CPU", drawn=False),
             Curve("vyr run, compiled", flat=True),
             Curve("wasmtime run, compiled", flat=True),
             Curve("vyr run, first: memory", drawn=False),

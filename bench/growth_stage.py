@@ -131,8 +131,8 @@ class Stage:
         self.ended(words, status)
         return wall, usage.ru_utime + usage.ru_stime
 
-    def timed_with_memory(self, words: Words, home: str = "home") -> tuple[float, float]:
-        """Start to exit in seconds, and the kernel's high-water mark of its RSS in KiB, looked at every 5 ms.
+    def timed_with_memory(self, words: Words, home: str = "home") -> tuple[float, float, float]:
+        """Start to exit, user and system time in seconds, and the kernel's high-water mark of its RSS in KiB, looked at every 5 ms.
 
         `ru_maxrss` isn't it: it begins with what this program itself holds.
         """
@@ -149,12 +149,12 @@ class Stage:
 
         looking = threading.Thread(target=look)
         looking.start()
-        _, status, _ = os.wait4(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         wall = time.monotonic() - began
         over.set()
         looking.join()
         self.ended(words, status)
-        return wall, peak
+        return wall, usage.ru_utime + usage.ru_stime, peak
 
     def said(self, words: Words, home: str = "home") -> str:
         done = subprocess.run([str(word) for word in words], env=self.environment(home), capture_output=True, text=True)
