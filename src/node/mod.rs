@@ -164,18 +164,17 @@ fn with_pool(vyr: Vyr, max_running: u32) -> Result<(Vyr, u32)> {
     let pool = |slots: u32| EngineOptions { pooling: true, max_instances: slots, ..EngineOptions::default() };
     let vyr = vyr.with_engine_options(pool(max_running.saturating_add(64)));
     let Err(error) = vyr.engine() else { return Ok((vyr, max_running)) };
-    // Deterministic guests will want a second pool.
-    let fits = |running: &u32| Engine::new(&pool(running.saturating_mul(4))).is_ok();
-    let Some(running) =
-        std::iter::successors(Some(max_running / 2), |more| Some(more / 2)).take_while(|n| *n > 0).find(fits)
-    else {
-        return Err(error);
-    };
+    // Room for what is just ending, and for the second pool that deterministic guests will want.
+    let slots = |running: u32| running.saturating_add((running / 8).clamp(1, 64));
+    let fits = |running: &u32| Engine::new(&pool(slots(*running).saturating_mul(2))).is_ok();
+    // In steps of an eighth: by halves, a node that was asked for a little too much would get far too little.
+    let fewer = std::iter::successors(Some(max_running), |more| Some(more - more.div_ceil(8)));
+    let Some(running) = fewer.skip(1).take_while(|n| *n > 0).find(fits) else { return Err(error) };
     tracing::debug!(%error, "the pool is made smaller");
     vyr.reporter().warning(&format!(
         "this machine's addresses don't do for {max_running} guests at once; at most {running} run at a time"
     ));
-    let vyr = vyr.with_engine_options(pool(running.saturating_mul(2)));
+    let vyr = vyr.with_engine_options(pool(slots(running)));
     vyr.engine()?;
     Ok((vyr, running))
 }
