@@ -106,26 +106,26 @@ impl Printer {
 
     /// A remark on stderr.
     pub(crate) fn note(self, text: &str) {
-        self.say("note", "36", text);
+        self.say("note", "36", &harmless(text));
     }
 
     /// A warning on stderr.
     pub(crate) fn warning(self, text: &str) {
-        self.say("warning", "33", text);
+        self.say("warning", "33", &harmless(text));
     }
 
-    /// The error, once: attempted, why, next.
+    /// The error, once: attempted, why, next. What an artifact says of itself may be in each.
     pub(crate) fn error(self, error: &Error) {
         if self.output == Output::Text {
             let mut text = String::new();
             if let Some(what) = error.what() {
-                text.push_str(&format!("could not {what}\n  "));
+                text.push_str(&format!("could not {}\n  ", harmless(what)));
                 text.push_str(&self.paint("2", "why: "));
             }
             // A file's own lines may be in it.
-            text.push_str(&error.why().replace('\n', "\n       "));
+            text.push_str(&harmless(error.why()).replace('\n', "\n       "));
             if let Some(next) = error.next() {
-                text.push_str(&format!("\n  {}{next}", self.paint("2", "next: ")));
+                text.push_str(&format!("\n  {}{}", self.paint("2", "next: "), harmless(next)));
             }
             self.say("error", "1;31", &text);
         } else {
@@ -177,6 +177,11 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() && c != '\n' && c != '\t' { c.escape_default().to_string() } else { c.to_string() })
         .collect()
+}
+
+/// The same for what may be no more than a line.
+pub(crate) fn one_line(text: &str) -> String {
+    harmless(text).replace('\n', "\\n")
 }
 
 /// A size for people: `1.5 MiB`.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::args::size;
-use super::print::{human, short};
+use super::print::{harmless, human, one_line, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, parse_digest};
 use crate::ops::pull::Purpose;
@@ -172,9 +172,12 @@ impl Inspect {
             let mut table = super::print::table();
             let mut row = |name: &str, value: String| {
                 if !value.is_empty() {
-                    table.add_row(vec![name.to_owned(), value]);
+                    table.add_row(vec![name.to_owned(), harmless(&value)]);
                 }
             };
+            // A line each, whatever its author put into it.
+            let lines =
+                |words: &mut dyn Iterator<Item = String>| words.map(|w| one_line(&w)).collect::<Vec<_>>().join("\n");
             row("digest", found.digest.clone());
             row("manifest", found.manifest.clone().filter(|m| *m != found.digest).unwrap_or_default());
             row("form", found.form.clone());
@@ -185,12 +188,9 @@ impl Inspect {
                     _ => String::new(),
                 },
             );
-            row("imports", found.imports.join("\n"));
-            row("exports", found.exports.join("\n"));
-            row(
-                "annotations",
-                found.annotations.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("\n"),
-            );
+            row("imports", lines(&mut found.imports.iter().cloned()));
+            row("exports", lines(&mut found.exports.iter().cloned()));
+            row("annotations", lines(&mut found.annotations.iter().map(|(k, v)| format!("{k}={v}"))));
             let s = found.signatures;
             let malformed = if s.malformed > 0 { format!(", {} malformed", s.malformed) } else { String::new() };
             row("signatures", format!("{} bundle, {} simple{malformed}", s.bundle, s.simple));

@@ -11,6 +11,7 @@ use wasmtime_wasi::p2::bindings::sockets::{tcp_create_socket, udp_create_socket}
 use wasmtime_wasi::p2::{DynPollable, SocketError, SocketResult, TcpSocket, UdpSocket};
 use wasmtime_wasi::sockets::{WasiSocketsCtxView, WasiSocketsView as _};
 
+use super::descriptors;
 use super::error::amount;
 use super::limiter::Limiter;
 use super::run::State;
@@ -151,6 +152,9 @@ impl network::HostNetwork for View<'_> {
 
 impl tcp_create_socket::Host for View<'_> {
     fn create_tcp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        if !descriptors::are_left() {
+            return Err(ErrorCode::NewSocketLimit.into());
+        }
         let made = self.wasi.create_tcp_socket(family);
         self.seen(made)
     }
@@ -158,6 +162,9 @@ impl tcp_create_socket::Host for View<'_> {
 
 impl udp_create_socket::Host for View<'_> {
     async fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+        if !descriptors::are_left() {
+            return Err(ErrorCode::NewSocketLimit.into());
+        }
         let made = self.wasi.create_udp_socket(family).await;
         self.seen(made)
     }

@@ -208,7 +208,12 @@ impl StartError {
         } else {
             return Self::engine(error);
         };
-        let numbers = why.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+        // The runtime writes the size of a memory in decimal and the pool's own in hexadecimal.
+        let numbers =
+            why.split(|c: char| !c.is_ascii_alphanumeric()).filter_map(|word| match word.strip_prefix("0x") {
+                Some(digits) => u64::from_str_radix(digits, 16).ok(),
+                None => word.parse().ok(),
+            });
         match numbers.collect::<Vec<u64>>().as_slice() {
             [.., needed, limit] => Self::Limit { what, needed: *needed, limit: *limit },
             _ => Self::engine(error),
@@ -253,7 +258,7 @@ impl StartError {
         Self::UnknownImport {
             module: module.to_owned(),
             name: name.map(str::to_owned),
-            import: name.map_or_else(|| module.to_owned(), |name| format!("{module}::{name}")),
+            import: visible(&name.map_or_else(|| module.to_owned(), |name| format!("{module}::{name}"))),
             hint: toolchain::remedy(module, name),
         }
     }
@@ -314,6 +319,15 @@ fn without(why: &str) -> &'static str {
     } else {
         "rebuild it without that feature, or put a container beside it (`vyr push --fallback IMAGE`)"
     }
+}
+
+/// Words of an artifact's author in one line, without what steers a terminal.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
 
 /// The whole chain of a runtime error in one line.

@@ -18,6 +18,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConf
 mod cache;
 mod code;
 mod denied;
+mod descriptors;
 mod deterministic;
 mod doors;
 mod error;

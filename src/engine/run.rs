@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -16,7 +17,7 @@ use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::denied::Denied;
 use super::deterministic::MadeTime;
 use super::doors::{self, Doors};
-use super::error::{StartError, shown};
+use super::error::{StartError, shown, visible};
 use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
 use super::spec::{Input, Output, RunSpec};
@@ -347,6 +348,11 @@ fn ended_itself(ended: &Ended<wasmtime::Result<i32>>) -> bool {
     }
 }
 
+/// The most of the host's things that a guest holds at once: files, streams, sockets, timers. Each costs some hundred bytes that
+/// no limit of linear memory counts, or a descriptor of this process. What a process of the system may have open is 1,024 by
+/// default.
+const HELD_AT_MOST: usize = 16_384;
+
 type Context = (WasiP1Ctx, Option<Arc<MadeTime>>, Denied);
 
 fn context(spec: RunSpec, allowed: net::Allowed) -> Result<Context, StartError> {
@@ -384,7 +390,9 @@ fn context(spec: RunSpec, allowed: net::Allowed) -> Result<Context, StartError> 
     }
     let denied = allowed.apply(&mut builder);
     let clock = spec.deterministic.map(|made| made.apply(&mut builder));
-    Ok((builder.build_p1(), clock, denied))
+    let mut wasi = builder.build_p1();
+    wasi.ctx().table.set_max_capacity(HELD_AT_MOST);
+    Ok((wasi, clock, denied))
 }
 
 /// What an error of the runtime means: an end of the guest if it had started, else a failed start.
@@ -411,15 +419,27 @@ fn outcome_of(error: &wasmtime::Error, started: bool, state: &State) -> Result<O
         None if error.is::<ThrownException>() => {
             ("uncaught_exception", "an exception was thrown and not caught".into())
         }
+        None if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) => {
+            ("host_error", format!("it held more than {HELD_AT_MOST} files, streams, sockets and timers at once"))
+        }
         None => ("host_error", error.root_cause().to_string()),
     };
     Ok(Outcome::Trapped(Trapped { kind, message, backtrace: backtrace.map(frames) }))
 }
 
+/// The frames as text. Their names are the artifact's author's: none begins a line, and none steers a terminal.
 fn frames(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
     let lines = text.split_once('\n').map_or(text.as_str(), |(_, lines)| lines);
-    lines.trim_end().to_owned()
+    let mut shown = String::with_capacity(lines.len());
+    for line in lines.trim_end().split('\n') {
+        if !shown.is_empty() {
+            // The runtime's own lines are indented.
+            shown.push_str(if line.starts_with("  ") { "\n" } else { "\\n" });
+        }
+        shown.push_str(&visible(line));
+    }
+    shown
 }
 
 fn trap_kind(trap: Trap) -> &'static str {

@@ -149,6 +149,47 @@ async fn traps_have_a_kind_and_the_names_of_frames() {
 }
 
 #[tokio::test]
+async fn names_in_a_wasm_begin_no_line_and_steer_no_terminal() {
+    let name = r#"(@name "\1b[2J\0anote: signed\0d")"#;
+    let wat = format!(r#"(module {name} (func $f {name} unreachable) (func (export "_start") (call $f)))"#);
+    let backtrace = trapped(run(&wat, RunSpec::default()).await.unwrap()).backtrace.unwrap();
+    assert!(backtrace.lines().all(|line| line.starts_with("  ")) && backtrace.lines().count() == 2, "{backtrace}");
+    assert!(backtrace.contains(r"\u{1b}[2J\nnote: signed\r") && !backtrace.contains(['\x1b', '\r']), "{backtrace}");
+    let wat = r#"(module (import "\1b[2J" "\0anote: signed" (func)) (func (export "_start")))"#;
+    let error = run(wat, RunSpec::default()).await.unwrap_err().to_string();
+    assert!(error.contains(r"`\u{1b}[2J::\nnote: signed`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_guest_holds_no_more_of_the_hosts_than_it_may() {
+    // As many timers as it is told, at once: all zeros is one that is over.
+    let polls = |count: u32| {
+        format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+                (memory (export "memory") 64)
+                (func (export "_start")
+                    (if (call $poll (i32.const 65536) (i32.const 2097152) (i32.const {count}) (i32.const 0))
+                        (then (unreachable)))))"#
+        )
+    };
+    assert_eq!(exited(&run(&polls(5_000), RunSpec::default()).await.unwrap()), 0);
+    let trap = trapped(run(&polls(20_000), RunSpec::default()).await.unwrap());
+    assert_eq!((trap.kind, trap.message.contains("held more than 16384")), ("host_error", true), "{}", trap.message);
+}
+
+#[test]
+fn what_the_pool_can_never_hold_is_said_in_its_numbers() {
+    let wasm = wat::parse_str(r#"(module (memory i64 0x40000000) (func (export "_start")))"#).unwrap();
+    let engine = Engine::new(&EngineOptions { pooling: true, max_instances: 2, ..EngineOptions::default() }).unwrap();
+    let refused = Module::from_binary(engine.wasmtime(), &wasm).map(drop).unwrap_err();
+    let StartError::Limit { what: error::MEMORY, needed, limit } = StartError::from_load(&refused) else {
+        panic!("{refused:#}")
+    };
+    assert_eq!((needed, limit), (1 << 46, 1 << 32));
+}
+
+#[tokio::test]
 async fn a_start_function_that_traps_has_run() {
     let wat = r#"(module (func $early unreachable) (start $early) (func (export "_start")))"#;
     assert_eq!(trapped(run(wat, RunSpec::default()).await.unwrap()).kind, "unreachable");

@@ -1,6 +1,6 @@
 //! Owns what imports and exports tell of the toolchain that made a Wasm, and which of its switches makes one that runs here.
 
-use super::error::StartError;
+use super::error::{StartError, visible};
 use super::inspect::{Kind, WasmInfo};
 use super::prepare;
 
@@ -122,7 +122,7 @@ pub(super) fn no_entry<'a>(kind: Kind, exports: impl Iterator<Item = &'a str>) -
                 let has = match exports.as_slice() {
                     [] => "it exports nothing".to_owned(),
                     some => {
-                        let some: Vec<_> = some.iter().take(4).map(|name| format!("`{name}`")).collect();
+                        let some: Vec<_> = some.iter().take(4).map(|name| format!("`{}`", visible(name))).collect();
                         format!("it exports {}", some.join(", "))
                     }
                 };

@@ -113,6 +113,8 @@ enum No {
     Unsupported,
     /// The state's keys could not be brought into its files.
     Io,
+    /// Guests have as many open as they may.
+    Descriptors,
 }
 
 impl From<Full> for No {

@@ -4,6 +4,7 @@ use wasmtime::{AsContextMut as _, Caller, Linker};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as wasi, WasiSnapshotPreview1 as _};
 use wiggle::GuestMemory;
 
+use super::super::descriptors;
 use super::super::run::State;
 use super::{Doors, No};
 
@@ -11,6 +12,7 @@ const MODULE: &str = "wasi_snapshot_preview1";
 
 // Numbers of WASI preview 1 (witx/p1/wasi_snapshot_preview1.witx): `errno`, `oflags`, `fdflags`, `rights`.
 const IO: i32 = 29;
+const NFILE: i32 = 41;
 const NOSPC: i32 = 51;
 const NOTSUP: i32 = 58;
 const XDEV: i32 = 75;
@@ -29,6 +31,7 @@ impl From<No> for i32 {
             No::CrossDevice => XDEV,
             No::Unsupported => NOTSUP,
             No::Io => IO,
+            No::Descriptors => NFILE,
         }
     }
 }
@@ -126,6 +129,9 @@ type OpenWords = (i32, i32, i32, i32, i32, i64, i64, i32, i32);
 async fn open(caller: &mut Caller<'_, State>, words: OpenWords) -> wasmtime::Result<i32> {
     let (fd, lookup, at, length, oflags, rights, inheriting, fdflags, opened) = words;
     let (mut memory, state) = parts(caller)?;
+    if !descriptors::are_left() {
+        return Ok(No::Descriptors.into());
+    }
     let mut opening = None;
     if let (Some(doors), Some(path)) = (&state.doors, path(&memory, at, length)) {
         let (create, truncate) = (oflags & CREAT != 0, oflags & TRUNC != 0);

@@ -9,6 +9,7 @@ use wasmtime_wasi::p2::bindings::filesystem::types::{
 };
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 
+use super::super::descriptors;
 use super::super::run::State;
 use super::stream::CountedStream;
 use super::{Doors, No};
@@ -43,6 +44,8 @@ impl From<No> for FsError {
             No::CrossDevice => ErrorCode::CrossDevice,
             No::Unsupported => ErrorCode::Unsupported,
             No::Io => ErrorCode::Io,
+            // The interface has no error for that.
+            No::Descriptors => ErrorCode::InsufficientMemory,
         }
         .into()
     }
@@ -147,6 +150,9 @@ impl HostDescriptor for View<'_> {
         open: OpenFlags,
         flags: DescriptorFlags,
     ) -> FsResult<File> {
+        if !descriptors::are_left() {
+            return Err(No::Descriptors.into());
+        }
         let Some(doors) = &mut self.doors else { return self.wasi.open_at(folder, how, path, open, flags).await };
         let wanted = (open.contains(OpenFlags::CREATE), open.contains(OpenFlags::TRUNCATE));
         let writes = flags.contains(DescriptorFlags::WRITE);

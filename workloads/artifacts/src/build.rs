@@ -204,6 +204,16 @@ pub(crate) fn guest(guest: &Guest) -> Result<PathBuf, GuestError> {
     Ok(path)
 }
 
+pub(crate) fn assemble(text: &Path, folder: &Path) -> Result<PathBuf, GuestError> {
+    let bytes = wat::parse_file(text).map_err(|error| GuestError::Failed {
+        command: format!("wat {}", text.display()),
+        output: error.to_string(),
+    })?;
+    let made = folder.join(text.file_name().unwrap_or(text.as_os_str())).with_extension("wasm");
+    fs::write(&made, bytes).map_err(io_at(&made))?;
+    Ok(made)
+}
+
 fn compile(guest: &Guest, source: &Path, text: &[u8], made: &Path, folder: &Path) -> Result<(), GuestError> {
     match guest.recipe {
         Recipe::RustModule { .. } | Recipe::RustComponent { .. } => {

@@ -110,6 +110,15 @@ pub fn build(name: &str) -> Result<PathBuf, GuestError> {
     build::guest(guest)
 }
 
+/// Makes Wasm of a file in the text format, as a file of the same name in `folder`; gives its path. Nothing is kept for a second
+/// call.
+///
+/// # Errors
+/// The text's own, with its line, and I/O.
+pub fn assemble(text: &Path, folder: &Path) -> Result<PathBuf, GuestError> {
+    build::assemble(text, folder)
+}
+
 /// [`build()`], for tests and benchmarks, which can't go on without their guest.
 ///
 /// # Panics
@@ -175,6 +184,18 @@ mod tests {
     fn an_unknown_guest_is_named_with_the_known_ones() {
         let error = build("no-such").unwrap_err().to_string();
         assert!(error.contains("`no-such`") && error.contains("echo-env"), "{error}");
+    }
+
+    #[test]
+    fn text_becomes_wasm_or_says_where_it_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("own.wat");
+        std::fs::write(&text, "(module)\n").unwrap();
+        let made = assemble(&text, folder.path()).unwrap();
+        assert_eq!((made.as_path(), version_field(&made)), (folder.path().join("own.wasm").as_path(), [1, 0, 0, 0]));
+        std::fs::write(&text, "(module\n(func wrong))\n").unwrap();
+        let error = assemble(&text, folder.path()).unwrap_err().to_string();
+        assert!(error.contains("own.wat:2"), "{error}");
     }
 
     #[test]
