@@ -1,5 +1,8 @@
 //! Synced states on a real disk: taken from the outbox, sealed once and in order, kept, counted.
 
+mod crashing;
+mod model;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
@@ -10,7 +13,10 @@ use super::*;
 use crate::oci::sha256;
 
 async fn synced(quota: u64) -> (tempfile::TempDir, States, State) {
-    let home = tempfile::tempdir().unwrap();
+    synced_in(tempfile::tempdir().unwrap(), quota).await
+}
+
+async fn synced_in(home: tempfile::TempDir, quota: u64) -> (tempfile::TempDir, States, State) {
     let states = States::open(home.path()).await.unwrap();
     let new = NewState {
         name: "readings".parse().unwrap(),
