@@ -120,15 +120,14 @@ impl Model {
         true
     }
 
-    /// All that some digests lead to. What isn't listed leads nowhere, unless it's pinned: then its content says.
-    fn reached(&self, from: impl IntoIterator<Item = Text>, pinned: &BTreeSet<Text>) -> BTreeSet<Text> {
+    /// All that some digests lead to. What isn't listed leads nowhere.
+    fn reached(&self, from: impl IntoIterator<Item = Text>) -> BTreeSet<Text> {
         let (mut reached, mut todo) = (BTreeSet::new(), from.into_iter().collect::<Vec<_>>());
         while let Some(next) = todo.pop() {
             if !reached.insert(next.clone()) {
                 continue;
             }
-            let unlisted = || self.known.get(&next).filter(|_| pinned.contains(&next));
-            if let Some(listed) = self.listed.get(&next).or_else(unlisted) {
+            if let Some(listed) = self.listed.get(&next) {
                 todo.extend(listed.blobs.iter().chain(&listed.children).map(|(d, _)| d.clone()));
             }
             todo.extend(self.listed.iter().filter(|(_, l)| l.subject.as_ref() == Some(&next)).map(|(d, _)| d.clone()));
@@ -138,6 +137,22 @@ impl Model {
         reached
     }
 
+    /// All that a pin holds: what its content names, whether that is listed or not.
+    fn held(&self, pinned: &str) -> BTreeSet<Text> {
+        let (mut held, mut todo) = (BTreeSet::new(), vec![pinned.to_owned()]);
+        while let Some(next) = todo.pop() {
+            held.extend(self.reached([next.clone()]));
+            if self.listed.contains_key(&next) && next != pinned {
+                continue;
+            }
+            if let Some(content) = self.known.get(&next) {
+                held.extend(content.blobs.iter().map(|(blob, _)| blob.clone()));
+                todo.extend(content.children.iter().map(|(child, _)| child.clone()));
+            }
+        }
+        held
+    }
+
     /// What is about another stays as long as that, unless it has a name of its own; everything else that is listed stays.
     fn collect(&mut self, pinned: &BTreeSet<Text>, leased: &BTreeSet<Text>) {
         let alone = |digest: &Text, listed: &Listed| {
@@ -145,8 +160,8 @@ impl Model {
             names.iter().any(Option::is_none) || (listed.subject.is_none() && names.is_empty())
         };
         let roots = self.listed.iter().filter(|(d, l)| alone(d, l)).map(|(d, _)| d.clone());
-        let roots: Vec<Text> = roots.chain(pinned.iter().cloned()).chain(leased.iter().cloned()).collect();
-        let stays = self.reached(roots, pinned);
+        let mut stays = self.reached(roots.chain(leased.iter().cloned()));
+        pinned.iter().for_each(|pin| stays.extend(self.held(pin)));
         let orphans: Vec<Text> = self.listed.keys().filter(|d| !stays.contains(*d)).cloned().collect();
         for orphan in orphans {
             self.listed.remove(&orphan);
