@@ -131,6 +131,23 @@ async fn what_waits_counts_until_it_is_pushed_and_then_goes_oldest_first() {
 }
 
 #[tokio::test]
+async fn a_writer_gives_no_place_that_was_pushed_since_it_came() {
+    let (_home, states, state) = synced(1 << 20).await;
+    let handle = writer(&states, &state).await;
+    record(&handle, "first", b"1");
+    handle.release().unwrap();
+    let handle = writer(&states, &state).await;
+    // Between its coming and its first record, all that waited goes.
+    states.seal(&state, &id()).await.unwrap();
+    let waiting = states.to_push(state.id, 0, 10).await.unwrap();
+    states.mark_pushed(state.id, &waiting).await.unwrap();
+    record(&handle, "second", b"2");
+    assert_eq!(states.seal(&state, &id()).await.unwrap(), 1, "an acknowledged record is sealed");
+    let waiting = states.to_push(state.id, 0, 10).await.unwrap();
+    assert_eq!(waiting.iter().map(|held| held.seq).collect::<Vec<_>>(), [2]);
+}
+
+#[tokio::test]
 async fn changes_that_do_not_fit_wait_in_the_files() {
     let (_home, states, state) = synced(20_000).await;
     let handle = writer(&states, &state).await;
