@@ -21,6 +21,7 @@ use crate::config::{Config, Flags};
 use crate::node::{Lock, Node, Options, check};
 use crate::oci::{Digest, Hasher, sha256};
 use crate::ops::{Silent, Vyr};
+use crate::store::Lease;
 
 struct Here {
     runtime: Runtime,
@@ -48,6 +49,8 @@ fn open() -> crate::Result<Here> {
         let options =
             Options { max_running: 2, threads: 1, compile_on_arrival: false, receipts: false, ..Options::default() };
         let node = Node::open(vyr, options, lock).await?;
+        // That is for a process that is a node and nothing else; this one has other stores, in other tests.
+        Lease::use_no_more();
         let registry = Distribution::open(&node, Arc::clone(&access)).await?.routes(axum::Router::new());
         Ok::<_, crate::Error>((node, access, registry))
     })?;
