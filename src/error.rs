@@ -132,7 +132,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` whose reason is `why`.
     pub fn new(kind: ErrorKind, why: impl fmt::Display) -> Self {
-        Self { kind, attempted: None, why: plain(&why.to_string()), hint: None, cause: None }
+        Self { kind, attempted: None, why: cut(plain(&why.to_string())), hint: None, cause: None }
     }
 
     /// A file or folder that the system doesn't let be written, with what helps.
@@ -231,15 +231,29 @@ impl std::error::Error for Error {}
 /// Words of the system and of libraries without what is for programmers: the number of an error, and the name of a
 /// temporary file that nobody asked for.
 pub(crate) fn plain(text: &str) -> String {
-    let mut text = text.to_owned();
-    for (begin, end) in [(" (os error ", ")"), (" at path \"", "\"")] {
-        while let Some(at) = text.find(begin) {
-            let after = at + begin.len();
-            let Some(length) = text[after..].find(end) else { break };
-            text.replace_range(at..after + length + end.len(), "");
-        }
+    without(&without(text, " (os error ", ")"), " at path \"", "\"")
+}
+
+/// Without all that stands from one word to the next other. In one pass: a manifest may have megabytes of them.
+fn without(text: &str, begin: &str, end: &str) -> String {
+    let (mut left, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(begin) {
+        let Some((_, behind)) = after.split_once(end) else { break };
+        left.push_str(before);
+        rest = behind;
     }
-    text
+    left + rest
+}
+
+/// The most of a reason that is kept, in bytes: it may have words in it that a stranger chose, of any length.
+const MOST_WHY: usize = 8 << 10;
+
+fn cut(mut why: String) -> String {
+    if why.len() > MOST_WHY {
+        why.truncate(why.floor_char_boundary(MOST_WHY));
+        why.push('…');
+    }
+    why
 }
 
 /// What helps where the system refused something below the data folder.
@@ -279,7 +293,19 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    #[test]
+    fn words_of_strangers_take_no_time_and_come_to_an_end() {
+        let began = Instant::now();
+        let error = Error::new(ErrorKind::InvalidContent, format!("it is{}.", " (os error 2)".repeat(100_000)));
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(error.why(), "it is.");
+        let error = Error::new(ErrorKind::InvalidContent, "\u{e9}".repeat(1 << 20));
+        assert!(error.why().len() < 10_000 && error.why().ends_with('…'), "{} bytes", error.why().len());
+    }
 
     #[test]
     fn every_kind_has_its_documented_exit_code() {

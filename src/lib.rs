@@ -20,6 +20,9 @@ pub mod db;
 pub mod engine;
 pub mod error;
 pub mod fallback;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod node;
 pub mod oci;
 pub mod ops;

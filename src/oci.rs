@@ -387,8 +387,10 @@ fn plain_reference(text: &str) -> Option<Reference> {
 }
 
 fn layout_ref(rest: &str) -> Result<ArtifactRef, Error> {
-    if rest.is_empty() {
-        return Err(Error::new(ErrorKind::Usage, "`oci:` names no folder").hint("write oci:PATH[:tag|@digest]"));
+    if rest.is_empty() || rest.starts_with('@') {
+        return Err(
+            Error::new(ErrorKind::Usage, format!("`oci:{rest}` names no folder")).hint("write oci:PATH[:tag|@digest]")
+        );
     }
     if let Some((path, digest)) =
         rest.rsplit_once('@').filter(|(_, d)| d.starts_with("sha256:") || d.starts_with("sha512:"))
@@ -441,6 +443,7 @@ mod tests {
             "sha256:zz",
             "oci:",
             "oci::v1",
+            &format!("oci:@sha256:{HEX}"),
             "localhost:5000/app:",
             "a b",
         ] {

@@ -1,5 +1,7 @@
 //! What unit tests share: the real tools, found by asking the script that installs them.
 
+pub(crate) mod crash;
+
 use std::path::PathBuf;
 use std::process::Command;
 

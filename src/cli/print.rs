@@ -117,17 +117,7 @@ impl Printer {
     /// The error, once: attempted, why, next. What an artifact says of itself may be in each.
     pub(crate) fn error(self, error: &Error) {
         if self.output == Output::Text {
-            let mut text = String::new();
-            if let Some(what) = error.what() {
-                text.push_str(&format!("could not {}\n  ", harmless(what)));
-                text.push_str(&self.paint("2", "why: "));
-            }
-            // A file's own lines may be in it.
-            text.push_str(&harmless(error.why()).replace('\n', "\n       "));
-            if let Some(next) = error.next() {
-                text.push_str(&format!("\n  {}{}", self.paint("2", "next: "), harmless(next)));
-            }
-            self.say("error", "1;31", &text);
+            self.say("error", "1;31", &self.told(error));
         } else {
             let document = serde_json::json!({"error": {
                 "kind": error.kind().as_str(), "exit_code": error.kind().exit_code(),
@@ -135,6 +125,21 @@ impl Printer {
             }});
             drop(writeln!(io::stderr().lock(), "{document}"));
         }
+    }
+
+    /// An error in lines for people. Names and reasons are what registries, artifacts and nodes say.
+    fn told(self, error: &Error) -> String {
+        let mut text = String::new();
+        if let Some(what) = error.what() {
+            text.push_str(&format!("could not {}\n  ", harmless(what)));
+            text.push_str(&self.paint("2", "why: "));
+        }
+        // A file's own lines may be in it.
+        text.push_str(&harmless(error.why()).replace('\n', "\n       "));
+        if let Some(next) = error.next() {
+            text.push_str(&format!("\n  {}{}", self.paint("2", "next: "), harmless(next)));
+        }
+        text
     }
 
     fn say(self, label: &str, color: &str, text: &str) {
@@ -194,5 +199,22 @@ pub(crate) fn short(digest: &str) -> String {
     match digest.split_once(':') {
         Some((algorithm, hex)) => format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)),
         None => digest.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_steers_the_terminal() {
+        let printer = Printer { output: Output::Text, color: false, results_color: false };
+        // As a manifest's media type can have it: the JSON says \\u001b.
+        let error = Error::new(ErrorKind::InvalidContent, "it is a \u{1b}]0;title\u{7}\u{1b}[2J\r,\nand no image")
+            .attempted("pull x\u{1b}[8m")
+            .hint("ask \u{9b}1m");
+        let told = printer.told(&error);
+        assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "{told:?}");
+        assert!(told.contains("\\u{1b}[2J") && told.contains("and no image"), "{told:?}");
     }
 }

@@ -1,5 +1,8 @@
 //! What is acknowledged is there, once, in order; groups behave as single writes do.
 
+mod crashing;
+mod model;
+
 use std::path::Path;
 
 use bytes::Bytes;

@@ -21,6 +21,8 @@ mod access;
 mod answer;
 mod control;
 mod distribution;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzed;
 mod opening;
 mod page;
 mod put;

@@ -152,10 +152,14 @@ impl States {
         let database = home.join("db/state.sqlite");
         let root = home.join("state");
         for folder in [home.join("db"), root.clone()] {
+            if folder.is_dir() {
+                continue;
+            }
             // Nobody else's: what guests make in a state may be anybody's to write.
             let mut builder = std::fs::DirBuilder::new();
             builder.recursive(true).mode(0o700);
             builder.create(&folder).map_err(StateError::io("create the folder", &folder))?;
+            super::folder::sync_name(&folder)?;
         }
         let options = SqliteConnectOptions::new()
             .filename(&database)
@@ -253,7 +257,13 @@ impl States {
         let state = State::new(new);
         let folder = self.folder(state.id);
         let making = folder.clone();
-        super::blocking(move || making.make()).await?;
+        super::blocking(move || {
+            making.make()?;
+            // Before the row says that it is there.
+            super::folder::sync_name(&making.data())?;
+            super::folder::sync_name(making.root())
+        })
+        .await?;
         let inserted = async {
             let mut connection = self.0.pool.acquire().await?;
             insert(&mut connection, &state).await

@@ -156,6 +156,12 @@ impl Folder {
     }
 }
 
+/// Forces a folder's name to disk.
+pub(super) fn sync_name(folder: &Path) -> Result<(), StateError> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(above).and_then(|above| above.sync_all()).map_err(StateError::io("force to disk", above))
+}
+
 /// What a state holds while nobody writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Noted {

@@ -45,9 +45,9 @@ pub struct StateHandle {
     flusher: Flusher,
     /// Opened by who first asks for it.
     keys: Mutex<Option<Arc<KvStore>>>,
-    /// Of a synced state: which place what is sealed next has, and the last one sealed when it was bound.
+    /// Of a synced state: which place what is sealed next has, and the last one that was given when it was bound.
     pub(super) places: super::outbox::Places,
-    pub(super) sealed_seq: u64,
+    pub(super) last_seq: u64,
     /// The digest of its content when it was bound, where that was known, and at the end, where that is wanted.
     before: Option<String>,
     after: Mutex<Option<String>>,
@@ -242,7 +242,7 @@ impl States {
         };
         // After the lock: only who has it gives places.
         let synced = state.class == StateClass::Synced && mode == Mode::ReadWrite;
-        let sealed_seq = if synced { self.chain(state.id).await?.sealed_seq } else { 0 };
+        let last_seq = if synced { self.last_place(&root, state.id).await? } else { 0 };
         let (states, state, writes) = (self.clone(), state.clone(), mode == Mode::ReadWrite);
         let work = move || {
             let user = lock::user(&root.users_lock())?;
@@ -278,13 +278,23 @@ impl States {
                 flusher,
                 keys,
                 places,
-                sealed_seq,
+                last_seq,
                 before,
                 after: Mutex::default(),
                 locks,
             }))
         };
         super::blocking(work).await
+    }
+
+    /// The last place in a synced state's chain that was given. For its writer.
+    async fn last_place(&self, root: &Folder, id: StateId) -> Result<u64, StateError> {
+        // In this order: what is sealed and pushed meanwhile is in one of the two, and no place is given twice. What comes
+        // under a place that was sealed already would count as pushed.
+        let sealing = root.sealing();
+        let waiting = super::blocking(move || super::outbox::items(&sealing).map_err(StateError::io("list", &sealing)));
+        let last = waiting.await?.last().map_or(0, |item| item.seq);
+        Ok(last.max(self.chain(id).await?.sealed_seq))
     }
 
     /// Ends a task's share in a state of class `task`: its folder goes.

@@ -109,7 +109,7 @@ impl StateHandle {
             let folder = self.folder();
             fs::create_dir_all(folder.sealing())?;
             let last = items(&folder.sealing())?.last().map_or(0, |item| item.seq);
-            *next = Some(last.max(self.sealed_seq) + 1);
+            *next = Some(last.max(self.last_seq) + 1);
         }
         Ok(next)
     }

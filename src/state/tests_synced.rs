@@ -1,5 +1,8 @@
 //! Synced states on a real disk: taken from the outbox, sealed once and in order, kept, counted.
 
+mod crashing;
+mod model;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
@@ -10,7 +13,10 @@ use super::*;
 use crate::oci::sha256;
 
 async fn synced(quota: u64) -> (tempfile::TempDir, States, State) {
-    let home = tempfile::tempdir().unwrap();
+    synced_in(tempfile::tempdir().unwrap(), quota).await
+}
+
+async fn synced_in(home: tempfile::TempDir, quota: u64) -> (tempfile::TempDir, States, State) {
     let states = States::open(home.path()).await.unwrap();
     let new = NewState {
         name: "readings".parse().unwrap(),
@@ -122,6 +128,23 @@ async fn what_waits_counts_until_it_is_pushed_and_then_goes_oldest_first() {
     let again = states.to_push(state.id, 0, 10).await.unwrap();
     assert_eq!(again.iter().map(|held| held.seq).collect::<Vec<_>>(), [2, 3, 4]);
     again.iter().for_each(|held| drop(held.open(&folder).unwrap()));
+}
+
+#[tokio::test]
+async fn a_writer_gives_no_place_that_was_pushed_since_it_came() {
+    let (_home, states, state) = synced(1 << 20).await;
+    let handle = writer(&states, &state).await;
+    record(&handle, "first", b"1");
+    handle.release().unwrap();
+    let handle = writer(&states, &state).await;
+    // Between its coming and its first record, all that waited goes.
+    states.seal(&state, &id()).await.unwrap();
+    let waiting = states.to_push(state.id, 0, 10).await.unwrap();
+    states.mark_pushed(state.id, &waiting).await.unwrap();
+    record(&handle, "second", b"2");
+    assert_eq!(states.seal(&state, &id()).await.unwrap(), 1, "an acknowledged record is sealed");
+    let waiting = states.to_push(state.id, 0, 10).await.unwrap();
+    assert_eq!(waiting.iter().map(|held| held.seq).collect::<Vec<_>>(), [2]);
 }
 
 #[tokio::test]

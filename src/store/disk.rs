@@ -25,8 +25,18 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(from, to).map_err(StoreError::io("rename a file to", to))
 }
 
+/// Makes a folder, and those above it that are missing, each with its name on disk: what comes into it later lasts no
+/// longer than the way to it.
 pub(super) fn make_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(StoreError::io("create the folder", path))
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(above)?;
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(StoreError::io("create the folder", path)(e)),
+        _ => fsync_folder(above),
+    }
 }
 
 /// Removes a file; that it's gone already is fine.

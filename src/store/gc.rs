@@ -1,5 +1,6 @@
 //! Owns collection: what nothing needs goes, and with a budget also what was used longest ago. Never what is in use.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -257,15 +258,26 @@ fn make_plan(layout: &Layout, mut graph: Graph, fresh: &[String], dry_run: bool,
     if let Some(budget) = budget {
         fit_budget(layout, &graph, &held, &mut marks, budget, &mut unlist, &mut report)?;
     }
-    // What is on disk, unreached, but pinned: an artifact that was taken out of the listing while it runs.
+    // What is on disk, unlisted, but pinned: an artifact that was taken out of the listing while it runs. One that an index
+    // still lists is reached, and what it names is not: that is held by a pin of the index, too.
+    let mut children = HashMap::new();
+    for index in graph.nodes.iter().filter(|n| n.listed.as_ref().is_some_and(|l| l.is_index)) {
+        let gone: Vec<Id> = index.leads_to.iter().copied().filter(|id| graph.listed(*id).is_none()).collect();
+        if let (false, Some(digest)) = (gone.is_empty(), &index.digest) {
+            let used = in_use(layout, digest)?;
+            gone.into_iter().for_each(|id| *children.entry(id).or_insert(false) |= used);
+        }
+    }
     for id in 0..graph.nodes.len() {
-        if marks.get(id) != Some(&false) || graph.listed(id).is_some() {
+        let reached = marks.get(id) != Some(&false);
+        let child = children.get(&id);
+        if graph.listed(id).is_some() || (reached && child.is_none()) {
             continue;
         }
         let Some(digest) = graph.nodes.get(id).filter(|n| n.bytes.is_some()).and_then(|n| n.digest.clone()) else {
             continue;
         };
-        if in_use(layout, &digest)? {
+        if child == Some(&true) || in_use(layout, &digest)? {
             keep_pinned(layout, &mut graph, &mut marks, &digest);
             report.in_use.push(digest);
         }
@@ -275,13 +287,13 @@ fn make_plan(layout: &Layout, mut graph: Graph, fresh: &[String], dry_run: bool,
 
 /// Marks an unlisted manifest in use, and all that its content names.
 fn keep_pinned(layout: &Layout, graph: &mut Graph, marks: &mut Vec<bool>, digest: &Digest) {
-    let mut queue = vec![digest.clone()];
+    let (mut queue, mut looked) = (vec![digest.clone()], HashSet::new());
     while let Some(digest) = queue.pop() {
         let id = graph.id(digest.as_ref());
         marks.resize(graph.nodes.len(), false);
-        let seen = marks.get(id) == Some(&true);
         graph.mark(marks, [id]);
-        if seen || graph.listed(id).is_some() {
+        // That something else leads to it says nothing of what it leads to.
+        if !looked.insert(id) || graph.listed(id).is_some() {
             continue;
         }
         // Not a manifest, or damaged: then it names nothing.

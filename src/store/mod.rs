@@ -53,3 +53,10 @@ pub use writer::{BlobWriter, Progress};
 
 /// The module's result.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// What the store takes a manifest to name, each with its size: for fuzzing, which holds that against what runs are made of.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn edges_of(bytes: &[u8], media_type: Option<&str>) -> Result<Vec<(crate::oci::Digest, u64)>> {
+    let parsed = manifest::Parsed::read(&crate::oci::sha256(bytes), bytes, media_type)?;
+    Ok(parsed.edges.into_iter().map(|edge| (edge.digest, edge.size)).collect())
+}

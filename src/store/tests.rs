@@ -2,9 +2,12 @@
 
 mod collecting;
 mod crashing;
+mod model;
 mod moving;
+mod power;
 mod putting;
 mod showing;
+mod uploads;
 
 use std::path::Path;
 

@@ -268,10 +268,7 @@ impl BlobWriter {
         self.file.get_ref().sync_data().map_err(StoreError::io("sync", &self.path))?;
         let place = self.layout.blob_path(&found);
         let folder = place.parent().unwrap_or(&place).to_owned();
-        if !folder.is_dir() {
-            disk::make_folder(&folder)?;
-            folder.parent().map_or(Ok(()), disk::fsync_folder)?;
-        }
+        disk::make_folder(&folder)?;
         disk::rename(&self.path, &place)?;
         self.settled = true;
         disk::fsync_folder(&folder)?;

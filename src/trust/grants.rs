@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::keys::VerifyingKey;
-use super::policy::{Action, IdentityMatch, Named, PolicyError, TrustPolicy, normalise};
+use super::policy::{Action, IdentityMatch, Named, PolicyError, TrustPolicy, normalise, whole};
 use super::policy_edit::{IdentityEntry, key_id};
 
 /// One signer, trusted for a repository and what is below it.
@@ -134,7 +134,7 @@ impl TrustPolicy {
                     right.is_some_and(|r| r.keys.iter().any(|key| key_id(&key.bytes).as_deref() == Some(&id)))
                 }
                 Granted::Identity { identity, regexp, issuer, trusted_root } => {
-                    if *regexp && regex::Regex::new(&format!("^(?:{identity})$")).is_err() {
+                    if *regexp && whole(identity).is_err() {
                         return Err(PolicyError::Invalid(format!("`{identity:.100}` is no pattern")));
                     }
                     let pattern = format!("^(?:{identity})$");

@@ -339,9 +339,9 @@ fn read_rule(rule: RuleFile, number: usize, base: &Path, machine_key: bool) -> R
             |why: &str| PolicyError::Invalid(format!("rule {number}, identity {}: {why}", identities.len() + 1));
         let matches = match (identity.identity, identity.identity_regexp) {
             (Some(exact), None) if !exact.is_empty() => IdentityMatch::Exact(exact),
-            (None, Some(pattern)) if !pattern.is_empty() => IdentityMatch::Regexp(Box::new(
-                regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|e| wrong(&format!("identity-regexp: {e}")))?,
-            )),
+            (None, Some(pattern)) if !pattern.is_empty() => {
+                IdentityMatch::Regexp(Box::new(whole(&pattern).map_err(|e| wrong(&format!("identity-regexp: {e}")))?))
+            }
             _ => return Err(wrong("give either `identity` or `identity-regexp`")),
         };
         if identity.issuer.is_empty() {
@@ -359,6 +359,13 @@ fn read_rule(rule: RuleFile, number: usize, base: &Path, machine_key: bool) -> R
         identities,
         machine_key: machine_key && rule.action != Action::Reject,
     })
+}
+
+/// The pattern, for a whole text and never a part of it.
+pub(super) fn whole(pattern: &str) -> Result<regex::Regex, regex::Error> {
+    // By itself first: `a)|(?:b` is a pattern only between the brackets, and would match parts there.
+    regex::Regex::new(pattern)?;
+    regex::Regex::new(&format!("^(?:{pattern})$"))
 }
 
 fn read_named(entry: &str, base: &Path, limit: u64) -> Named {
@@ -448,6 +455,13 @@ mod tests {
         let matches = &policy.rules[0].identities[0].matches;
         assert!(matches.accepts("https://a/x") && matches.accepts("b"));
         assert!(!matches.accepts("evil https://a/x") && !matches.accepts("bb"));
+        // Not a pattern by itself, and one that matches parts once it is put between brackets.
+        for open in ["a)|(?:b", "a)|(b", "a)(?:"] {
+            let text = format!(
+                "version = 1\n[[rule]]\n[[rule.identity]]\nidentity-regexp = '{open}'\nissuer = 'i'\ntrusted-root = 'r'\n"
+            );
+            assert!(parse(&text).is_err_and(|e| e.to_string().contains("identity-regexp")), "{open}");
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn tell(session: &Session, task: &Task) {
         return;
     }
     for note in &view.notes {
-        session.printer.note(&super::print::harmless(note));
+        session.printer.note(note);
     }
     if view.end_reason.as_deref() == Some("exited") {
         return;
@@ -53,7 +53,7 @@ fn tell(session: &Session, task: &Task) {
     if let Some(next) = view.next {
         text.push_str(&format!("\n  next: {next}"));
     }
-    session.printer.warning(&super::print::harmless(&text));
+    session.printer.warning(&text);
 }
 
 /// The exit code that stands for a task that has ended.

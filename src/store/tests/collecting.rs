@@ -74,6 +74,24 @@ async fn what_is_pinned_stays_with_all_it_reaches() {
 }
 
 #[tokio::test]
+async fn a_pinned_child_stays_whole_when_its_index_alone_is_listed() {
+    let home = Home::new().await;
+    let child = home.artifact(b"running").await;
+    let size = home.layout().blob_size(&child).expect("size").expect("is there");
+    let lease = home.store.lease().expect("a lease");
+    let index = put(&home.store, &lease, &index_json(&[(&child, size)])).await;
+    drop(lease);
+    let pin = home.layout().pin(&child).expect("pinned");
+    home.store.remove(Target::Digest(&child)).await.expect("removed");
+    assert_eq!(gc(&home.store).await.removed, []);
+    drop(pin);
+    let pin = home.layout().pin(&index).expect("pinned");
+    assert_eq!(gc(&home.store).await.removed, [], "a pin of the index holds all that it reaches");
+    drop(pin);
+    assert_eq!(gc(&home.store).await.removed.len(), 2, "its layer and its config");
+}
+
+#[tokio::test]
 async fn what_a_writer_needs_stays() {
     let home = Home::new().await;
     let other = home.again().await;

@@ -138,6 +138,23 @@ impl Sigstore {
         bundle
     }
 
+    /// A signature in the simple form with the signer's certificate and Rekor's promise.
+    fn simple(&self, signer: &Signer, plain: &SimpleSignature, time: i64) -> SimpleSignature {
+        let body = json!({
+            "apiVersion": "0.0.1", "kind": "hashedrekord",
+            "spec": {
+                "data": { "hash": { "algorithm": "sha256", "value": hex::encode(sha256(&plain.payload)) } },
+                "signature": { "content": plain.signature, "publicKey": { "content": STANDARD.encode(signer.certificate_pem()) } },
+            },
+        });
+        let body = STANDARD.encode(body.to_string());
+        let rekor = json!({
+            "SignedEntryTimestamp": self.promise(&body, time),
+            "Payload": { "body": body, "integratedTime": time, "logIndex": 0, "logID": self.log_id_hex() },
+        });
+        SimpleSignature { certificate: Some(signer.certificate_pem()), rekor: Some(rekor.to_string()), ..plain.clone() }
+    }
+
     /// A policy with one identity entry and this Sigstore's trusted root.
     fn policy(&self, folder: &std::path::Path, identity: &str, regexp: bool, issuer: &str) -> TrustPolicy {
         std::fs::write(folder.join("root.json"), self.root().to_string()).expect("writes");
@@ -259,21 +276,7 @@ fn the_simple_form_of_cosign_2_works_with_a_certificate_too() {
     let policy = sigstore.policy(folder.path(), IDENTITY, false, ISSUER);
     let forms = sign(&signer.key, Some(REPOSITORY), &subject(&digest_of("artifact")), None).expect("signs");
     let SignatureMaterial::Simple(plain) = simple_material(&forms.simple) else { panic!("simple") };
-    let with_time = |time: i64| {
-        let body = json!({
-            "apiVersion": "0.0.1", "kind": "hashedrekord",
-            "spec": {
-                "data": { "hash": { "algorithm": "sha256", "value": hex::encode(sha256(&plain.payload)) } },
-                "signature": { "content": plain.signature, "publicKey": { "content": STANDARD.encode(signer.certificate_pem()) } },
-            },
-        });
-        let body = STANDARD.encode(body.to_string());
-        let rekor = json!({
-            "SignedEntryTimestamp": sigstore.promise(&body, time),
-            "Payload": { "body": body, "integratedTime": time, "logIndex": 0, "logID": sigstore.log_id_hex() },
-        });
-        SimpleSignature { certificate: Some(signer.certificate_pem()), rekor: Some(rekor.to_string()), ..plain.clone() }
-    };
+    let with_time = |time: i64| sigstore.simple(&signer, &plain, time);
     let ask = |repository: &str, simple: SimpleSignature| {
         verify(
             &policy,
@@ -340,4 +343,48 @@ async fn cosign_accepts_the_same_bundle() {
         let (ok, words) = run(&cosign("sid"), folder.path(), &[&["verify"], &flags[..], &[&reference]].concat());
         assert_eq!(ok, accepted, "{words}");
     }
+}
+
+#[test]
+#[ignore = "makes fuzz/trust and fuzz/seeds/signature anew"]
+fn seeds_for_fuzzing() {
+    let fuzz = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    let write = |path: &str, bytes: &[u8]| {
+        let path = fuzz.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    };
+    let (sigstore, key, digest) = (Sigstore::new(), key(), digest_of("artifact"));
+    let signer = sigstore.signer();
+    write("trust/root.json", sigstore.root().to_string().as_bytes());
+    write("trust/key.pub", key.public_pem().as_bytes());
+    let policy = format!(
+        "version = 1\ntrust-machine-key = false\n\n[[rule]]\nkeys = [\"key.pub\"]\n\n[[rule.identity]]\n\
+         identity-regexp = \"https://github.com/acme/.*\"\nissuer = \"{ISSUER}\"\ntrusted-root = \"root.json\"\n\n\
+         [[rule]]\nrepository = \"localhost:5000/rejected\"\naction = \"reject\"\n"
+    );
+    write("trust/trust.toml", policy.as_bytes());
+    let forms = sign(&key, Some(REPOSITORY), &subject(&digest), None).expect("signs");
+    let SignatureMaterial::Simple(plain) = simple_material(&forms.simple) else { panic!("simple") };
+    let joined = |simple: &SimpleSignature| {
+        let words = [&simple.certificate, &simple.chain, &simple.rekor].map(|word| word.clone().unwrap_or_default());
+        [
+            &simple.payload[..],
+            simple.signature.as_bytes(),
+            words[0].as_bytes(),
+            words[1].as_bytes(),
+            words[2].as_bytes(),
+        ]
+        .join(&0)
+    };
+    write("seeds/signature/simple", &joined(&plain));
+    write("seeds/signature/simple-keyless", &joined(&sigstore.simple(&signer, &plain, IN_TIME)));
+    write("seeds/signature/simple-late", &joined(&sigstore.simple(&signer, &plain, TOO_LATE)));
+    write("seeds/signature/simple-manifest.json", &forms.simple.manifest);
+    write("seeds/signature/bundle-manifest.json", &forms.bundle.manifest);
+    write("seeds/signature/bundle.json", &forms.bundle.blobs[0].bytes);
+    let keyless = sigstore.bundle(&signer, &digest, IN_TIME).to_string();
+    write("seeds/signature/bundle-keyless.json", keyless.as_bytes());
+    let other = sign(&self::key(), None, &subject(&digest_of("another artifact")), None).expect("signs");
+    write("seeds/signature/bundle-of-a-stranger.json", &other.bundle.blobs[0].bytes);
 }
