@@ -27,7 +27,8 @@ const OVERHEAD: u64 = 64 << 10;
 /// The trust policy's files are looked at for each task; the keys it names are read again this often.
 const RELOAD: Duration = Duration::from_secs(2);
 
-/// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both.
+/// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both, and on
+/// where the content is from, which was asked when they were made.
 #[derive(Debug)]
 pub(super) struct ReadyGuests {
     guests: Cache<String, Arc<Runnable>, ByCode>,
@@ -86,7 +87,7 @@ impl ReadyGuests {
         if spec.pull() == PullPolicy::Always || spec.allow_unsigned {
             return None;
         }
-        self.under_policy(vyr, &key(&spec.reference, spec))
+        self.under_policy(vyr, &key(vyr, &spec.reference, spec))
     }
 
     fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
@@ -153,7 +154,7 @@ impl ReadyGuests {
             reference = ArtifactRef::Registry(parse_reference(&name)?);
             pull = PullMode::Missing;
         }
-        let name = key(&name, spec);
+        let name = key(vyr, &name, spec);
         if let Some(runnable) = self.under_policy(vyr, &name) {
             return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
         }
@@ -177,15 +178,20 @@ impl ReadyGuests {
     }
 }
 
-/// Guests that give the same output everywhere are compiled apart, and which way may be taken decides what is ready.
-fn key(reference: &str, spec: &TaskSpec) -> String {
+/// Guests that give the same output everywhere are compiled apart, and which way may be taken decides what is ready. Whose
+/// rule counts for a digest alone depends on what the store knows of where it's from.
+fn key(vyr: &Vyr, reference: &str, spec: &TaskSpec) -> String {
     let way = match (spec.deterministic.is_some(), spec.path()) {
         (true, _) => "#deterministic",
-        (false, ExecutionPath::Unspecified) => return reference.to_owned(),
+        (false, ExecutionPath::Unspecified) => "",
         (false, ExecutionPath::Wasm) => "#wasm",
         (false, ExecutionPath::Container) => "#container",
     };
-    format!("{reference}{way}")
+    match reference.starts_with("sha256:") || reference.starts_with("sha512:") {
+        true => format!("{reference}{way}#{}", vyr.origins_version()),
+        false if way.is_empty() => reference.to_owned(),
+        false => format!("{reference}{way}"),
+    }
 }
 
 fn tier(runnable: &Runnable) -> StartTier {

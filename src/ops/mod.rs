@@ -217,6 +217,12 @@ impl Vyr {
         self.store.get_or_try_init(|| async { Store::open(self.config.home.root()).await.map_err(Error::from) }).await
     }
 
+    /// Another number once this process has learnt of a new origin of something in the store.
+    #[must_use]
+    pub fn origins_version(&self) -> u64 {
+        self.store.get().map_or(0, Store::origins_version)
+    }
+
     /// The states.
     ///
     /// # Errors

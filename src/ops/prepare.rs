@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
-use super::resolve::{Located, PullMode, locate};
+use super::resolve::{Located, PullMode, locate, repository_meant};
 use super::verify::{Policy, verify, verify_or_overrule};
 use super::{Vyr, compile, container};
 use crate::artifact::{
@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::{Fallback, FallbackReason, PathChoice, decided};
 use crate::oci::{
     ArtifactRef, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, MAX_MANIFEST_BYTES, digest_mismatch,
-    parse_digest, repository_of,
+    parse_digest,
 };
 use crate::store::{Layout, Pin, StoreError};
 use crate::trust::{Acceptance, Verified};
@@ -134,16 +134,19 @@ impl Runnable {
 /// Whatever stands in the way, from the reference to the linker.
 pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
     let policy = Policy::load(vyr)?;
+    // A proof for this repository was made of what is from there, so nothing has to be asked of where it's from. A digest
+    // alone is of as many repositories as the store says.
     if let Some(digest) = wanted.reference.digest()?.filter(|_| wanted.pull != PullMode::Always)
-        && !matches!(wanted.reference, ArtifactRef::Layout { .. })
-        && let Some(runnable) = proven(vyr, &policy, wanted, &digest)?
+        && matches!(wanted.reference, ArtifactRef::Registry(_))
+        && let Some(runnable) =
+            proven(vyr, &policy, wanted, &digest, repository_meant(vyr, &wanted.reference).as_deref())?
     {
         return Ok(runnable);
     }
     let mut located = locate(vyr, &wanted.reference, wanted.pull, Purpose::Run).await?;
-    if matches!(wanted.reference, ArtifactRef::Registry(_))
+    if !matches!(wanted.reference, ArtifactRef::Layout { .. })
         && !located.pulled
-        && let Some(runnable) = proven(vyr, &policy, wanted, &located.root)?
+        && let Some(runnable) = proven(vyr, &policy, wanted, &located.root, located.repository.as_deref())?
     {
         return Ok(runnable);
     }
@@ -175,35 +178,39 @@ fn fallback(wanted: &Wanted, error: &Error) -> Option<Fallback> {
 pub async fn prepare_instead(vyr: &Vyr, wanted: &Wanted, ready: &Runnable, error: Error) -> Result<Runnable> {
     let Some(fallback) = fallback(wanted, &error).filter(|_| ready.fallback().is_none()) else { return Err(error) };
     let policy = Policy::load(vyr)?;
-    if let Some(runnable) = container::proven(vyr, &policy, wanted, &ready.root, Some(&fallback))? {
+    // It is in the store: nothing is asked of the network for where it's from.
+    let mut located = match &wanted.reference {
+        ArtifactRef::Registry(reference) => {
+            let there = ArtifactRef::Registry(reference.clone_with_digest(ready.root.to_string()));
+            locate(vyr, &there, PullMode::Never, Purpose::Run).await?
+        }
+        ArtifactRef::Stored(_) => locate(vyr, &wanted.reference, PullMode::Never, Purpose::Run).await?,
+        ArtifactRef::Layout { .. } => Located {
+            root: ready.root.clone(),
+            repository: None,
+            claimed: false,
+            reference: None,
+            pulled: false,
+            unusable: Vec::new(),
+        },
+    };
+    let repository = located.repository.as_deref();
+    if let Some(runnable) = container::proven(vyr, &policy, wanted, &ready.root, repository, Some(&fallback))? {
         return Ok(runnable);
     }
-    let reference = match &wanted.reference {
-        ArtifactRef::Registry(reference) => Some(reference.clone()),
-        _ => None,
-    };
-    let mut located = Located {
-        root: ready.root.clone(),
-        repository: repository(&wanted.reference),
-        reference,
-        pulled: false,
-        unusable: Vec::new(),
-    };
     container::instead(vyr, &policy, wanted, &mut located, fallback, error).await
 }
 
-/// What the artifact's policy repository is, as far as the REF alone tells.
-pub(super) fn repository(reference: &ArtifactRef) -> Option<String> {
-    match reference {
-        ArtifactRef::Registry(reference) => Some(repository_of(reference)),
-        _ => None,
-    }
-}
-
-/// The short way: everything about this digest was proven before, and nothing changed since.
-pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+/// The short way: everything about this digest was proven before, as content of `repository`, and nothing changed since.
+pub(super) fn proven(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    digest: &Digest,
+    repository: Option<&str>,
+) -> Result<Option<Runnable>> {
     if wanted.path != PathChoice::Container
-        && let Some(runnable) = proven_wasm(vyr, policy, wanted, digest)?
+        && let Some(runnable) = proven_wasm(vyr, policy, wanted, digest, repository)?
     {
         return Ok(Some(runnable));
     }
@@ -212,14 +219,18 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
     if wanted.path == PathChoice::Wasm || strict {
         return Ok(None);
     }
-    container::proven(vyr, policy, wanted, digest, None)
+    container::proven(vyr, policy, wanted, digest, repository, None)
 }
 
-fn proven_wasm(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+fn proven_wasm(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    digest: &Digest,
+    repository: Option<&str>,
+) -> Result<Option<Runnable>> {
     let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref(), container: false };
+    let conditions = Conditions { root: digest, policy: policy.hash(), repository, container: false };
     let Some(ready) = Ready::load(vyr, &conditions)? else { return Ok(None) };
     // A run that overruled the policy proves nothing for one that doesn't ask for that, and each is on record.
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
@@ -295,9 +306,8 @@ pub(super) async fn prove(
     let prepared = engine.prepare(&component_code)?;
     let kind = component_code.kind();
     let tier = tier(located, origin);
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref(), container: false };
+    let repository = located.repository.as_deref();
+    let conditions = Conditions { root: &located.root, policy: policy.hash(), repository, container: false };
     let command = Command { argv0: argv0(&verified, located), ..loaded.command };
     let ready = Ready::new(
         &conditions,

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::Vyr;
 use super::prepare::{Origin, Pool, Wanted, examine, prepare, prove, proven};
-use super::resolve::{Located, PullMode};
+use super::pull::Purpose;
+use super::resolve::{Located, PullMode, locate};
 use super::verify::Policy;
 use crate::artifact::{Code, Manifest};
 use crate::error::{Error, ErrorKind, Result};
@@ -75,7 +76,8 @@ pub struct Arrival {
 
 /// Makes ready what has just come into the store, as content of `repository` (`host[:port]/repository`), where it is no
 /// larger than the Wasm that may be compiled. For what is about an artifact, a signature or compiled code, that artifact is
-/// meant. Nothing is asked of the network, and nothing that the trust policy refuses is read.
+/// meant. Nothing is asked of the network, and nothing that the trust policy refuses is read. Who pushes it says by which
+/// name this registry is known, so that name is a claim unless it is one that this machine knows to be its own.
 ///
 /// # Errors
 /// [`ErrorKind::Exhausted`] for what is too large; why it can't be run, or may not.
@@ -109,17 +111,23 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         path: PathChoice::Auto,
     };
     let policy = Policy::load(vyr)?;
-    if let Some(ready) = proven(vyr, &policy, &wanted, &root)? {
+    let mut located = match locate(vyr, &wanted.reference, PullMode::Never, Purpose::Run).await {
+        Ok(located) => located,
+        Err(e) if e.kind() == ErrorKind::NotFound && repository.is_some() => {
+            let origins = vyr.store().await?.origins(&root).await?;
+            if origins.iter().any(|origin| origin.proven) {
+                return Err(e);
+            }
+            let repository = repository.map(str::to_owned);
+            Located { root, repository, claimed: true, reference: None, pulled: false, unusable: Vec::new() }
+        }
+        Err(e) => return Err(e),
+    };
+    if let Some(ready) = proven(vyr, &policy, &wanted, &located.root, located.repository.as_deref())? {
         return Ok(ready.origin);
     }
     // Without a reference no registry is asked for newer signatures.
-    let mut located = Located {
-        root,
-        repository: repository.map(str::to_owned),
-        reference: None,
-        pulled: false,
-        unusable: Vec::new(),
-    };
+    located.reference = None;
     Ok(prove(vyr, &policy, &wanted, &mut located, Some(how.on.0.clone())).await?.origin)
 }
 
