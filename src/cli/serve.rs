@@ -45,6 +45,9 @@ pub(super) struct Serve {
     /// Let everybody read this repository of the registry and what is below it; `*` for all; may be repeated
     #[arg(long, value_name = "PREFIX")]
     anonymous_read: Vec<String>,
+    /// A name of this node besides those of the machine, under which it answers who shows no credential; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    host_name: Vec<String>,
     /// How many tasks are prepared or run at once [default: 2048]
     #[arg(long, value_name = "NUMBER")]
     max_running: Option<u32>,
@@ -138,6 +141,10 @@ impl Serve {
                 prefixes => Some(Limits::new(prefixes, &[])?),
             },
             secret: session.vyr.secret()?.clone(),
+            host_names: match self.host_name.is_empty() {
+                true => file.host_names.iter().map(|name| host_name(name)).collect::<Result<_>>()?,
+                false => self.host_name.clone(),
+            },
         })
     }
 
@@ -193,6 +200,16 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
         Error::new(ErrorKind::Usage, format!("`{text}` is no address to listen on"))
             .hint("write ADDRESS:PORT with an address in numbers, as 127.0.0.1:7070 or [::1]:7070")
     })
+}
+
+/// A name that a request may be for, without a port.
+fn host_name(text: &str) -> Result<String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    match !text.is_empty() && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err(Error::new(ErrorKind::Usage, format!("`{text}` is no host name"))
+            .hint("write the name alone, without scheme and port, as node.example")),
+    }
 }
 
 async fn twice() {

@@ -196,6 +196,8 @@ pub struct ServeFile {
     pub token_file: Option<PathBuf>,
     /// Repositories of the node's registry, and what is below them, that may be read without a token.
     pub anonymous_read: Vec<String>,
+    /// Names of the node besides those of the machine, under which it answers who shows no credential.
+    pub host_names: Vec<String>,
     /// How many tasks are prepared or run at once.
     pub max_running: Option<u32>,
     /// How many tasks wait at most.

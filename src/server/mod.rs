@@ -22,6 +22,7 @@ mod access;
 mod answer;
 mod control;
 mod distribution;
+mod host;
 mod opening;
 mod page;
 mod put;
@@ -36,6 +37,7 @@ pub use access::{Limits, Tokens};
 pub use tls::TlsFiles;
 
 use access::{Access, Peer};
+use host::Names;
 use opening::Opening;
 
 /// How long connections may take to end after everything else has.
@@ -64,6 +66,8 @@ pub struct Listen {
     pub anonymous: Option<Limits>,
     /// What short-lived tokens are sealed with.
     pub secret: Secret,
+    /// Names of this node besides those of the machine, under which it answers who shows no credential.
+    pub host_names: Vec<String>,
 }
 
 /// A bound server.
@@ -72,6 +76,7 @@ pub struct Server {
     unix: Option<(UnixListener, PathBuf)>,
     tls: Option<TlsAcceptor>,
     access: Arc<Access>,
+    names: Names,
 }
 
 impl std::fmt::Debug for Server {
@@ -129,7 +134,8 @@ impl Server {
         };
         let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let access = Access::new(tokens, certificates, listen.anonymous.clone(), &listen.secret);
-        Ok(Self { tcp, unix, tls, access: Arc::new(access) })
+        let names = Names::new(&listen.host_names);
+        Ok(Self { tcp, unix, tls, access: Arc::new(access), names })
     }
 
     /// The address in use.
@@ -145,13 +151,14 @@ impl Server {
     /// # Errors
     /// A service can't be set up.
     pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
-        let Self { tcp, unix, tls, access } = self;
+        let Self { tcp, unix, tls, access, names } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
-        let router = answer::router(node.clone(), health_service, metrics, registry)?;
+        let router = answer::router(node.clone(), health_service, metrics, registry, names.clone())?;
         let graceful = Arc::new(GracefulShutdown::new());
-        let connections = Connections { router, access, graceful: Arc::clone(&graceful), numbers: AtomicU64::new(1) };
+        let (numbers, held) = (AtomicU64::new(1), Arc::clone(&graceful));
+        let connections = Connections { router, access, names, graceful: held, numbers };
         let connections = Arc::new(connections);
         {
             tokio::pin!(stop);
@@ -234,6 +241,7 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
 struct Connections {
     router: axum::Router,
     access: Arc<Access>,
+    names: Names,
     graceful: Arc<GracefulShutdown>,
     numbers: AtomicU64,
 }
@@ -273,9 +281,9 @@ impl Connections {
     }
 
     fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-        let (router, access) = (self.router.clone(), Arc::clone(&self.access));
+        let (router, access, names) = (self.router.clone(), Arc::clone(&self.access), self.names.clone());
         let service = hyper::service::service_fn(move |request| {
-            answer::answer(router.clone(), Arc::clone(&access), peer.clone(), request)
+            answer::answer(router.clone(), Arc::clone(&access), names.clone(), peer.clone(), request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
