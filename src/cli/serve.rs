@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::Session;
 use super::args::{duration, size};
 use super::run::interrupted;
-use crate::config::EnvVars;
+use crate::config::{EnvVars, ServeFile};
+use crate::engine::{NetRule, most_of_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
 use crate::ops::own::Announced;
@@ -75,6 +76,9 @@ pub(super) struct Serve {
     /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
     #[arg(long)]
     allow_unsigned: bool,
+    /// The most of the network that submits may ask for by --allow-net; may be repeated; `none` for no network [default: whatever they ask for] [env: VYR_ALLOW_NET_AT_MOST]
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_net_at_most: Vec<String>,
     /// Make no signed receipts of tasks
     #[arg(long)]
     no_receipts: bool,
@@ -84,10 +88,10 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    fn options(&self, session: &Session) -> Options {
+    fn options(&self, session: &Session) -> Result<Options> {
         let file = &session.vyr.config().serve;
         let defaults = Options::default();
-        Options {
+        Ok(Options {
             max_running: self.max_running.or(file.max_running).unwrap_or(defaults.max_running).max(1),
             max_queued: self.max_queued.or(file.max_queued).unwrap_or(defaults.max_queued),
             memory_budget: self.memory_budget.or(file.memory_budget_bytes).unwrap_or(defaults.memory_budget),
@@ -98,6 +102,7 @@ impl Serve {
                 .unwrap_or(defaults.keep_for),
             drain: self.drain.or(file.drain_seconds.map(Duration::from_secs)).unwrap_or(defaults.drain),
             allow_unsigned: self.allow_unsigned,
+            allow_net_at_most: self.allow_net_at_most(file)?,
             compile_on_arrival: self
                 .compile_on_arrival
                 .or(file.compile_on_arrival)
@@ -107,7 +112,19 @@ impl Serve {
             compiled_only: self.compiled_only || file.compiled_only.unwrap_or(false),
             receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults
+        })
+    }
+
+    /// The flags, else the variable, else the settings file, whose empty list is no network at all.
+    fn allow_net_at_most(&self, file: &ServeFile) -> Result<Option<Vec<NetRule>>> {
+        if !self.allow_net_at_most.is_empty() {
+            return most_of_net(&self.allow_net_at_most).map(Some);
         }
+        if let Some(text) = EnvVars::get(EnvVars::VYR_ALLOW_NET_AT_MOST) {
+            let words: Vec<String> = text.split(',').map(|word| word.trim().to_owned()).collect();
+            return most_of_net(&words).map(Some);
+        }
+        file.allow_net_at_most.as_deref().map(most_of_net).transpose()
     }
 
     fn listen(&self, session: &Session) -> Result<Listen> {
@@ -158,7 +175,7 @@ impl Serve {
         // its socket.
         let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
         let server = Server::bind(&listen).await.map_err(attempted)?;
-        let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
+        let node = Node::open(vyr, self.options(session).map_err(attempted)?, lock).await.map_err(attempted)?;
         let address = server.address()?;
         // So that runs from this data folder know which references are its own registry's.
         let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;

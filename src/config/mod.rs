@@ -40,6 +40,8 @@ impl EnvVars {
     pub const VYR_CONTAINER_ENGINE: &'static str = "VYR_CONTAINER_ENGINE";
     /// Where `vyr serve` listens. Default: `127.0.0.1:7070`.
     pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
+    /// The most of the network that submits to `vyr serve` may ask for: rules with commas between, or `none`. Default: whatever they ask for.
+    pub const VYR_ALLOW_NET_AT_MOST: &'static str = "VYR_ALLOW_NET_AT_MOST";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.
@@ -218,6 +220,8 @@ pub struct ServeFile {
     pub compile_largest_bytes: Option<u64>,
     /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: Option<bool>,
+    /// The most of the network that submits may ask for; an empty list for none.
+    pub allow_net_at_most: Option<Vec<String>>,
     /// Whether each task gets a signed receipt.
     pub receipts: Option<bool>,
 }

@@ -40,6 +40,11 @@ impl Node {
         tokio::spawn(async move {
             let queued = live.due().elapsed();
             live.tell(TaskStatus::Preparing, |_| {});
+            // It may have been taken by a node that was started otherwise.
+            if let Err(e) = node.permitted(&live.spec) {
+                let refused = Error::new(ErrorKind::Refused, e.why()).hint(e.next().unwrap_or_default());
+                return node.end_before_start(&live, Some(&refused), true);
+            }
             let began = Instant::now();
             let span = live.trace.preparing();
             let preparing = node.inner.ready.prepare(&node.inner.vyr, &live.spec).instrument(span.clone());

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use vyr_proto::v0;
 
 use crate::db::Db;
-use crate::engine::{Budget, Engine, EngineOptions};
+use crate::engine::{Budget, Engine, EngineOptions, NetRule};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::Vyr;
 use crate::state::States;
@@ -77,6 +77,8 @@ pub struct Options {
     pub drain: Duration,
     /// Whether a submit may overrule the trust policy.
     pub allow_unsigned: bool,
+    /// The most of the network that a submit may ask for; `None` for whatever it asks for.
+    pub allow_net_at_most: Option<Vec<NetRule>>,
     /// The threads that guests run on.
     pub threads: usize,
     /// Whether what arrives is compiled before anybody runs it.
@@ -103,6 +105,7 @@ impl Default for Options {
             keep_for: Duration::from_secs(30 * 24 * 3600),
             drain: Duration::from_secs(30),
             allow_unsigned: false,
+            allow_net_at_most: None,
             receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             compile_on_arrival: true,

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use vyr_proto::v0::control_client::ControlClient;
 use vyr_proto::v0::*;
 
-use crate::support::{Home, Node, run, tool};
+use crate::support::{Home, Node, Registry, pushed, run, spec, tool};
 
 pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
@@ -134,4 +135,50 @@ async fn mutual_tls_lets_in_who_has_a_certificate_of_the_authority() {
     connect(Some(clients.issue())).await.unwrap();
     assert!(connect(None).await.is_err(), "without a certificate");
     assert!(connect(Some(strangers.issue())).await.is_err(), "with somebody else's");
+}
+
+#[tokio::test]
+async fn what_a_node_lets_be_reached_bounds_every_submit() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let reference = pushed(&home, &registry, "hello-p1");
+    let reaching = |rules: &[&str]| TaskSpec {
+        allow_net: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+        ..spec(&reference, &[])
+    };
+    let flags = ["--allow-net-at-most", "127.0.0.1:9", "--allow-net-at-most", "example.org:*"];
+    let settings = (&flags[..], &[][..]);
+    let variable = (&[][..], &[("VYR_ALLOW_NET_AT_MOST", "127.0.0.1:9, example.org:*")][..]);
+    for (flags, variables) in [settings, variable] {
+        let node = Node::start_with(&home, flags, variables);
+        let mut client = node.connect().await;
+        for beyond in ["*:*", "127.0.0.1:*", "127.0.0.1:10", "169.254.169.254:80", "localhost:9"] {
+            let refused = client.try_submit(reaching(&["127.0.0.1:9", beyond])).await.unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied, "{beyond}: {refused:?}");
+            assert!(refused.message().contains(&format!("`{beyond}`")), "{refused:?}");
+        }
+        for within in [&[][..], &["127.0.0.1:9"]] {
+            let task = client.run(reaching(within)).await;
+            assert_eq!(task.status(), TaskStatus::Succeeded, "{within:?}: {task:?}");
+        }
+    }
+    // No network at all, by the settings file.
+    std::fs::write(home.vyr_home().join("config.toml"), "[serve]\nallow-net-at-most = []\n").unwrap();
+    let node = Node::start(&home, &[]);
+    let refused = node.connect().await.try_submit(reaching(&["127.0.0.1:9"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    drop(node);
+    // What a node took that was started otherwise is not run by this one.
+    std::fs::remove_file(home.vyr_home().join("config.toml")).unwrap();
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let node = Node::start(&home, &["--max-running", "1"]);
+    let mut client = node.connect().await;
+    let holder = client.submit(spec(&sleep, &[])).await;
+    client.until(&holder.id, TaskStatus::Running).await;
+    let queued = client.submit(reaching(&["127.0.0.1:9"])).await;
+    assert_eq!(queued.status(), TaskStatus::Queued);
+    node.kill();
+    let node = Node::start(&home, &["--allow-net-at-most", "none"]);
+    let task = node.connect().await.wait(&queued.id).await;
+    assert_eq!(task.status(), TaskStatus::Refused, "{task:?}");
+    assert!(task.end.unwrap().message.contains("lets no task reach"));
 }
