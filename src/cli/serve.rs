@@ -109,6 +109,7 @@ impl Serve {
                 .unwrap_or(defaults.compile_on_arrival),
             compile_at_once: file.compile_at_once.unwrap_or(defaults.compile_at_once).max(1),
             compile_largest: file.compile_largest_bytes.unwrap_or(defaults.compile_largest),
+            compile_memory: file.compile_memory_bytes.unwrap_or(defaults.compile_memory),
             compiled_only: self.compiled_only || file.compiled_only.unwrap_or(false),
             receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults

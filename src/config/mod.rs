@@ -218,6 +218,8 @@ pub struct ServeFile {
     pub compile_at_once: Option<usize>,
     /// The largest Wasm that is compiled on arrival, in bytes.
     pub compile_largest_bytes: Option<u64>,
+    /// The memory that compiling may take together, in bytes.
+    pub compile_memory_bytes: Option<u64>,
     /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: Option<bool>,
     /// The most of the network that submits may ask for; an empty list for none.

@@ -4,6 +4,7 @@
 mod audit;
 pub mod bundle;
 pub mod compile;
+mod compiling;
 pub mod container;
 pub mod doctor;
 pub mod inspect;
@@ -26,6 +27,7 @@ pub mod trust;
 pub mod verify;
 pub mod warm;
 
+pub use compiling::Compiling;
 pub(crate) use pull::blocking;
 
 use std::sync::{Arc, OnceLock};
@@ -78,6 +80,7 @@ pub struct Vyr {
     secret: OnceLock<Secret>,
     flights: mirror::Flights,
     engine_options: EngineOptions,
+    compiling: Option<Compiling>,
     engine: OnceLock<Engine>,
     deterministic_engine: OnceLock<Engine>,
     machine: OnceLock<Machine>,
@@ -100,6 +103,7 @@ impl Vyr {
             secret: OnceLock::new(),
             flights: mirror::Flights::default(),
             engine_options: EngineOptions::default(),
+            compiling: None,
             engine: OnceLock::new(),
             deterministic_engine: OnceLock::new(),
             machine: OnceLock::new(),
@@ -112,6 +116,18 @@ impl Vyr {
     pub fn with_engine_options(mut self, options: EngineOptions) -> Self {
         self.engine_options = options;
         self
+    }
+
+    /// The same, for a process in which others begin runs: no more is compiled at a time than that.
+    #[must_use]
+    pub fn with_compiling(mut self, compiling: Compiling) -> Self {
+        self.compiling = Some(compiling);
+        self
+    }
+
+    /// The bounds of what is compiled at a time; `None` where only this user's own wish is.
+    pub(super) fn compiling(&self) -> Option<&Compiling> {
+        self.compiling.as_ref()
     }
 
     /// The Wasm runtime.

@@ -4,6 +4,7 @@
 use std::io::Read;
 
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
@@ -289,19 +290,30 @@ pub(super) async fn prove(
     let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
+    // From the first byte read to the last one compiled, whether anybody still waits for it or not.
+    let said = verified.size();
+    let memory = reserve(vyr, said).await?;
     let work_pool = pool.clone();
     // Reading, hashing and compiling take long: not on the runtime's own thread.
     let span = tracing::Span::current();
-    let (verified, loaded) = blocking(move || {
+    let (verified, loaded, mut memory) = blocking(move || {
         let _entered = span.entered();
         let loaded = on(work_pool.as_ref(), || verified.load(&layout))?;
-        Ok((verified, loaded))
+        Ok((verified, loaded, memory))
     })
     .await?;
     let cached = kept(&cache, &engine, &loaded.code, policy);
     let (code, component_code, origin, loaded) = match cached {
         Some((compiled, origin)) => (loaded.code.clone(), compiled, origin, loaded),
-        None => compiled(vyr, policy, wanted, located, &verified.selected, loaded, pool).await?,
+        None => {
+            // What was packed says its size only now. Nobody waits for more while holding some.
+            let unpacked = loaded.bytes.len() as u64;
+            if unpacked > said {
+                drop(memory.take());
+                memory = reserve(vyr, unpacked).await?;
+            }
+            compiled(vyr, policy, wanted, located, &verified.selected, (loaded, memory), pool).await?
+        }
     };
     let prepared = engine.prepare(&component_code)?;
     let kind = component_code.kind();
@@ -338,6 +350,14 @@ pub(super) async fn prove(
     })
 }
 
+/// The memory for compiling a Wasm of so many bytes, where that is bounded.
+async fn reserve(vyr: &Vyr, bytes: u64) -> Result<Option<OwnedSemaphorePermit>> {
+    match vyr.compiling() {
+        Some(compiling) => compiling.memory(bytes).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// What was there when something was made ready.
 pub(super) fn tier(located: &Located, origin: Origin) -> &'static str {
     match origin {
@@ -354,7 +374,7 @@ async fn compiled(
     wanted: &Wanted,
     located: &Located,
     subject: &Digest,
-    loaded: Loaded,
+    (loaded, memory): (Loaded, Option<OwnedSemaphorePermit>),
     pool: Option<Pool>,
 ) -> Result<(Digest, Compiled, Origin, Loaded)> {
     let code = loaded.code.clone();
@@ -378,8 +398,14 @@ async fn compiled(
         vyr.reporter().note(&format!("{reason}; compiling here"));
     }
     let cache = vyr.code_cache()?;
+    // A pool has bounds of its own.
+    let turn = match vyr.compiling() {
+        Some(compiling) if pool.is_none() => Some(compiling.turn().await?),
+        _ => None,
+    };
     let span = tracing::Span::current();
     blocking(move || {
+        let _held = (memory, turn);
         let _entered = span.entered();
         let bytes = loaded.bytes.as_slice();
         let cached = on(pool.as_ref(), || cache.get_or_compile(&engine, &loaded.code, || Ok::<_, Error>(bytes)))?;
@@ -527,6 +553,14 @@ pub(super) struct Loaded {
 }
 
 impl Found {
+    /// The size of what is read for it, in bytes, as its manifest says.
+    pub(super) fn size(&self) -> u64 {
+        match &self.source {
+            Code::Layer(layer) => layer.size(),
+            Code::Entrypoint { layers, .. } => layers.iter().map(Descriptor::size).fold(0, u64::saturating_add),
+        }
+    }
+
     /// Reads the Wasm. What is returned is what was hashed: nothing is read twice.
     pub(super) fn load(&self, layout: &Layout) -> Result<Loaded> {
         match &self.source {

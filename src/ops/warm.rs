@@ -9,7 +9,7 @@ use super::prepare::{Origin, Pool, Wanted, examine, prepare, prove, proven};
 use super::pull::Purpose;
 use super::resolve::{Located, PullMode, locate};
 use super::verify::Policy;
-use crate::artifact::{Code, Manifest};
+use crate::artifact::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, MAX_MANIFEST_BYTES, media, parse_reference};
@@ -91,10 +91,7 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         }
     }
     let found = examine(vyr, &root)?;
-    let size: u64 = match &found.source {
-        Code::Layer(layer) => layer.size(),
-        Code::Entrypoint { layers, .. } => layers.iter().map(crate::oci::Descriptor::size).fold(0, u64::saturating_add),
-    };
+    let size = found.size();
     if size > how.largest {
         let why = format!("it has {size} bytes, and at most {} are compiled on arrival", how.largest);
         return Err(Error::new(ErrorKind::Exhausted, why));

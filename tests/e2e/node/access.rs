@@ -182,3 +182,18 @@ async fn what_a_node_lets_be_reached_bounds_every_submit() {
     assert_eq!(task.status(), TaskStatus::Refused, "{task:?}");
     assert!(task.end.unwrap().message.contains("lets no task reach"));
 }
+
+#[tokio::test]
+async fn what_would_take_too_much_memory_to_compile_is_not_compiled() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let reference = pushed(&home, &registry, "hello-p1");
+    for (memory, status) in [(1 << 20, TaskStatus::Failed), (64 << 20, TaskStatus::Succeeded)] {
+        let settings = format!("[serve]\ncompile-memory-bytes = {memory}\n");
+        std::fs::write(home.vyr_home().join("config.toml"), settings).unwrap();
+        let node = Node::start(&home, &[]);
+        let task = node.connect().await.run(spec(&reference, &[])).await;
+        assert_eq!(task.status(), status, "{task:?}");
+        let error = task.end.unwrap().message;
+        assert_eq!(error.contains("this node compiles at most"), status == TaskStatus::Failed, "{error}");
+    }
+}
