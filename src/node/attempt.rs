@@ -47,7 +47,8 @@ impl Node {
             }
             let began = Instant::now();
             let span = live.trace.preparing();
-            let preparing = node.inner.ready.prepare(&node.inner.vyr, &live.spec).instrument(span.clone());
+            let preparing =
+                node.inner.ready.prepare(&node.inner.vyr, &live.spec, live.asked_by()).instrument(span.clone());
             let prepared = tokio::select! {
                 biased;
                 () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
@@ -171,17 +172,19 @@ impl Node {
                     }
                 }
                 // It may be that the container beside it can.
-                Err(e) => match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e).await {
-                    Ok((container, tier)) => {
-                        (runnable, fell_back) = (container, tier);
-                        live.set_running(&runnable, tier);
+                Err(e) => {
+                    match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e, live.asked_by()).await {
+                        Ok((container, tier)) => {
+                            (runnable, fell_back) = (container, tier);
+                            live.set_running(&runnable, tier);
+                        }
+                        Err(e) => {
+                            execution.path = ExecutionPath::Unspecified.into();
+                            let cancelled = e.kind() == ErrorKind::Cancelled;
+                            return (execution, could_not_start(live, Some(&e).filter(|_| !cancelled)));
+                        }
                     }
-                    Err(e) => {
-                        execution.path = ExecutionPath::Unspecified.into();
-                        let cancelled = e.kind() == ErrorKind::Cancelled;
-                        return (execution, could_not_start(live, Some(&e).filter(|_| !cancelled)));
-                    }
-                },
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, parse_reference};
 use crate::ops::Vyr;
+use crate::ops::audit::AskedBy;
 use crate::ops::prepare::{Runnable, Wanted, prepare, prepare_instead};
 use crate::ops::pull::Purpose;
 use crate::ops::resolve::{PullMode, locate};
@@ -100,8 +101,9 @@ impl ReadyGuests {
         self.guests.iter().map(|(_, guest)| guest.root.clone()).collect()
     }
 
-    fn wanted(&self, spec: &TaskSpec, reference: ArtifactRef, pull: PullMode) -> Wanted {
+    fn wanted(&self, spec: &TaskSpec, reference: ArtifactRef, pull: PullMode, asked_by: AskedBy) -> Wanted {
         Wanted {
+            asked_by: Some(asked_by),
             reference,
             pull,
             allow_unsigned: spec.allow_unsigned,
@@ -122,15 +124,21 @@ impl ReadyGuests {
         spec: &TaskSpec,
         runnable: &Runnable,
         error: Error,
+        asked_by: AskedBy,
     ) -> Result<(Arc<Runnable>, StartTier)> {
-        let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing);
+        let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing, asked_by);
         let container = prepare_instead(vyr, &wanted, runnable, error).await?;
         let tier = tier(&container);
         Ok((Arc::new(container), tier))
     }
 
     /// Makes a task's guest ready, once for all that want it at a time.
-    pub(super) async fn prepare(&self, vyr: &Vyr, spec: &TaskSpec) -> Result<(Arc<Runnable>, StartTier)> {
+    pub(super) async fn prepare(
+        &self,
+        vyr: &Vyr,
+        spec: &TaskSpec,
+        asked_by: AskedBy,
+    ) -> Result<(Arc<Runnable>, StartTier)> {
         let mut reference: ArtifactRef = spec.reference.parse()?;
         let mut pull = match spec.pull() {
             PullPolicy::Always => PullMode::Always,
@@ -139,7 +147,7 @@ impl ReadyGuests {
         };
         if spec.allow_unsigned {
             // Each such run is on record by itself, and proves nothing for another.
-            let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
+            let runnable = prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await?;
             let tier = tier(&runnable);
             return Ok((Arc::new(runnable), tier));
         }
@@ -164,7 +172,7 @@ impl ReadyGuests {
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
+                let runnable = prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await?;
                 own = Some(tier(&runnable));
                 Ok::<_, Error>(Arc::new(runnable))
             })

@@ -1,7 +1,7 @@
 //! Owns the operations, one file each. A command line and a remote call are translations into these, so they can't
 //! disagree. An operation knows no terminal: what it has to say while it works goes to a [`Reporter`].
 
-mod audit;
+pub mod audit;
 pub mod bundle;
 pub mod compile;
 mod compiling;

@@ -6,6 +6,7 @@ use std::io::Read;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::audit::{AskedBy, Deed};
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
 use super::resolve::{Located, PullMode, locate, repository_meant};
@@ -44,6 +45,15 @@ pub struct Wanted {
     pub deterministic: bool,
     /// Which ways of running it will do.
     pub path: PathChoice,
+    /// Who asked for it, where that isn't this process's own user.
+    pub asked_by: Option<AskedBy>,
+}
+
+impl Wanted {
+    /// The same as what is recorded of a run that overrules the policy.
+    pub(super) fn overruling<'a>(&'a self, reference: &'a str) -> Deed<'a> {
+        Deed { verb: "run", reference, asked_by: self.asked_by.as_ref() }
+    }
 }
 
 /// Where machine code is from.
@@ -282,7 +292,8 @@ pub(super) async fn prove(
     let pin = vyr.layout().pin(&located.root)?;
     let found = examine(vyr, &located.root)?;
     let accepted = if wanted.allow_unsigned {
-        verify_or_overrule(vyr, policy, located, &found.selected, "run", &wanted.reference.to_string()).await?
+        verify_or_overrule(vyr, policy, located, &found.selected, wanted.overruling(&wanted.reference.to_string()))
+            .await?
     } else {
         verify(vyr, policy, located, &found.selected).await?
     };

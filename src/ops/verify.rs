@@ -1,5 +1,6 @@
 //! Owns the question to the trust policy: which signatures the store holds for a digest, and what the policy says.
 
+use super::audit::Deed;
 use super::pull::refresh_signatures;
 use super::resolve::{Located, prove_origin};
 use super::{Vyr, audit};
@@ -160,8 +161,7 @@ pub async fn verify_or_overrule(
     policy: &Policy,
     located: &mut Located,
     selected: &Digest,
-    verb: &str,
-    reference: &str,
+    deed: Deed<'_>,
 ) -> Result<Verified<()>> {
     let refusal = match verify(vyr, policy, located, selected).await {
         Err(e) if e.kind() == ErrorKind::Refused => e,
@@ -170,7 +170,7 @@ pub async fn verify_or_overrule(
     // A rule that rejects stays: then this refuses too.
     let digests = [located.root.clone()];
     let overruled = ask(vyr, policy, located, &digests, Override::AllowUnsigned).await??;
-    audit::unsigned(vyr, verb, reference, &located.root, refusal.why())?;
+    audit::unsigned(vyr, deed, &located.root, refusal.why())?;
     vyr.reporter().warning(&format!("running although {} (--allow-unsigned)", refusal.why()));
     Ok(overruled)
 }

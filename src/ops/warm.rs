@@ -37,6 +37,7 @@ pub async fn warm(vyr: &Vyr, reference: &ArtifactRef, pull: PullMode) -> Result<
         compiled_only: false,
         deterministic: false,
         path: PathChoice::Auto,
+        asked_by: None,
     };
     let ready = prepare(vyr, &wanted).await?;
     Ok(Warmed { reference: reference.to_string(), digest: ready.root.to_string(), code_origin: ready.origin })
@@ -106,6 +107,7 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         compiled_only: how.compiled_only,
         deterministic: false,
         path: PathChoice::Auto,
+        asked_by: None,
     };
     let policy = Policy::load(vyr)?;
     let mut located = match locate(vyr, &wanted.reference, PullMode::Never, Purpose::Run).await {

@@ -129,7 +129,7 @@ pub(in crate::ops) async fn prove(
     let (selected, manifest) = manifest_of(vyr.layout(), &located.root, child.as_ref())?;
     // Asked for this manifest: a signature over the index counts, and one over the image alone.
     let accepted = if wanted.allow_unsigned {
-        verify_or_overrule(vyr, policy, located, &selected, "run", &wanted.reference.to_string()).await?
+        verify_or_overrule(vyr, policy, located, &selected, wanted.overruling(&wanted.reference.to_string())).await?
     } else {
         verify(vyr, policy, located, &selected).await?
     };

@@ -184,6 +184,29 @@ async fn what_a_node_lets_be_reached_bounds_every_submit() {
 }
 
 #[tokio::test]
+async fn who_overrules_the_policy_is_on_record_by_name() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let digest = home.oras_push(&registry.reference("app", "v1"), &vyr_guests::guest("hello-p1"));
+    let token = home.vyr(["token", "add", "ci"]).expect(0).stdout.trim().to_owned();
+    let tokens = home.vyr_home().join("tokens");
+    let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap(), "--allow-unsigned"]);
+    let mut client = node.connect().await;
+    let spec = TaskSpec { allow_unsigned: true, ..spec(&registry.by_digest("app", &digest), &[]) };
+    let wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let mut request = tonic::Request::new(SubmitTaskRequest { spec: Some(spec), wait, ..SubmitTaskRequest::default() });
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let task = client.0.submit_task(request).await.unwrap().into_inner().task.unwrap();
+    assert_eq!(task.status(), TaskStatus::Succeeded, "{task:?}");
+    let audit = std::fs::read_to_string(home.vyr_home().join("audit.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(audit.trim()).unwrap();
+    assert_eq!((line["submitter"].as_str(), line["task"].as_str()), (Some("ci"), Some(&*task.id)), "{audit}");
+    // What this user does by the command is theirs.
+    home.vyr(["run", "--allow-unsigned", &registry.by_digest("app", &digest)]).expect(0);
+    let audit = std::fs::read_to_string(home.vyr_home().join("audit.jsonl")).unwrap();
+    assert!(!audit.lines().last().unwrap().contains("submitter"), "{audit}");
+}
+
+#[tokio::test]
 async fn what_would_take_too_much_memory_to_compile_is_not_compiled() {
     let (registry, home) = (Registry::start(), Home::new());
     let reference = pushed(&home, &registry, "hello-p1");
