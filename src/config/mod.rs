@@ -1,6 +1,7 @@
 //! Owns every setting: where it comes from (flag, `VYR_*` variable, `config.toml`, default, in that order), and the
 //! folder that VYR keeps its data in. The only place that reads the environment.
 
+mod guarded;
 mod home;
 mod identity;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub(crate) use guarded::{Unfit, open_guarded};
 pub use home::Home;
 pub use identity::Secret;
 pub(crate) use identity::write_new_private;
