@@ -48,6 +48,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
+/// How many connections of the socket may wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// The largest set of request headers, in bytes.
 const HEADERS: u32 = 32 << 10;
 
@@ -212,7 +214,7 @@ async fn not_accepted(e: &std::io::Error) {
 }
 
 fn bind_socket(path: &Path) -> Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    use std::os::unix::fs::FileTypeExt as _;
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
             .hint("give a shorter or another path with --socket, or --no-socket")
@@ -232,9 +234,19 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    UnixListener::from_std(private_socket(path).map_err(failed)?).map_err(failed)
+}
+
+/// A socket that is this user's alone from its first moment: Linux gives the file the mode that the descriptor has when it is
+/// bound, whatever the umask leaves of the rest. A mode that is set afterwards comes too late for who was quick.
+fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 #[derive(Debug)]
@@ -302,5 +314,27 @@ impl Connections {
                 tracing::debug!(error = %e, "a connection ended");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_has_its_mode_from_its_first_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.sock");
+        // Nothing sets the mode here but the making of it.
+        let listener = UnixListener::from_std(private_socket(&path).unwrap()).unwrap();
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (called, accepted) = tokio::join!(tokio::net::UnixStream::connect(&path), listener.accept());
+        assert!(called.is_ok() && accepted.is_ok());
+        drop(listener);
+        // One that was left behind is replaced.
+        drop(bind_socket(&path).unwrap());
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
