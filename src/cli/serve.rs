@@ -46,6 +46,9 @@ pub(super) struct Serve {
     /// Let everybody read this repository of the registry and what is below it; `*` for all; may be repeated
     #[arg(long, value_name = "PREFIX")]
     anonymous_read: Vec<String>,
+    /// How many connections may be open at once, by the port and by the socket each [default: half of the descriptors that the process may have, at most 16384]
+    #[arg(long, value_name = "NUMBER")]
+    max_connections: Option<usize>,
     /// A name of this node besides those of the machine, under which it answers who shows no credential; may be repeated
     #[arg(long, value_name = "NAME", value_parser = host_name)]
     host_name: Vec<String>,
@@ -159,6 +162,7 @@ impl Serve {
                 prefixes => Some(Limits::new(prefixes, &[])?),
             },
             secret: session.vyr.secret()?.clone(),
+            max_connections: self.max_connections.or(file.max_connections).unwrap_or_else(max_connections),
             host_names: match self.host_name.is_empty() {
                 true => file.host_names.iter().map(|name| host_name(name)).collect::<Result<_>>()?,
                 false => self.host_name.clone(),
@@ -218,6 +222,12 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
         Error::new(ErrorKind::Usage, format!("`{text}` is no address to listen on"))
             .hint("write ADDRESS:PORT with an address in numbers, as 127.0.0.1:7070 or [::1]:7070")
     })
+}
+
+/// Guests, files and registries need descriptors as well.
+fn max_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((limit / 2).clamp(64, 16_384)).unwrap_or(64)
 }
 
 /// A name that a request may be for, without a port.

@@ -200,6 +200,8 @@ pub struct ServeFile {
     pub token_file: Option<PathBuf>,
     /// Repositories of the node's registry, and what is below them, that may be read without a token.
     pub anonymous_read: Vec<String>,
+    /// How many connections may be open at once, by the port and by the socket each.
+    pub max_connections: Option<usize>,
     /// Names of the node besides those of the machine, under which it answers who shows no credential.
     pub host_names: Vec<String>,
     /// How many tasks are prepared or run at once.

@@ -3,15 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Secret;
@@ -46,6 +47,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may take for its first bytes, and how long for the headers of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How often it's said that connections are closed.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
 /// How many connections of the socket may wait to be accepted.
@@ -68,6 +71,8 @@ pub struct Listen {
     pub anonymous: Option<Limits>,
     /// What short-lived tokens are sealed with.
     pub secret: Secret,
+    /// How many connections may be open at once, by the address, and as many by the socket.
+    pub max_connections: usize,
     /// Names of this node besides those of the machine, under which it answers who shows no credential.
     pub host_names: Vec<String>,
 }
@@ -79,6 +84,7 @@ pub struct Server {
     tls: Option<TlsAcceptor>,
     access: Arc<Access>,
     names: Names,
+    max_connections: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -137,7 +143,7 @@ impl Server {
         let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let access = Access::new(tokens, certificates, listen.anonymous.clone(), &listen.secret);
         let names = Names::new(&listen.host_names);
-        Ok(Self { tcp, unix, tls, access: Arc::new(access), names })
+        Ok(Self { tcp, unix, tls, access: Arc::new(access), names, max_connections: listen.max_connections })
     }
 
     /// The address in use.
@@ -153,7 +159,7 @@ impl Server {
     /// # Errors
     /// A service can't be set up.
     pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
-        let Self { tcp, unix, tls, access, names } = self;
+        let Self { tcp, unix, tls, access, names, max_connections } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
@@ -162,21 +168,25 @@ impl Server {
         let (numbers, held) = (AtomicU64::new(1), Arc::clone(&graceful));
         let connections = Connections { router, access, names, graceful: held, numbers };
         let connections = Arc::new(connections);
+        // Each by itself: whoever fills the port keeps nobody from the socket.
+        let (port, local) = (Places::new(max_connections), Places::new(max_connections));
         {
             tokio::pin!(stop);
             loop {
                 tokio::select! {
                     () = &mut stop => break,
                     accepted = tcp.accept() => match accepted {
-                        Ok((stream, _)) => {
+                        Ok((stream, _)) => if let Some(place) = port.take() {
                             // Answers are small and waited for.
                             let _ = stream.set_nodelay(true);
-                            Arc::clone(&connections).tcp(stream, tls.clone());
-                        }
+                            Arc::clone(&connections).tcp(stream, tls.clone(), place);
+                        },
                         Err(e) => not_accepted(&e).await,
                     },
                     accepted = accept(unix.as_ref().map(|(listener, _)| listener)) => match accepted {
-                        Ok(stream) => Arc::clone(&connections).unix(stream),
+                        Ok(stream) => if let Some(place) = local.take() {
+                            Arc::clone(&connections).unix(stream, place);
+                        },
                         Err(e) => not_accepted(&e).await,
                     },
                 }
@@ -196,6 +206,35 @@ impl Server {
             drop(tokio::time::timeout(GOODBYE, graceful.shutdown()).await);
         }
         Ok(cancelled)
+    }
+}
+
+/// The connections that one listener may have open. Those beyond are closed at once: left waiting, each would look like a
+/// node that hangs.
+#[derive(Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    said: Mutex<Option<Instant>>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(most)), most, said: Mutex::default() }
+    }
+
+    /// One, where one is free.
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return Some(place);
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
+            *said = Some(Instant::now());
+            tracing::warn!(open = self.most, "connections are closed: as many as may be are open");
+        }
+        None
     }
 }
 
@@ -259,17 +298,17 @@ struct Connections {
 }
 
 impl Connections {
-    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>) {
+    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>, place: OwnedSemaphorePermit) {
         let Some(tls) = tls else {
             let peer = Peer::plain(self.number());
-            return self.serve(stream, peer);
+            return self.serve(stream, peer, place);
         };
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));
-                    self.serve(stream, peer);
+                    self.serve(stream, peer, place);
                 }
                 Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -277,12 +316,12 @@ impl Connections {
         });
     }
 
-    fn unix(self: Arc<Self>, stream: tokio::net::UnixStream) {
+    fn unix(self: Arc<Self>, stream: tokio::net::UnixStream, place: OwnedSemaphorePermit) {
         // Not rustix's `socket_peercred`: its process number can't be 0, which is what a caller outside of this node's container has.
         match stream.peer_cred() {
             Ok(who) => {
                 let peer = Peer::unix(who.uid());
-                self.serve(stream, peer);
+                self.serve(stream, peer, place);
             }
             Err(e) => tracing::warn!(error = %e, "the other side of the socket can't be told"),
         }
@@ -292,7 +331,12 @@ impl Connections {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
+    fn serve(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+    ) {
         let (router, access, names) = (self.router.clone(), Arc::clone(&self.access), self.names.clone());
         let service = hyper::service::service_fn(move |request| {
             answer::answer(router.clone(), Arc::clone(&access), names.clone(), peer.clone(), request)
@@ -310,6 +354,7 @@ impl Connections {
         let connection = self.graceful.watch(connection);
         drop(self);
         tokio::spawn(async move {
+            let _place = place;
             if let Err(e) = connection.await {
                 tracing::debug!(error = %e, "a connection ended");
             }

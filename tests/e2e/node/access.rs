@@ -207,6 +207,37 @@ async fn who_overrules_the_policy_is_on_record_by_name() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_most_are_closed_and_the_socket_stays_open() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let home = Home::new();
+    let node = Node::start_with(&home, &["--max-connections", "3"], &[("VYR_LOG", "warn")]);
+    let connect = || async { tokio::net::TcpStream::connect(&node.address).await.unwrap() };
+    let mut idle = vec![connect().await, connect().await, connect().await];
+    let mut answer = [0; 12];
+    // The three are there when the first of them is answered, and hold their places by saying nothing more.
+    idle[2].write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    idle[2].read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    let mut beyond = connect().await;
+    let _ = beyond.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(!matches!(beyond.read(&mut answer).await, Ok(count) if count > 0), "it was answered: {answer:?}");
+    assert!(node.said().contains("as many as may be are open"), "{}", node.said());
+    home.vyr(["tasks"]).expect(0);
+    // Whoever goes makes room.
+    idle.clear();
+    let began = std::time::Instant::now();
+    loop {
+        let mut again = connect().await;
+        let _ = again.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        if matches!(again.read(&mut answer).await, Ok(count) if count > 0) {
+            break;
+        }
+        assert!(began.elapsed().as_secs() < 10, "no place became free");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn what_would_take_too_much_memory_to_compile_is_not_compiled() {
     let (registry, home) = (Registry::start(), Home::new());
     let reference = pushed(&home, &registry, "hello-p1");
