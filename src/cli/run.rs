@@ -72,6 +72,7 @@ impl Run {
                 compiled_only: self.compiled_only,
                 deterministic: self.deterministic.is_some(),
                 path: self.container.path,
+                asked_by: None,
             },
             args: self.args,
             env: self.env,

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::Session;
 use super::args::{duration, size};
 use super::run::interrupted;
-use crate::config::EnvVars;
+use crate::config::{EnvVars, ServeFile};
+use crate::engine::{NetRule, most_of_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
 use crate::ops::own::Announced;
@@ -45,6 +46,12 @@ pub(super) struct Serve {
     /// Let everybody read this repository of the registry and what is below it; `*` for all; may be repeated
     #[arg(long, value_name = "PREFIX")]
     anonymous_read: Vec<String>,
+    /// How many connections may be open at once, by the port and by the socket each [default: half of the descriptors that the process may have, at most 16384]
+    #[arg(long, value_name = "NUMBER")]
+    max_connections: Option<usize>,
+    /// A name of this node besides those of the machine, under which it answers who shows no credential; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    host_name: Vec<String>,
     /// How many tasks are prepared or run at once [default: 2048]
     #[arg(long, value_name = "NUMBER")]
     max_running: Option<u32>,
@@ -72,6 +79,9 @@ pub(super) struct Serve {
     /// Let submits overrule the trust policy with --allow-unsigned; each is recorded
     #[arg(long)]
     allow_unsigned: bool,
+    /// The most of the network that submits may ask for by --allow-net; may be repeated; `none` for no network [default: whatever they ask for] [env: VYR_ALLOW_NET_AT_MOST]
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_net_at_most: Vec<String>,
     /// Make no signed receipts of tasks
     #[arg(long)]
     no_receipts: bool,
@@ -81,10 +91,10 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    fn options(&self, session: &Session) -> Options {
+    fn options(&self, session: &Session) -> Result<Options> {
         let file = &session.vyr.config().serve;
         let defaults = Options::default();
-        Options {
+        Ok(Options {
             max_running: self.max_running.or(file.max_running).unwrap_or(defaults.max_running).max(1),
             max_queued: self.max_queued.or(file.max_queued).unwrap_or(defaults.max_queued),
             memory_budget: self.memory_budget.or(file.memory_budget_bytes).unwrap_or(defaults.memory_budget),
@@ -95,16 +105,30 @@ impl Serve {
                 .unwrap_or(defaults.keep_for),
             drain: self.drain.or(file.drain_seconds.map(Duration::from_secs)).unwrap_or(defaults.drain),
             allow_unsigned: self.allow_unsigned,
+            allow_net_at_most: self.allow_net_at_most(file)?,
             compile_on_arrival: self
                 .compile_on_arrival
                 .or(file.compile_on_arrival)
                 .unwrap_or(defaults.compile_on_arrival),
             compile_at_once: file.compile_at_once.unwrap_or(defaults.compile_at_once).max(1),
             compile_largest: file.compile_largest_bytes.unwrap_or(defaults.compile_largest),
+            compile_memory: file.compile_memory_bytes.unwrap_or(defaults.compile_memory),
             compiled_only: self.compiled_only || file.compiled_only.unwrap_or(false),
             receipts: !self.no_receipts && file.receipts.unwrap_or(true),
             ..defaults
+        })
+    }
+
+    /// The flags, else the variable, else the settings file, whose empty list is no network at all.
+    fn allow_net_at_most(&self, file: &ServeFile) -> Result<Option<Vec<NetRule>>> {
+        if !self.allow_net_at_most.is_empty() {
+            return most_of_net(&self.allow_net_at_most).map(Some);
         }
+        if let Some(text) = EnvVars::get(EnvVars::VYR_ALLOW_NET_AT_MOST) {
+            let words: Vec<String> = text.split(',').map(|word| word.trim().to_owned()).collect();
+            return most_of_net(&words).map(Some);
+        }
+        file.allow_net_at_most.as_deref().map(most_of_net).transpose()
     }
 
     fn listen(&self, session: &Session) -> Result<Listen> {
@@ -138,6 +162,11 @@ impl Serve {
                 prefixes => Some(Limits::new(prefixes, &[])?),
             },
             secret: session.vyr.secret()?.clone(),
+            max_connections: self.max_connections.or(file.max_connections).unwrap_or_else(max_connections),
+            host_names: match self.host_name.is_empty() {
+                true => file.host_names.iter().map(|name| host_name(name)).collect::<Result<_>>()?,
+                false => self.host_name.clone(),
+            },
         })
     }
 
@@ -151,7 +180,7 @@ impl Serve {
         // its socket.
         let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
         let server = Server::bind(&listen).await.map_err(attempted)?;
-        let node = Node::open(vyr, self.options(session), lock).await.map_err(attempted)?;
+        let node = Node::open(vyr, self.options(session).map_err(attempted)?, lock).await.map_err(attempted)?;
         let address = server.address()?;
         // So that runs from this data folder know which references are its own registry's.
         let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
@@ -193,6 +222,22 @@ fn listen_address(text: &str) -> Result<SocketAddr> {
         Error::new(ErrorKind::Usage, format!("`{text}` is no address to listen on"))
             .hint("write ADDRESS:PORT with an address in numbers, as 127.0.0.1:7070 or [::1]:7070")
     })
+}
+
+/// Guests, files and registries need descriptors as well.
+fn max_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((limit / 2).clamp(64, 16_384)).unwrap_or(64)
+}
+
+/// A name that a request may be for, without a port.
+fn host_name(text: &str) -> Result<String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    match !text.is_empty() && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err(Error::new(ErrorKind::Usage, format!("`{text}` is no host name"))
+            .hint("write the name alone, without scheme and port, as node.example")),
+    }
 }
 
 async fn twice() {

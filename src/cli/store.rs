@@ -10,6 +10,7 @@ use super::args::size;
 use super::print::{harmless, human, one_line, short};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, parse_digest};
+use crate::ops::audit::Deed;
 use crate::ops::pull::Purpose;
 use crate::ops::put::{Parts, put_artifact};
 use crate::ops::resolve::{PullMode, locate};
@@ -42,7 +43,9 @@ impl Pull {
             let selected = crate::ops::prepare::selected(vyr, &located.root)?;
             // To have it is not to run it: what the policy says is told, and asked again at the run.
             let verdict = if self.allow_unsigned {
-                verify_or_overrule(vyr, &policy, &mut located, &selected, "pull", &self.reference.to_string()).await
+                let reference = self.reference.to_string();
+                let deed = Deed { verb: "pull", reference: &reference, asked_by: None };
+                verify_or_overrule(vyr, &policy, &mut located, &selected, deed).await
             } else {
                 verify(vyr, &policy, &mut located, &selected).await
             };

@@ -1,6 +1,7 @@
 //! Owns every setting: where it comes from (flag, `VYR_*` variable, `config.toml`, default, in that order), and the
 //! folder that VYR keeps its data in. The only place that reads the environment.
 
+mod guarded;
 mod home;
 mod identity;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub(crate) use guarded::{Unfit, open_guarded};
 pub use home::Home;
 pub use identity::Secret;
 pub(crate) use identity::write_new_private;
@@ -40,6 +42,8 @@ impl EnvVars {
     pub const VYR_CONTAINER_ENGINE: &'static str = "VYR_CONTAINER_ENGINE";
     /// Where `vyr serve` listens. Default: `127.0.0.1:7070`.
     pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
+    /// The most of the network that submits to `vyr serve` may ask for: rules with commas between, or `none`. Default: whatever they ask for.
+    pub const VYR_ALLOW_NET_AT_MOST: &'static str = "VYR_ALLOW_NET_AT_MOST";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.
@@ -196,6 +200,10 @@ pub struct ServeFile {
     pub token_file: Option<PathBuf>,
     /// Repositories of the node's registry, and what is below them, that may be read without a token.
     pub anonymous_read: Vec<String>,
+    /// How many connections may be open at once, by the port and by the socket each.
+    pub max_connections: Option<usize>,
+    /// Names of the node besides those of the machine, under which it answers who shows no credential.
+    pub host_names: Vec<String>,
     /// How many tasks are prepared or run at once.
     pub max_running: Option<u32>,
     /// How many tasks wait at most.
@@ -214,8 +222,12 @@ pub struct ServeFile {
     pub compile_at_once: Option<usize>,
     /// The largest Wasm that is compiled on arrival, in bytes.
     pub compile_largest_bytes: Option<u64>,
+    /// The memory that compiling may take together, in bytes.
+    pub compile_memory_bytes: Option<u64>,
     /// Compile nothing: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: Option<bool>,
+    /// The most of the network that submits may ask for; an empty list for none.
+    pub allow_net_at_most: Option<Vec<String>>,
     /// Whether each task gets a signed receipt.
     pub receipts: Option<bool>,
 }

@@ -43,7 +43,7 @@ pub use deterministic::Deterministic;
 pub use error::StartError;
 pub use inspect::{Kind, WasmInfo, inspect};
 pub use limiter::{Budget, Reserved};
-pub use net::NetRule;
+pub use net::{NetRule, most_of_net};
 pub use prepare::Prepared;
 pub use run::{Clock, Execution, Outcome, Trapped};
 pub use spec::{Captured, DirSpec, Input, Limits, Output, RunSpec, StateDoor};

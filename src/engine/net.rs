@@ -87,6 +87,32 @@ impl NetRule {
     pub fn is_any(&self) -> bool {
         self.host == Host::Any
     }
+
+    /// Whether all that `other` allows is allowed by this one, going by what they say: nothing is looked up, so a name
+    /// covers that name alone, and no address.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let host = match (&self.host, &other.host) {
+            (Host::Any, _) => true,
+            (Host::Address(own), Host::Address(other)) => own.to_canonical() == other.to_canonical(),
+            (Host::Name(own), Host::Name(other)) => {
+                own.trim_end_matches('.').eq_ignore_ascii_case(other.trim_end_matches('.'))
+            }
+            _ => false,
+        };
+        host && (self.port.is_none() || self.port == other.port)
+    }
+}
+
+/// The most that a node lets its tasks reach: rules, or `none` for nothing at all.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for what is no rule, and for `none` beside one.
+pub fn most_of_net(words: &[String]) -> Result<Vec<NetRule>, Error> {
+    match words {
+        [one] if one == "none" => Ok(Vec::new()),
+        words => words.iter().map(|word| word.parse()).collect(),
+    }
 }
 
 /// Resolved rules.
@@ -179,6 +205,34 @@ mod tests {
         ] {
             assert!(text.parse::<NetRule>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_rule_covers_what_it_says_and_no_more() {
+        let covers = |own: &str, other: &str| own.parse::<NetRule>().unwrap().covers(&other.parse().unwrap());
+        for (own, other) in [
+            ("*:*", "*:*"),
+            ("*:*", "10.0.0.1:80"),
+            ("10.0.0.1:*", "10.0.0.1:80"),
+            ("10.0.0.1:*", "10.0.0.1:*"),
+            ("10.0.0.1:80", "[::ffff:10.0.0.1]:80"),
+            ("Example.org:443", "example.org.:443"),
+        ] {
+            assert!(covers(own, other), "{own} {other}");
+        }
+        for (own, other) in [
+            ("10.0.0.1:*", "*:*"),
+            ("10.0.0.1:80", "10.0.0.1:*"),
+            ("10.0.0.1:80", "10.0.0.1:81"),
+            ("10.0.0.1:80", "10.0.0.2:80"),
+            ("example.org:443", "a.example.org:443"),
+            ("example.org:443", "127.0.0.1:443"),
+            ("127.0.0.1:80", "localhost:80"),
+        ] {
+            assert!(!covers(own, other), "{own} {other}");
+        }
+        assert!(most_of_net(&["none".to_owned()]).unwrap().is_empty());
+        assert!(most_of_net(&["none".to_owned(), "10.0.0.1:80".to_owned()]).is_err());
     }
 
     #[tokio::test]

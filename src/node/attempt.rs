@@ -40,9 +40,15 @@ impl Node {
         tokio::spawn(async move {
             let queued = live.due().elapsed();
             live.tell(TaskStatus::Preparing, |_| {});
+            // It may have been taken by a node that was started otherwise.
+            if let Err(e) = node.permitted(&live.spec) {
+                let refused = Error::new(ErrorKind::Refused, e.why()).hint(e.next().unwrap_or_default());
+                return node.end_before_start(&live, Some(&refused), true);
+            }
             let began = Instant::now();
             let span = live.trace.preparing();
-            let preparing = node.inner.ready.prepare(&node.inner.vyr, &live.spec).instrument(span.clone());
+            let preparing =
+                node.inner.ready.prepare(&node.inner.vyr, &live.spec, live.asked_by()).instrument(span.clone());
             let prepared = tokio::select! {
                 biased;
                 () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
@@ -166,17 +172,19 @@ impl Node {
                     }
                 }
                 // It may be that the container beside it can.
-                Err(e) => match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e).await {
-                    Ok((container, tier)) => {
-                        (runnable, fell_back) = (container, tier);
-                        live.set_running(&runnable, tier);
+                Err(e) => {
+                    match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e, live.asked_by()).await {
+                        Ok((container, tier)) => {
+                            (runnable, fell_back) = (container, tier);
+                            live.set_running(&runnable, tier);
+                        }
+                        Err(e) => {
+                            execution.path = ExecutionPath::Unspecified.into();
+                            let cancelled = e.kind() == ErrorKind::Cancelled;
+                            return (execution, could_not_start(live, Some(&e).filter(|_| !cancelled)));
+                        }
                     }
-                    Err(e) => {
-                        execution.path = ExecutionPath::Unspecified.into();
-                        let cancelled = e.kind() == ErrorKind::Cancelled;
-                        return (execution, could_not_start(live, Some(&e).filter(|_| !cancelled)));
-                    }
-                },
+                }
             }
         }
     }

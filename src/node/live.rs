@@ -12,6 +12,7 @@ use super::attempt::about;
 use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
+use crate::ops::audit::AskedBy;
 use crate::ops::prepare::Runnable;
 use crate::receipt::StateFacts;
 use crate::state::StateId;
@@ -49,6 +50,11 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// On whose behalf it runs, for the record of what goes round the policy.
+    pub(super) fn asked_by(&self) -> AskedBy {
+        AskedBy { submitter: Arc::clone(&self.submitter), task: self.id.to_string() }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the fields, once")]
     pub(super) fn new(
         id: TaskId,

@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 use vyr_proto::v0;
 
 use crate::db::Db;
-use crate::engine::{Budget, Engine, EngineOptions};
+use crate::engine::{Budget, Engine, EngineOptions, NetRule};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ops::Vyr;
+use crate::ops::{Compiling, Vyr};
 use crate::state::States;
 use crate::store::Lease;
 use crate::task::{TaskId, micros, timestamp};
@@ -77,6 +77,8 @@ pub struct Options {
     pub drain: Duration,
     /// Whether a submit may overrule the trust policy.
     pub allow_unsigned: bool,
+    /// The most of the network that a submit may ask for; `None` for whatever it asks for.
+    pub allow_net_at_most: Option<Vec<NetRule>>,
     /// The threads that guests run on.
     pub threads: usize,
     /// Whether what arrives is compiled before anybody runs it.
@@ -85,6 +87,8 @@ pub struct Options {
     pub compile_at_once: usize,
     /// The largest Wasm that is compiled on arrival, in bytes.
     pub compile_largest: u64,
+    /// The memory that compiling may take together, in bytes.
+    pub compile_memory: u64,
     /// Compile nothing at all: run only what is compiled already, or comes so from a signer with the right to that.
     pub compiled_only: bool,
     /// Whether each task gets a signed receipt.
@@ -103,11 +107,13 @@ impl Default for Options {
             keep_for: Duration::from_secs(30 * 24 * 3600),
             drain: Duration::from_secs(30),
             allow_unsigned: false,
+            allow_net_at_most: None,
             receipts: true,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             compile_on_arrival: true,
             compile_at_once: at_once,
             compile_largest: (machine_memory() / MEMORY_PER_WASM / at_once as u64).min(64 << 20),
+            compile_memory: machine_memory().max(1 << 30) / 4 * 3,
             compiled_only: false,
         }
     }
@@ -187,6 +193,8 @@ impl Node {
     /// Whatever keeps the database, the store or the engine from opening.
     pub async fn open(vyr: Vyr, options: Options, lock: Lock) -> Result<Self> {
         let home = vyr.config().home.clone();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let vyr = vyr.with_compiling(Compiling::new(options.compile_memory, cpus));
         let (vyr, max_running) = with_pool(vyr, options.max_running)?;
         let options = Options { max_running, ..options };
         let engine = vyr.engine()?.clone();

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, parse_reference};
 use crate::ops::Vyr;
+use crate::ops::audit::AskedBy;
 use crate::ops::prepare::{Runnable, Wanted, prepare, prepare_instead};
 use crate::ops::pull::Purpose;
 use crate::ops::resolve::{PullMode, locate};
@@ -27,7 +28,8 @@ const OVERHEAD: u64 = 64 << 10;
 /// The trust policy's files are looked at for each task; the keys it names are read again this often.
 const RELOAD: Duration = Duration::from_secs(2);
 
-/// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both.
+/// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both, and on
+/// where the content is from, which was asked when they were made.
 #[derive(Debug)]
 pub(super) struct ReadyGuests {
     guests: Cache<String, Arc<Runnable>, ByCode>,
@@ -86,7 +88,7 @@ impl ReadyGuests {
         if spec.pull() == PullPolicy::Always || spec.allow_unsigned {
             return None;
         }
-        self.under_policy(vyr, &key(&spec.reference, spec))
+        self.under_policy(vyr, &key(vyr, &spec.reference, spec))
     }
 
     fn under_policy(&self, vyr: &Vyr, reference: &str) -> Option<Arc<Runnable>> {
@@ -99,8 +101,9 @@ impl ReadyGuests {
         self.guests.iter().map(|(_, guest)| guest.root.clone()).collect()
     }
 
-    fn wanted(&self, spec: &TaskSpec, reference: ArtifactRef, pull: PullMode) -> Wanted {
+    fn wanted(&self, spec: &TaskSpec, reference: ArtifactRef, pull: PullMode, asked_by: AskedBy) -> Wanted {
         Wanted {
+            asked_by: Some(asked_by),
             reference,
             pull,
             allow_unsigned: spec.allow_unsigned,
@@ -121,15 +124,21 @@ impl ReadyGuests {
         spec: &TaskSpec,
         runnable: &Runnable,
         error: Error,
+        asked_by: AskedBy,
     ) -> Result<(Arc<Runnable>, StartTier)> {
-        let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing);
+        let wanted = self.wanted(spec, spec.reference.parse()?, PullMode::Missing, asked_by);
         let container = prepare_instead(vyr, &wanted, runnable, error).await?;
         let tier = tier(&container);
         Ok((Arc::new(container), tier))
     }
 
     /// Makes a task's guest ready, once for all that want it at a time.
-    pub(super) async fn prepare(&self, vyr: &Vyr, spec: &TaskSpec) -> Result<(Arc<Runnable>, StartTier)> {
+    pub(super) async fn prepare(
+        &self,
+        vyr: &Vyr,
+        spec: &TaskSpec,
+        asked_by: AskedBy,
+    ) -> Result<(Arc<Runnable>, StartTier)> {
         let mut reference: ArtifactRef = spec.reference.parse()?;
         let mut pull = match spec.pull() {
             PullPolicy::Always => PullMode::Always,
@@ -138,7 +147,7 @@ impl ReadyGuests {
         };
         if spec.allow_unsigned {
             // Each such run is on record by itself, and proves nothing for another.
-            let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
+            let runnable = prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await?;
             let tier = tier(&runnable);
             return Ok((Arc::new(runnable), tier));
         }
@@ -153,7 +162,7 @@ impl ReadyGuests {
             reference = ArtifactRef::Registry(parse_reference(&name)?);
             pull = PullMode::Missing;
         }
-        let name = key(&name, spec);
+        let name = key(vyr, &name, spec);
         if let Some(runnable) = self.under_policy(vyr, &name) {
             return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
         }
@@ -163,7 +172,7 @@ impl ReadyGuests {
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable = prepare(vyr, &self.wanted(spec, reference, pull)).await?;
+                let runnable = prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await?;
                 own = Some(tier(&runnable));
                 Ok::<_, Error>(Arc::new(runnable))
             })
@@ -177,15 +186,20 @@ impl ReadyGuests {
     }
 }
 
-/// Guests that give the same output everywhere are compiled apart, and which way may be taken decides what is ready.
-fn key(reference: &str, spec: &TaskSpec) -> String {
+/// Guests that give the same output everywhere are compiled apart, and which way may be taken decides what is ready. Whose
+/// rule counts for a digest alone depends on what the store knows of where it's from.
+fn key(vyr: &Vyr, reference: &str, spec: &TaskSpec) -> String {
     let way = match (spec.deterministic.is_some(), spec.path()) {
         (true, _) => "#deterministic",
-        (false, ExecutionPath::Unspecified) => return reference.to_owned(),
+        (false, ExecutionPath::Unspecified) => "",
         (false, ExecutionPath::Wasm) => "#wasm",
         (false, ExecutionPath::Container) => "#container",
     };
-    format!("{reference}{way}")
+    match reference.starts_with("sha256:") || reference.starts_with("sha512:") {
+        true => format!("{reference}{way}#{}", vyr.origins_version()),
+        false if way.is_empty() => reference.to_owned(),
+        false => format!("{reference}{way}"),
+    }
 }
 
 fn tier(runnable: &Runnable) -> StartTier {

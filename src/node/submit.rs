@@ -81,7 +81,7 @@ impl Node {
     /// # Errors
     /// [`ErrorKind::Exhausted`]: the queue or the disk is full. [`ErrorKind::Conflict`]: the key was used for something
     /// else. [`ErrorKind::NotFound`]: a bare digest that the store lacks. [`ErrorKind::Forbidden`]: the trust policy may
-    /// not be overruled here. [`ErrorKind::Unavailable`]: the node is stopping, or its database is locked.
+    /// not be overruled here, or the network not be reached so far. [`ErrorKind::Unavailable`]: the node is stopping, or its database is locked.
     pub async fn submit(&self, submit: Submit) -> Result<Submitted> {
         let wait = submit.wait;
         let known = (!submit.key.is_empty())
@@ -110,10 +110,7 @@ impl Node {
 
     async fn accept(&self, submit: Submit) -> Result<(Option<Arc<Live>>, TaskId)> {
         let Submit { spec, key, submitter, share, .. } = submit;
-        if spec.allow_unsigned && !self.inner.options.allow_unsigned {
-            return Err(Error::new(ErrorKind::Forbidden, "this node lets no submit overrule its trust policy")
-                .hint("sign the artifact, or start the node with --allow-unsigned"));
-        }
+        self.permitted(&spec)?;
         if let Ok(ArtifactRef::Stored(digest)) = spec.reference.parse()
             && self.inner.vyr.layout().blob_size(&digest)?.is_none()
         {
@@ -173,6 +170,30 @@ impl Node {
             )
             .hint("use another key for another task")),
         }
+    }
+
+    /// Whether this node lets a submit have what it asks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`].
+    pub(super) fn permitted(&self, spec: &TaskSpec) -> Result<()> {
+        let options = &self.inner.options;
+        if spec.allow_unsigned && !options.allow_unsigned {
+            return Err(Error::new(ErrorKind::Forbidden, "this node lets no submit overrule its trust policy")
+                .hint("sign the artifact, or start the node with --allow-unsigned"));
+        }
+        let Some(most) = &options.allow_net_at_most else { return Ok(()) };
+        let beyond =
+            |rule: &&String| !rule.parse().is_ok_and(|rule| most.iter().any(|own: &NetRule| own.covers(&rule)));
+        let Some(rule) = spec.allow_net.iter().find(beyond) else { return Ok(()) };
+        let why = format!("this node lets no task reach `{rule}`");
+        Err(Error::new(ErrorKind::Forbidden, why).hint(match most.as_slice() {
+            [] => "do without the network, or start the node with another --allow-net-at-most".to_owned(),
+            most => {
+                let most: Vec<String> = most.iter().map(ToString::to_string).collect();
+                format!("it allows {}; or start the node with another --allow-net-at-most", most.join(", "))
+            }
+        }))
     }
 
     /// A task's first write is done, or isn't.

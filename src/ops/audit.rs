@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -19,22 +20,49 @@ struct Line<'a> {
     reference: &'a str,
     digest: String,
     uid: u32,
+    /// Who asked for it, where that isn't the user above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submitter: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
     refusal: &'a str,
 }
 
-/// Records that `verb` went on although the policy refused, before it goes on.
+/// On whose behalf something is done: a node's caller.
+#[derive(Debug, Clone)]
+pub struct AskedBy {
+    /// The credential's name, `uid:<n>`, `certificate:<digits>` or `anonymous`.
+    pub submitter: Arc<str>,
+    /// The task.
+    pub task: String,
+}
+
+/// What went on.
+#[derive(Debug, Clone, Copy)]
+pub struct Deed<'a> {
+    /// The verb.
+    pub verb: &'a str,
+    /// The reference, as it was given.
+    pub reference: &'a str,
+    /// Who asked for it, where that isn't this process's own user.
+    pub asked_by: Option<&'a AskedBy>,
+}
+
+/// Records what goes on although the policy refused, before it goes on.
 ///
 /// # Errors
 /// [`ErrorKind::Storage`]: what can't be recorded doesn't happen.
-pub(super) fn unsigned(vyr: &Vyr, verb: &str, reference: &str, digest: &Digest, refusal: &str) -> Result<()> {
+pub(super) fn unsigned(vyr: &Vyr, deed: Deed<'_>, digest: &Digest, refusal: &str) -> Result<()> {
     let path = vyr.config().home.audit_file();
     let line = Line {
         time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         what: "allow-unsigned",
-        verb,
-        reference,
+        verb: deed.verb,
+        reference: deed.reference,
         digest: digest.to_string(),
         uid: rustix::process::getuid().as_raw(),
+        submitter: deed.asked_by.map(|by| &*by.submitter),
+        task: deed.asked_by.map(|by| &*by.task),
         refusal,
     };
     let failed = |e: std::io::Error| {

@@ -155,7 +155,11 @@ pub(super) async fn make(vyr: &Vyr, mut located: Located, key: &SigningKey) -> R
     put(vyr, &lease, vec![config_bytes.clone(), packed]).await?;
     let mut batch = store.batch()?;
     let origin = located.repository.as_deref();
-    batch.put_manifest(&lease, Some(&digest), &manifest, Some(media::MANIFEST), origin).await?;
+    batch.put_manifest(&lease, Some(&digest), &manifest, Some(media::MANIFEST), None).await?;
+    if let Some(origin) = origin {
+        // It is about what is from there, and wasn't there itself yet.
+        batch.claim(&digest, origin);
+    }
     batch.commit().await?;
     let forms = trust::sign(key, origin, &subject_of(&digest, &manifest), None)?;
     keep(vyr, located.reference.as_ref(), &forms).await?;

@@ -1,10 +1,11 @@
 //! Owns the operations, one file each. A command line and a remote call are translations into these, so they can't
 //! disagree. An operation knows no terminal: what it has to say while it works goes to a [`Reporter`].
 
-mod audit;
+pub mod audit;
 pub mod backup;
 pub mod bundle;
 pub mod compile;
+mod compiling;
 pub mod container;
 pub mod doctor;
 pub mod inspect;
@@ -27,6 +28,7 @@ pub mod trust;
 pub mod verify;
 pub mod warm;
 
+pub use compiling::Compiling;
 pub(crate) use pull::blocking;
 
 use std::sync::{Arc, OnceLock};
@@ -79,6 +81,7 @@ pub struct Vyr {
     secret: OnceLock<Secret>,
     flights: mirror::Flights,
     engine_options: EngineOptions,
+    compiling: Option<Compiling>,
     engine: OnceLock<Engine>,
     deterministic_engine: OnceLock<Engine>,
     machine: OnceLock<Machine>,
@@ -101,6 +104,7 @@ impl Vyr {
             secret: OnceLock::new(),
             flights: mirror::Flights::default(),
             engine_options: EngineOptions::default(),
+            compiling: None,
             engine: OnceLock::new(),
             deterministic_engine: OnceLock::new(),
             machine: OnceLock::new(),
@@ -113,6 +117,18 @@ impl Vyr {
     pub fn with_engine_options(mut self, options: EngineOptions) -> Self {
         self.engine_options = options;
         self
+    }
+
+    /// The same, for a process in which others begin runs: no more is compiled at a time than that.
+    #[must_use]
+    pub fn with_compiling(mut self, compiling: Compiling) -> Self {
+        self.compiling = Some(compiling);
+        self
+    }
+
+    /// The bounds of what is compiled at a time; `None` where only this user's own wish is.
+    pub(super) fn compiling(&self) -> Option<&Compiling> {
+        self.compiling.as_ref()
     }
 
     /// The Wasm runtime.
@@ -216,6 +232,12 @@ impl Vyr {
     /// When it can't be opened or made.
     pub async fn store(&self) -> Result<&Store> {
         self.store.get_or_try_init(|| async { Store::open(self.config.home.root()).await.map_err(Error::from) }).await
+    }
+
+    /// Another number once this process has learnt of a new origin of something in the store.
+    #[must_use]
+    pub fn origins_version(&self) -> u64 {
+        self.store.get().map_or(0, Store::origins_version)
     }
 
     /// The states.

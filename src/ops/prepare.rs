@@ -4,10 +4,12 @@
 use std::io::Read;
 
 use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::audit::{AskedBy, Deed};
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
-use super::resolve::{Located, PullMode, locate};
+use super::resolve::{Located, PullMode, locate, repository_meant};
 use super::verify::{Policy, verify, verify_or_overrule};
 use super::{Vyr, compile, container};
 use crate::artifact::{
@@ -19,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::{Fallback, FallbackReason, PathChoice, decided};
 use crate::oci::{
     ArtifactRef, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, MAX_MANIFEST_BYTES, digest_mismatch,
-    parse_digest, repository_of,
+    parse_digest,
 };
 use crate::store::{Layout, Pin, StoreError};
 use crate::trust::{Acceptance, Verified};
@@ -43,6 +45,15 @@ pub struct Wanted {
     pub deterministic: bool,
     /// Which ways of running it will do.
     pub path: PathChoice,
+    /// Who asked for it, where that isn't this process's own user.
+    pub asked_by: Option<AskedBy>,
+}
+
+impl Wanted {
+    /// The same as what is recorded of a run that overrules the policy.
+    pub(super) fn overruling<'a>(&'a self, reference: &'a str) -> Deed<'a> {
+        Deed { verb: "run", reference, asked_by: self.asked_by.as_ref() }
+    }
 }
 
 /// Where machine code is from.
@@ -134,16 +145,19 @@ impl Runnable {
 /// Whatever stands in the way, from the reference to the linker.
 pub async fn prepare(vyr: &Vyr, wanted: &Wanted) -> Result<Runnable> {
     let policy = Policy::load(vyr)?;
+    // A proof for this repository was made of what is from there, so nothing has to be asked of where it's from. A digest
+    // alone is of as many repositories as the store says.
     if let Some(digest) = wanted.reference.digest()?.filter(|_| wanted.pull != PullMode::Always)
-        && !matches!(wanted.reference, ArtifactRef::Layout { .. })
-        && let Some(runnable) = proven(vyr, &policy, wanted, &digest)?
+        && matches!(wanted.reference, ArtifactRef::Registry(_))
+        && let Some(runnable) =
+            proven(vyr, &policy, wanted, &digest, repository_meant(vyr, &wanted.reference).as_deref())?
     {
         return Ok(runnable);
     }
     let mut located = locate(vyr, &wanted.reference, wanted.pull, Purpose::Run).await?;
-    if matches!(wanted.reference, ArtifactRef::Registry(_))
+    if !matches!(wanted.reference, ArtifactRef::Layout { .. })
         && !located.pulled
-        && let Some(runnable) = proven(vyr, &policy, wanted, &located.root)?
+        && let Some(runnable) = proven(vyr, &policy, wanted, &located.root, located.repository.as_deref())?
     {
         return Ok(runnable);
     }
@@ -175,35 +189,39 @@ fn fallback(wanted: &Wanted, error: &Error) -> Option<Fallback> {
 pub async fn prepare_instead(vyr: &Vyr, wanted: &Wanted, ready: &Runnable, error: Error) -> Result<Runnable> {
     let Some(fallback) = fallback(wanted, &error).filter(|_| ready.fallback().is_none()) else { return Err(error) };
     let policy = Policy::load(vyr)?;
-    if let Some(runnable) = container::proven(vyr, &policy, wanted, &ready.root, Some(&fallback))? {
+    // It is in the store: nothing is asked of the network for where it's from.
+    let mut located = match &wanted.reference {
+        ArtifactRef::Registry(reference) => {
+            let there = ArtifactRef::Registry(reference.clone_with_digest(ready.root.to_string()));
+            locate(vyr, &there, PullMode::Never, Purpose::Run).await?
+        }
+        ArtifactRef::Stored(_) => locate(vyr, &wanted.reference, PullMode::Never, Purpose::Run).await?,
+        ArtifactRef::Layout { .. } => Located {
+            root: ready.root.clone(),
+            repository: None,
+            claimed: false,
+            reference: None,
+            pulled: false,
+            unusable: Vec::new(),
+        },
+    };
+    let repository = located.repository.as_deref();
+    if let Some(runnable) = container::proven(vyr, &policy, wanted, &ready.root, repository, Some(&fallback))? {
         return Ok(runnable);
     }
-    let reference = match &wanted.reference {
-        ArtifactRef::Registry(reference) => Some(reference.clone()),
-        _ => None,
-    };
-    let mut located = Located {
-        root: ready.root.clone(),
-        repository: repository(&wanted.reference),
-        reference,
-        pulled: false,
-        unusable: Vec::new(),
-    };
     container::instead(vyr, &policy, wanted, &mut located, fallback, error).await
 }
 
-/// What the artifact's policy repository is, as far as the REF alone tells.
-pub(super) fn repository(reference: &ArtifactRef) -> Option<String> {
-    match reference {
-        ArtifactRef::Registry(reference) => Some(repository_of(reference)),
-        _ => None,
-    }
-}
-
-/// The short way: everything about this digest was proven before, and nothing changed since.
-pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+/// The short way: everything about this digest was proven before, as content of `repository`, and nothing changed since.
+pub(super) fn proven(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    digest: &Digest,
+    repository: Option<&str>,
+) -> Result<Option<Runnable>> {
     if wanted.path != PathChoice::Container
-        && let Some(runnable) = proven_wasm(vyr, policy, wanted, digest)?
+        && let Some(runnable) = proven_wasm(vyr, policy, wanted, digest, repository)?
     {
         return Ok(Some(runnable));
     }
@@ -212,14 +230,18 @@ pub(super) fn proven(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Diges
     if wanted.path == PathChoice::Wasm || strict {
         return Ok(None);
     }
-    container::proven(vyr, policy, wanted, digest, None)
+    container::proven(vyr, policy, wanted, digest, repository, None)
 }
 
-fn proven_wasm(vyr: &Vyr, policy: &Policy, wanted: &Wanted, digest: &Digest) -> Result<Option<Runnable>> {
+fn proven_wasm(
+    vyr: &Vyr,
+    policy: &Policy,
+    wanted: &Wanted,
+    digest: &Digest,
+    repository: Option<&str>,
+) -> Result<Option<Runnable>> {
     let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref(), container: false };
+    let conditions = Conditions { root: digest, policy: policy.hash(), repository, container: false };
     let Some(ready) = Ready::load(vyr, &conditions)? else { return Ok(None) };
     // A run that overruled the policy proves nothing for one that doesn't ask for that, and each is on record.
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
@@ -270,7 +292,8 @@ pub(super) async fn prove(
     let pin = vyr.layout().pin(&located.root)?;
     let found = examine(vyr, &located.root)?;
     let accepted = if wanted.allow_unsigned {
-        verify_or_overrule(vyr, policy, located, &found.selected, "run", &wanted.reference.to_string()).await?
+        verify_or_overrule(vyr, policy, located, &found.selected, wanted.overruling(&wanted.reference.to_string()))
+            .await?
     } else {
         verify(vyr, policy, located, &found.selected).await?
     };
@@ -278,26 +301,36 @@ pub(super) async fn prove(
     let engine = vyr.engine_for(wanted.deterministic)?.clone();
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
+    // From the first byte read to the last one compiled, whether anybody still waits for it or not.
+    let said = verified.size();
+    let memory = reserve(vyr, said).await?;
     let work_pool = pool.clone();
     // Reading, hashing and compiling take long: not on the runtime's own thread.
     let span = tracing::Span::current();
-    let (verified, loaded) = blocking(move || {
+    let (verified, loaded, mut memory) = blocking(move || {
         let _entered = span.entered();
         let loaded = on(work_pool.as_ref(), || verified.load(&layout))?;
-        Ok((verified, loaded))
+        Ok((verified, loaded, memory))
     })
     .await?;
     let cached = kept(&cache, &engine, &loaded.code, policy);
     let (code, component_code, origin, loaded) = match cached {
         Some((compiled, origin)) => (loaded.code.clone(), compiled, origin, loaded),
-        None => compiled(vyr, policy, wanted, located, &verified.selected, loaded, pool).await?,
+        None => {
+            // What was packed says its size only now. Nobody waits for more while holding some.
+            let unpacked = loaded.bytes.len() as u64;
+            if unpacked > said {
+                drop(memory.take());
+                memory = reserve(vyr, unpacked).await?;
+            }
+            compiled(vyr, policy, wanted, located, &verified.selected, (loaded, memory), pool).await?
+        }
     };
     let prepared = engine.prepare(&component_code)?;
     let kind = component_code.kind();
     let tier = tier(located, origin);
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref(), container: false };
+    let repository = located.repository.as_deref();
+    let conditions = Conditions { root: &located.root, policy: policy.hash(), repository, container: false };
     let command = Command { argv0: argv0(&verified, located), ..loaded.command };
     let ready = Ready::new(
         &conditions,
@@ -328,6 +361,14 @@ pub(super) async fn prove(
     })
 }
 
+/// The memory for compiling a Wasm of so many bytes, where that is bounded.
+async fn reserve(vyr: &Vyr, bytes: u64) -> Result<Option<OwnedSemaphorePermit>> {
+    match vyr.compiling() {
+        Some(compiling) => compiling.memory(bytes).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// What was there when something was made ready.
 pub(super) fn tier(located: &Located, origin: Origin) -> &'static str {
     match origin {
@@ -344,7 +385,7 @@ async fn compiled(
     wanted: &Wanted,
     located: &Located,
     subject: &Digest,
-    loaded: Loaded,
+    (loaded, memory): (Loaded, Option<OwnedSemaphorePermit>),
     pool: Option<Pool>,
 ) -> Result<(Digest, Compiled, Origin, Loaded)> {
     let code = loaded.code.clone();
@@ -368,8 +409,14 @@ async fn compiled(
         vyr.reporter().note(&format!("{reason}; compiling here"));
     }
     let cache = vyr.code_cache()?;
+    // A pool has bounds of its own.
+    let turn = match vyr.compiling() {
+        Some(compiling) if pool.is_none() => Some(compiling.turn().await?),
+        _ => None,
+    };
     let span = tracing::Span::current();
     blocking(move || {
+        let _held = (memory, turn);
         let _entered = span.entered();
         let bytes = loaded.bytes.as_slice();
         let cached = on(pool.as_ref(), || cache.get_or_compile(&engine, &loaded.code, || Ok::<_, Error>(bytes)))?;
@@ -517,6 +564,14 @@ pub(super) struct Loaded {
 }
 
 impl Found {
+    /// The size of what is read for it, in bytes, as its manifest says.
+    pub(super) fn size(&self) -> u64 {
+        match &self.source {
+            Code::Layer(layer) => layer.size(),
+            Code::Entrypoint { layers, .. } => layers.iter().map(Descriptor::size).fold(0, u64::saturating_add),
+        }
+    }
+
     /// Reads the Wasm. What is returned is what was hashed: nothing is read twice.
     pub(super) fn load(&self, layout: &Layout) -> Result<Loaded> {
         match &self.source {

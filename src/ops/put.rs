@@ -27,7 +27,7 @@ pub struct Parts {
     pub signatures: Vec<Bytes>,
     /// A name for it, `host/repository:tag`.
     pub name: Option<String>,
-    /// The repository it counts as coming from.
+    /// The repository that it is said to come from.
     pub repository: Option<String>,
 }
 
@@ -104,14 +104,19 @@ pub async fn put_artifact(vyr: &Vyr, parts: Parts) -> Result<Put> {
         Ok(())
     })
     .await?;
+    // Under a name of the node's own registry it is what a push there leaves. Any other is the word of who puts it.
+    let own = parts.name.as_deref().and_then(|name| parse_reference(name).ok());
+    let own = own.filter(|reference| is_own(&vyr.config().home, reference));
+    let (pushed, claimed) = if own.is_some() { (parts.repository, None) } else { (None, parts.repository) };
     let mut batch = store.batch()?;
-    batch.put_manifest(&lease, Some(&digest), &parts.manifest, Some(&media_type), parts.repository.as_deref()).await?;
+    batch.put_manifest(&lease, Some(&digest), &parts.manifest, Some(&media_type), pushed.as_deref()).await?;
+    if let Some(repository) = claimed {
+        batch.claim(&digest, &repository);
+    }
     for bundle in &bundles {
         batch.put_manifest(&lease, Some(&bundle.digest), &bundle.manifest, Some(media::MANIFEST), None).await?;
     }
     if let Some(name) = &parts.name {
-        // Under a name of the node's own registry it is what a push there leaves.
-        let own = parse_reference(name).ok().filter(|reference| is_own(&vyr.config().home, reference));
         match own.as_ref().and_then(|own| Some((own.repository(), own.tag()?))) {
             Some((repository, tag)) => {
                 batch.tag(&own_name(repository, tag), &digest)?;

@@ -118,6 +118,7 @@ pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &Cancellation
         compiled_only: false,
         deterministic: predicate.engine.deterministic.is_some(),
         path: PathChoice::Wasm,
+        asked_by: None,
     };
     let ready = prepare(vyr, &wanted).await?;
     let execution = execute(&ready, guest, cancel).await?;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use super::Vyr;
 use super::{mirror, own, pull};
 use crate::error::{Error, ErrorKind, Result};
-use crate::oci::{ArtifactRef, Digest, Reference, parse_digest};
-use crate::store::{LayoutSource, own_name};
+use crate::oci::{ArtifactRef, Digest, Reference, parse_digest, repository_of};
+use crate::store::{LayoutSource, Origin};
 use crate::trust::SignatureMaterial;
 
 /// When the registry is asked.
@@ -40,8 +40,11 @@ impl FromStr for PullMode {
 pub struct Located {
     /// The digest of the manifest or index.
     pub root: Digest,
-    /// `host[:port]/repository`, which trust rules match on.
+    /// `host[:port]/repository`, which trust rules match on: one that the content is really from, as far as this machine
+    /// knows, whatever name it was asked for by.
     pub repository: Option<String>,
+    /// Nobody but who brought the content says that it is from there.
+    pub claimed: bool,
     /// The registry reference that was given, for asking it again.
     pub reference: Option<Reference>,
     /// Whether content was fetched just now.
@@ -78,7 +81,14 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
             let ArtifactRef::Layout { path, name } = reference else { unreachable!("matched above") };
             let store = vyr.store().await?;
             store.import(path, name.as_ref()).await?;
-            Ok(Located { root: wanted, repository: None, reference: None, pulled: true, unusable: Vec::new() })
+            Ok(Located {
+                root: wanted,
+                repository: None,
+                claimed: false,
+                reference: None,
+                pulled: true,
+                unusable: Vec::new(),
+            })
         }
         ArtifactRef::Registry(reference) if own::is_own(&vyr.config().home, reference) => {
             match mirror::Upstream::of(vyr.config(), reference.repository()) {
@@ -91,24 +101,27 @@ pub async fn locate(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode, purpose:
     }
 }
 
-/// What the registry of this very data folder holds: the store has it, and nothing is asked of the network. Trust rules
-/// still see the repository as it was written.
+/// What the registry of this very data folder holds, in the repository that is named: the store has it, and nothing is
+/// asked of the network. Trust rules still see the repository as it was written.
 async fn in_own(vyr: &Vyr, reference: &Reference) -> Result<Located> {
     let store = vyr.store().await?;
     let found = match (reference.digest(), reference.tag()) {
-        (Some(digest), _) => Some(parse_digest(digest)?),
-        (None, Some(tag)) => store.resolve(&own_name(reference.repository(), tag)).await?,
+        (Some(digest), _) => store.shown_manifest(reference.repository(), &parse_digest(digest)?).await?,
+        (None, Some(tag)) => store.shown_tag(reference.repository(), tag).await?,
         (None, None) => None,
     };
-    let root = match found {
-        Some(digest) if is_listed(vyr, &digest).await? => digest,
-        _ => {
-            return Err(Error::new(ErrorKind::NotFound, format!("this node's registry has no {reference}"))
-                .hint(format_args!("push it there first: `vyr push {reference} FILE`, or with any OCI client")));
-        }
+    let Some(shown) = found else {
+        return Err(Error::new(ErrorKind::NotFound, format!("this node's registry has no {reference}"))
+            .hint(format_args!("push it there first: `vyr push {reference} FILE`, or with any OCI client")));
     };
-    let repository = Some(crate::oci::repository_of(reference));
-    Ok(Located { root, repository, reference: None, pulled: false, unusable: Vec::new() })
+    Ok(Located {
+        root: shown.digest,
+        repository: Some(repository_of(reference)),
+        claimed: false,
+        reference: None,
+        pulled: false,
+        unusable: Vec::new(),
+    })
 }
 
 async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Located> {
@@ -116,13 +129,87 @@ async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Located> {
         return Err(Error::new(ErrorKind::NotFound, format!("{digest} is not in the store"))
             .hint("name it with its registry, as in host/repository@sha256:…, or see `vyr artifacts`"));
     }
-    // Rules by repository apply where the store knows one single place that it came from.
-    let origins = vyr.store().await?.origins(digest).await?;
-    let repository = match origins.as_slice() {
-        [one] => Some(one.clone()),
-        _ => None,
-    };
-    Ok(Located { root: digest.clone(), repository, reference: None, pulled: false, unusable: Vec::new() })
+    let Whence { repository, claimed } = single(vyr.store().await?.origins(digest).await?);
+    Ok(Located { root: digest.clone(), repository, claimed, reference: None, pulled: false, unusable: Vec::new() })
+}
+
+/// What a reference's repository is, as far as it can be told from the words alone: that of the upstream for a mirror's.
+/// Whether the content is from there is another question, which [`locate`] answers.
+pub(super) fn repository_meant(vyr: &Vyr, reference: &ArtifactRef) -> Option<String> {
+    let ArtifactRef::Registry(reference) = reference else { return None };
+    if own::is_own(&vyr.config().home, reference)
+        && let Some(upstream) = mirror::Upstream::of(vyr.config(), reference.repository())
+    {
+        return Some(upstream.to_string());
+    }
+    Some(repository_of(reference))
+}
+
+/// Where content of the store is from, for the trust policy.
+#[derive(Debug, PartialEq, Eq)]
+struct Whence {
+    repository: Option<String>,
+    claimed: bool,
+}
+
+/// Rules by repository apply where there is one single place that it came from. What is only said of it counts for nothing
+/// where one is proven.
+fn single(origins: Vec<Origin>) -> Whence {
+    let (proven, claimed): (Vec<_>, Vec<_>) = origins.into_iter().partition(|origin| origin.proven);
+    let (mut known, claimed) = if proven.is_empty() { (claimed, true) } else { (proven, false) };
+    match known.len() {
+        1 => Whence { repository: known.pop().map(|origin| origin.repository), claimed },
+        _ => Whence { repository: None, claimed: false },
+    }
+}
+
+/// Where content of the store that is asked for by the name `repository` is from; `None` when nothing but that name says
+/// that it is from there. Whoever writes a reference must not choose by it among the rules of the trust policy.
+fn under(repository: &str, origins: Vec<Origin>, named: bool) -> Option<Whence> {
+    let known = origins.iter().find(|origin| origin.repository == repository);
+    if known.is_some_and(|origin| origin.proven) {
+        return Some(Whence { repository: Some(repository.to_owned()), claimed: false });
+    }
+    if known.is_none() && !named {
+        return None;
+    }
+    // A name that somebody gave it, which is not where it is from if that is known.
+    if origins.iter().any(|origin| origin.proven) {
+        return Some(single(origins));
+    }
+    Some(Whence { repository: Some(repository.to_owned()), claimed: true })
+}
+
+/// The same, asked of the store.
+async fn whence(vyr: &Vyr, reference: &Reference, digest: &Digest) -> Result<Option<Whence>> {
+    let store = vyr.store().await?;
+    let repository = repository_of(reference);
+    let (origins, named) = (store.origins(digest).await?, store.is_named_in(digest, &repository).await?);
+    if let Some(found) = under(&repository, origins, named) {
+        return Ok(Some(found));
+    }
+    // The own registry of this data folder, which no node serves at the moment.
+    let own = own::was_own(&vyr.config().home, reference)
+        && store.shown_manifest(reference.repository(), digest).await?.is_some();
+    Ok(own.then_some(Whence { repository: Some(repository), claimed: false }))
+}
+
+/// Asks the registry whether the content is in the repository that it is said to be from, and remembers that.
+///
+/// # Errors
+/// What the registry and the store fail with, and when it isn't there.
+pub(super) async fn prove_origin(vyr: &Vyr, located: &mut Located) -> Result<()> {
+    let (Some(reference), Some(repository)) = (&located.reference, &located.repository) else { return Ok(()) };
+    // An alias says nothing of where it's from.
+    if repository_of(reference) != *repository {
+        return Ok(());
+    }
+    let there = reference.clone_with_digest(located.root.to_string());
+    if vyr.client(&there)?.resolve(&there).await?.digest == located.root {
+        vyr.store().await?.seen_in(&located.root, repository).await?;
+        located.claimed = false;
+    }
+    Ok(())
 }
 
 async fn in_registry(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
@@ -131,9 +218,34 @@ async fn in_registry(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: 
             .hint(format_args!("make it one: `vyr push oci:artifact:v1 {file}`, and name it as oci:artifact:v1")));
     }
     match look_up(vyr, reference, mode, purpose).await {
-        Err(e) if mode != PullMode::Never && !vyr.config().offline => Err(explained(vyr, reference, e).await),
+        Err(e) if mode != PullMode::Never && !vyr.config().offline => {
+            let error = explained(vyr, reference, e).await;
+            elsewhere(vyr, reference, error).await
+        }
         located => located,
     }
+}
+
+/// The same error, where the store has the digest that was named, and not from there.
+async fn elsewhere(vyr: &Vyr, reference: &Reference, error: Error) -> Result<Located> {
+    let digest = reference.digest().map(parse_digest).transpose()?;
+    let Some(digest) = digest.filter(|digest| matches!(vyr.layout().blob_size(digest), Ok(Some(_)))) else {
+        return Err(error);
+    };
+    if !is_listed(vyr, &digest).await? || whence(vyr, reference, &digest).await?.is_some() {
+        return Err(error);
+    }
+    let why = format!("{}; the store has {digest}, but not from {}", error.why(), repository_of(reference));
+    Err(Error::new(error.kind(), why).hint(by_its_own_name(vyr, &digest).await?))
+}
+
+/// What to write for content of the store in place of a name that isn't its own.
+async fn by_its_own_name(vyr: &Vyr, digest: &Digest) -> Result<String> {
+    let origins = vyr.store().await?.origins(digest).await?;
+    Ok(match origins.into_iter().find(|origin| origin.proven) {
+        Some(origin) => format!("name it as {}@{digest}, or by its digest alone", origin.repository),
+        None => "name it by its digest alone".to_owned(),
+    })
 }
 
 /// The Wasm file that a reference without a host names as well: what was meant, where it is there.
@@ -163,29 +275,46 @@ async fn explained(vyr: &Vyr, reference: &Reference, error: Error) -> Error {
 }
 
 async fn look_up(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull::Purpose) -> Result<Located> {
-    let found = |root: Digest, pulled: bool, unusable| Located {
+    let found = |root: Digest, from: Whence, pulled: bool, unusable| Located {
         root,
-        repository: Some(crate::oci::repository_of(reference)),
+        repository: from.repository,
+        claimed: from.claimed,
         reference: Some(reference.clone()),
         pulled,
         unusable,
     };
+    let here = || Whence { repository: Some(repository_of(reference)), claimed: false };
     let network = mode != PullMode::Never && !vyr.config().offline;
     if let Some(digest) = reference.digest() {
         let digest = parse_digest(digest)?;
-        if mode != PullMode::Always && vyr.layout().blob_size(&digest)?.is_some() && is_listed(vyr, &digest).await? {
-            return Ok(found(digest, false, Vec::new()));
+        let stored = vyr.layout().blob_size(&digest)?.is_some() && is_listed(vyr, &digest).await?;
+        if stored
+            && mode != PullMode::Always
+            && let Some(from) = whence(vyr, reference, &digest).await?
+        {
+            return Ok(found(digest, from, false, Vec::new()));
+        }
+        if !network && stored {
+            let why = format!("{digest} is in the store, but not from {}", repository_of(reference));
+            let own_name = by_its_own_name(vyr, &digest).await?;
+            return Err(Error::new(ErrorKind::NotFound, format!("{why}, and {}", forbidden(vyr)))
+                .hint(format_args!("{own_name}; or run `vyr pull {}` while there is a network", reference.whole())));
         }
         if !network {
             return Err(missing(vyr, &format!("{digest} is not in the store"), reference));
         }
         let pulled = pull::pull(vyr, reference, purpose).await?;
-        return Ok(found(pulled.root, true, pulled.unusable));
+        return Ok(found(pulled.root, here(), true, pulled.unusable));
     }
     let name = stored_name(reference).unwrap_or_else(|| reference.whole());
     if !network {
         return match vyr.store().await?.resolve(&name).await? {
-            Some(digest) => Ok(found(digest, false, Vec::new())),
+            Some(digest) => {
+                // The name itself says that much.
+                let said = || Whence { repository: Some(repository_of(reference)), claimed: true };
+                let from = whence(vyr, reference, &digest).await?.unwrap_or_else(said);
+                Ok(found(digest, from, false, Vec::new()))
+            }
             None => Err(missing(vyr, &format!("{name} is not in the store"), reference)),
         };
     }
@@ -193,14 +322,17 @@ async fn look_up(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull
         Ok(resolved) => resolved.digest,
         Err(e) if e.kind() == ErrorKind::Unavailable && mode != PullMode::Always => {
             let store = vyr.store().await?;
-            let mut known = store.resolve(&name).await?;
+            let mut known = match store.resolve(&name).await? {
+                Some(digest) => whence(vyr, reference, &digest).await?.map(|from| (digest, from)),
+                None => None,
+            };
             if let (None, Some(tag), true) = (&known, reference.tag(), own::was_own(&vyr.config().home, reference)) {
-                known = store.resolve(&own_name(reference.repository(), tag)).await?;
+                known = store.shown_tag(reference.repository(), tag).await?.map(|shown| (shown.digest, here()));
             }
-            let Some(digest) = known else { return Err(e) };
+            let Some((digest, from)) = known else { return Err(e) };
             vyr.reporter()
                 .note(&format!("{name} could not be looked up ({}); using the last known digest {digest}", e.why()));
-            return Ok(found(digest, false, Vec::new()));
+            return Ok(found(digest, from, false, Vec::new()));
         }
         Err(e) => return Err(e),
     };
@@ -209,10 +341,12 @@ async fn look_up(vyr: &Vyr, reference: &Reference, mode: PullMode, purpose: pull
         if store.resolve(&name).await?.as_ref() != Some(&current) {
             store.tag(&name, &current).await?;
         }
-        return Ok(found(current, false, Vec::new()));
+        // Its registry has just said so.
+        store.seen_in(&current, &repository_of(reference)).await?;
+        return Ok(found(current, here(), false, Vec::new()));
     }
     let pulled = pull::pull(vyr, reference, purpose).await?;
-    Ok(found(pulled.root, true, pulled.unusable))
+    Ok(found(pulled.root, here(), true, pulled.unusable))
 }
 
 async fn is_listed(vyr: &Vyr, digest: &Digest) -> Result<bool> {
@@ -220,10 +354,12 @@ async fn is_listed(vyr: &Vyr, digest: &Digest) -> Result<bool> {
 }
 
 pub(super) fn missing(vyr: &Vyr, why: &str, reference: &Reference) -> Error {
-    let forbidden =
-        if vyr.config().offline { "the network is forbidden (--offline)" } else { "pulling is off (--pull never)" };
-    Error::new(ErrorKind::NotFound, format!("{why}, and {forbidden}")).hint(format_args!(
+    Error::new(ErrorKind::NotFound, format!("{why}, and {}", forbidden(vyr))).hint(format_args!(
         "run `vyr pull {}` while there is a network, or `vyr import` it from a folder",
         reference.whole()
     ))
+}
+
+fn forbidden(vyr: &Vyr) -> &'static str {
+    if vyr.config().offline { "the network is forbidden (--offline)" } else { "pulling is off (--pull never)" }
 }

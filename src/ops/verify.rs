@@ -1,12 +1,13 @@
 //! Owns the question to the trust policy: which signatures the store holds for a digest, and what the policy says.
 
+use super::audit::Deed;
 use super::pull::refresh_signatures;
-use super::resolve::Located;
+use super::resolve::{Located, prove_origin};
 use super::{Vyr, audit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES};
 use crate::telemetry;
-use crate::trust::{self, Override, Refusal, SignatureMaterial, TrustPolicy, Verified, VerifyingKey};
+use crate::trust::{self, Acceptance, Override, Refusal, SignatureMaterial, TrustPolicy, Verified, VerifyingKey};
 
 /// The largest signature blob that is read, in bytes: over it the trust module refuses by itself.
 const MAX_SIGNATURE_BYTES: u64 = 8 << 20;
@@ -124,6 +125,16 @@ pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected:
         Ok(accepted) => return Ok(accepted),
         Err(refusal) => refusal,
     };
+    // Where it's said to be from can be asked.
+    if matches!(refusal, Refusal::OnlySaid { .. }) && !vyr.config().offline {
+        match prove_origin(vyr, located).await {
+            Ok(()) => match ask(vyr, policy, located, &digests, Override::None).await? {
+                Ok(accepted) => return Ok(accepted),
+                Err(now) => refusal = now,
+            },
+            Err(e) => vyr.reporter().note(&format!("where it is from could not be looked up: {}", e.why())),
+        }
+    }
     // The artifact may have been signed after it was pulled.
     if let Some(reference) = located.reference.clone().filter(|_| !located.pulled && !vyr.config().offline) {
         match refresh_signatures(vyr, &reference, &digests).await {
@@ -150,8 +161,7 @@ pub async fn verify_or_overrule(
     policy: &Policy,
     located: &mut Located,
     selected: &Digest,
-    verb: &str,
-    reference: &str,
+    deed: Deed<'_>,
 ) -> Result<Verified<()>> {
     let refusal = match verify(vyr, policy, located, selected).await {
         Err(e) if e.kind() == ErrorKind::Refused => e,
@@ -160,7 +170,7 @@ pub async fn verify_or_overrule(
     // A rule that rejects stays: then this refuses too.
     let digests = [located.root.clone()];
     let overruled = ask(vyr, policy, located, &digests, Override::AllowUnsigned).await??;
-    audit::unsigned(vyr, verb, reference, &located.root, refusal.why())?;
+    audit::unsigned(vyr, deed, &located.root, refusal.why())?;
     vyr.reporter().warning(&format!("running although {} (--allow-unsigned)", refusal.why()));
     Ok(overruled)
 }
@@ -178,7 +188,22 @@ async fn ask(
         material.extend(located.unusable.iter().cloned());
         found.push((digest.clone(), material));
     }
-    Ok(policy.judge(located.repository.as_deref(), &found, overrule))
+    let repository = located.repository.as_deref();
+    let judged = policy.judge(repository, &found, overrule);
+    // A rule that lets in what nobody signed goes by the place alone, and who brought this said which place that is.
+    if located.claimed
+        && matches!(&judged, Ok(accepted) if matches!(accepted.acceptance(), Acceptance::Unsigned { .. }))
+    {
+        return Ok(policy.judge(None, &found, overrule).map_err(|refusal| match refusal {
+            // That is not overruled.
+            Refusal::RejectedByRule { .. } if matches!(overrule, Override::AllowUnsigned) => refusal,
+            _ => Refusal::OnlySaid {
+                digest: located.root.to_string(),
+                repository: repository.unwrap_or_default().to_owned(),
+            },
+        }));
+    }
+    Ok(judged)
 }
 
 /// The signatures of `digest` that the store holds, re-hashed as they are read.

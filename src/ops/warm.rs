@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::Vyr;
 use super::prepare::{Origin, Pool, Wanted, examine, prepare, prove, proven};
-use super::resolve::{Located, PullMode};
+use super::pull::Purpose;
+use super::resolve::{Located, PullMode, locate};
 use super::verify::Policy;
-use crate::artifact::{Code, Manifest};
+use crate::artifact::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::PathChoice;
 use crate::oci::{ArtifactRef, Digest, MAX_MANIFEST_BYTES, media, parse_reference};
@@ -36,6 +37,7 @@ pub async fn warm(vyr: &Vyr, reference: &ArtifactRef, pull: PullMode) -> Result<
         compiled_only: false,
         deterministic: false,
         path: PathChoice::Auto,
+        asked_by: None,
     };
     let ready = prepare(vyr, &wanted).await?;
     Ok(Warmed { reference: reference.to_string(), digest: ready.root.to_string(), code_origin: ready.origin })
@@ -75,7 +77,8 @@ pub struct Arrival {
 
 /// Makes ready what has just come into the store, as content of `repository` (`host[:port]/repository`), where it is no
 /// larger than the Wasm that may be compiled. For what is about an artifact, a signature or compiled code, that artifact is
-/// meant. Nothing is asked of the network, and nothing that the trust policy refuses is read.
+/// meant. Nothing is asked of the network, and nothing that the trust policy refuses is read. Who pushes it says by which
+/// name this registry is known, so that name is a claim unless it is one that this machine knows to be its own.
 ///
 /// # Errors
 /// [`ErrorKind::Exhausted`] for what is too large; why it can't be run, or may not.
@@ -89,10 +92,7 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         }
     }
     let found = examine(vyr, &root)?;
-    let size: u64 = match &found.source {
-        Code::Layer(layer) => layer.size(),
-        Code::Entrypoint { layers, .. } => layers.iter().map(crate::oci::Descriptor::size).fold(0, u64::saturating_add),
-    };
+    let size = found.size();
     if size > how.largest {
         let why = format!("it has {size} bytes, and at most {} are compiled on arrival", how.largest);
         return Err(Error::new(ErrorKind::Exhausted, why));
@@ -107,19 +107,26 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
         compiled_only: how.compiled_only,
         deterministic: false,
         path: PathChoice::Auto,
+        asked_by: None,
     };
     let policy = Policy::load(vyr)?;
-    if let Some(ready) = proven(vyr, &policy, &wanted, &root)? {
+    let mut located = match locate(vyr, &wanted.reference, PullMode::Never, Purpose::Run).await {
+        Ok(located) => located,
+        Err(e) if e.kind() == ErrorKind::NotFound && repository.is_some() => {
+            let origins = vyr.store().await?.origins(&root).await?;
+            if origins.iter().any(|origin| origin.proven) {
+                return Err(e);
+            }
+            let repository = repository.map(str::to_owned);
+            Located { root, repository, claimed: true, reference: None, pulled: false, unusable: Vec::new() }
+        }
+        Err(e) => return Err(e),
+    };
+    if let Some(ready) = proven(vyr, &policy, &wanted, &located.root, located.repository.as_deref())? {
         return Ok(ready.origin);
     }
     // Without a reference no registry is asked for newer signatures.
-    let mut located = Located {
-        root,
-        repository: repository.map(str::to_owned),
-        reference: None,
-        pulled: false,
-        unusable: Vec::new(),
-    };
+    located.reference = None;
     Ok(prove(vyr, &policy, &wanted, &mut located, Some(how.on.0.clone())).await?.origin)
 }
 

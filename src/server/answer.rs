@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 use super::access::{Access, Caller, Peer};
 use super::control;
 use super::distribution::Distribution;
+use super::host::{self, Names};
 use super::page::{self, Page};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
@@ -28,6 +29,7 @@ pub(super) fn router(
     health: tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
     metrics: prometheus::Registry,
     distribution: Distribution,
+    names: Names,
 ) -> Result<axum::Router> {
     let failed = |e: tonic_reflection::server::Error| Error::new(ErrorKind::Internal, format!("no reflection: {e}"));
     let reflection = || {
@@ -44,7 +46,7 @@ pub(super) fn router(
         .add_service(reflection().build_v1alpha().map_err(failed)?)
         .prepare()
         .into_axum_router();
-    let page = Page::new(&node);
+    let page = Page::new(&node, names);
     Ok(page
         .routes(distribution.routes(grpc))
         .route(
@@ -67,11 +69,20 @@ pub(super) fn router(
 pub(super) async fn answer(
     router: axum::Router,
     access: Arc<Access>,
+    names: Names,
     peer: Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     // The registry lets in by repository, and has its own words for who isn't; web pages too.
-    if request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/") {
+    let registry = request.uri().path() == "/v2" || request.uri().path().starts_with("/v2/");
+    // The page says so itself, and calls are refused to pages by their `Origin`, which reads don't carry.
+    if (registry || request.uri().path() == "/metrics")
+        && access.is_open_to(&peer)
+        && !names.are_in(request.uri(), request.headers())
+    {
+        return Ok(misdirected(registry));
+    }
+    if registry {
         request.extensions_mut().insert::<Peer>(peer);
         return router.oneshot(request).await;
     }
@@ -136,6 +147,15 @@ pub(super) async fn answer(
             }
         },
     }
+}
+
+/// The answer under a name that isn't this node's, where nobody has to say who they are.
+fn misdirected(registry: bool) -> Response<Body> {
+    let why = "without a credential this is answered under a name of this machine alone";
+    if registry {
+        return super::distribution::denied(StatusCode::MISDIRECTED_REQUEST, format!("{why}: {}", host::NEXT));
+    }
+    (StatusCode::MISDIRECTED_REQUEST, format!("{why}; {}\n", host::NEXT)).into_response()
 }
 
 /// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Requests").

@@ -3,15 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Secret;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +24,7 @@ mod control;
 mod distribution;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzed;
+mod host;
 mod opening;
 mod page;
 mod put;
@@ -37,6 +39,7 @@ pub use access::{Limits, Tokens};
 pub use tls::TlsFiles;
 
 use access::{Access, Peer};
+use host::Names;
 use opening::Opening;
 use tls::Tls;
 
@@ -46,8 +49,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may take for its first bytes, and how long for the headers of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How often it's said that connections are closed.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
+/// How many connections of the socket may wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// The largest set of request headers, in bytes.
 const HEADERS: u32 = 32 << 10;
 
@@ -66,6 +73,10 @@ pub struct Listen {
     pub anonymous: Option<Limits>,
     /// What short-lived tokens are sealed with.
     pub secret: Secret,
+    /// How many connections may be open at once, by the address, and as many by the socket.
+    pub max_connections: usize,
+    /// Names of this node besides those of the machine, under which it answers who shows no credential.
+    pub host_names: Vec<String>,
 }
 
 /// A bound server.
@@ -74,6 +85,8 @@ pub struct Server {
     unix: Option<(UnixListener, PathBuf)>,
     tls: Option<Arc<Tls>>,
     access: Arc<Access>,
+    names: Names,
+    max_connections: usize,
 }
 
 impl std::fmt::Debug for Server {
@@ -131,7 +144,8 @@ impl Server {
         };
         let certificates = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         let access = Access::new(tokens, certificates, listen.anonymous.clone(), &listen.secret);
-        Ok(Self { tcp, unix, tls, access: Arc::new(access) })
+        let names = Names::new(&listen.host_names);
+        Ok(Self { tcp, unix, tls, access: Arc::new(access), names, max_connections: listen.max_connections })
     }
 
     /// The address in use.
@@ -147,29 +161,34 @@ impl Server {
     /// # Errors
     /// A service can't be set up.
     pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
-        let Self { tcp, unix, tls, access } = self;
+        let Self { tcp, unix, tls, access, names, max_connections } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
-        let router = answer::router(node.clone(), health_service, metrics, registry)?;
+        let router = answer::router(node.clone(), health_service, metrics, registry, names.clone())?;
         let graceful = Arc::new(GracefulShutdown::new());
-        let connections = Connections { router, access, graceful: Arc::clone(&graceful), numbers: AtomicU64::new(1) };
+        let (numbers, held) = (AtomicU64::new(1), Arc::clone(&graceful));
+        let connections = Connections { router, access, names, graceful: held, numbers };
         let connections = Arc::new(connections);
+        // Each by itself: whoever fills the port keeps nobody from the socket.
+        let (port, local) = (Places::new(max_connections), Places::new(max_connections));
         {
             tokio::pin!(stop);
             loop {
                 tokio::select! {
                     () = &mut stop => break,
                     accepted = tcp.accept() => match accepted {
-                        Ok((stream, _)) => {
+                        Ok((stream, _)) => if let Some(place) = port.take() {
                             // Answers are small and waited for.
                             let _ = stream.set_nodelay(true);
-                            Arc::clone(&connections).tcp(stream, tls.clone());
-                        }
+                            Arc::clone(&connections).tcp(stream, tls.clone(), place);
+                        },
                         Err(e) => not_accepted(&e).await,
                     },
                     accepted = accept(unix.as_ref().map(|(listener, _)| listener)) => match accepted {
-                        Ok(stream) => Arc::clone(&connections).unix(stream),
+                        Ok(stream) => if let Some(place) = local.take() {
+                            Arc::clone(&connections).unix(stream, place);
+                        },
                         Err(e) => not_accepted(&e).await,
                     },
                 }
@@ -192,6 +211,35 @@ impl Server {
     }
 }
 
+/// The connections that one listener may have open. Those beyond are closed at once: left waiting, each would look like a
+/// node that hangs.
+#[derive(Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    most: usize,
+    said: Mutex<Option<Instant>>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(most)), most, said: Mutex::default() }
+    }
+
+    /// One, where one is free.
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return Some(place);
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
+            *said = Some(Instant::now());
+            tracing::warn!(open = self.most, "connections are closed: as many as may be are open");
+        }
+        None
+    }
+}
+
 /// The next connection of the socket, if there is one to listen on.
 async fn accept(listener: Option<&UnixListener>) -> std::io::Result<tokio::net::UnixStream> {
     match listener {
@@ -207,7 +255,7 @@ async fn not_accepted(e: &std::io::Error) {
 }
 
 fn bind_socket(path: &Path) -> Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+    use std::os::unix::fs::FileTypeExt as _;
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
             .hint("give a shorter or another path with --socket, or --no-socket")
@@ -227,31 +275,42 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    UnixListener::from_std(private_socket(path).map_err(failed)?).map_err(failed)
+}
+
+/// A socket that is this user's alone from its first moment: Linux gives the file the mode that the descriptor has when it is
+/// bound, whatever the umask leaves of the rest. A mode that is set afterwards comes too late for who was quick.
+fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 #[derive(Debug)]
 struct Connections {
     router: axum::Router,
     access: Arc<Access>,
+    names: Names,
     graceful: Arc<GracefulShutdown>,
     numbers: AtomicU64,
 }
 
 impl Connections {
-    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<Arc<Tls>>) {
+    fn tcp(self: Arc<Self>, stream: tokio::net::TcpStream, tls: Option<Arc<Tls>>, place: OwnedSemaphorePermit) {
         let Some(tls) = tls else {
             let peer = Peer::plain(self.number());
-            return self.serve(stream, peer);
+            return self.serve(stream, peer, place);
         };
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));
-                    self.serve(stream, peer);
+                    self.serve(stream, peer, place);
                 }
                 Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -259,12 +318,12 @@ impl Connections {
         });
     }
 
-    fn unix(self: Arc<Self>, stream: tokio::net::UnixStream) {
+    fn unix(self: Arc<Self>, stream: tokio::net::UnixStream, place: OwnedSemaphorePermit) {
         // Not rustix's `socket_peercred`: its process number can't be 0, which is what a caller outside of this node's container has.
         match stream.peer_cred() {
             Ok(who) => {
                 let peer = Peer::unix(who.uid());
-                self.serve(stream, peer);
+                self.serve(stream, peer, place);
             }
             Err(e) => tracing::warn!(error = %e, "the other side of the socket can't be told"),
         }
@@ -274,10 +333,15 @@ impl Connections {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-        let (router, access) = (self.router.clone(), Arc::clone(&self.access));
+    fn serve(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+    ) {
+        let (router, access, names) = (self.router.clone(), Arc::clone(&self.access), self.names.clone());
         let service = hyper::service::service_fn(move |request| {
-            answer::answer(router.clone(), Arc::clone(&access), peer.clone(), request)
+            answer::answer(router.clone(), Arc::clone(&access), names.clone(), peer.clone(), request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -292,9 +356,32 @@ impl Connections {
         let connection = self.graceful.watch(connection);
         drop(self);
         tokio::spawn(async move {
+            let _place = place;
             if let Err(e) = connection.await {
                 tracing::debug!(error = %e, "a connection ended");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_has_its_mode_from_its_first_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.sock");
+        // Nothing sets the mode here but the making of it.
+        let listener = UnixListener::from_std(private_socket(&path).unwrap()).unwrap();
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (called, accepted) = tokio::join!(tokio::net::UnixStream::connect(&path), listener.accept());
+        assert!(called.is_ok() && accepted.is_ok());
+        drop(listener);
+        // One that was left behind is replaced.
+        drop(bind_socket(&path).unwrap());
+        assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -1,5 +1,6 @@
 //! Owns a batch of changes: blobs first, then one database commit, then index.json once.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::db::Store;
@@ -7,7 +8,7 @@ use super::layout::Layout;
 use super::lease::Lease;
 use super::manifest::{self, EdgeKind, Parsed};
 use super::repositories::{own_name, show_blob};
-use super::rows::{NewManifest, insert_tag};
+use super::rows::{NewManifest, Put, insert_tag};
 use super::{Result, StoreError};
 use crate::oci::{Descriptor, Digest, Hasher, MAX_MANIFEST_BYTES};
 
@@ -21,11 +22,19 @@ pub struct Batch {
     tags: Vec<(String, Digest, SystemTime)>,
     places: Vec<(String, Digest)>,
     blobs: Vec<(String, Digest)>,
+    claims: Vec<(String, Digest)>,
 }
 
 impl Batch {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, manifests: Vec::new(), tags: Vec::new(), places: Vec::new(), blobs: Vec::new() }
+        Self {
+            store,
+            manifests: Vec::new(),
+            tags: Vec::new(),
+            places: Vec::new(),
+            blobs: Vec::new(),
+            claims: Vec::new(),
+        }
     }
 
     /// Puts a manifest: see [`Store::put_manifest`].
@@ -55,8 +64,14 @@ impl Batch {
     }
 
     /// Adds what [`put`] made elsewhere.
-    pub(super) fn add(&mut self, parsed: Parsed, origin: Option<String>) {
-        self.manifests.push(NewManifest { parsed, origin, at: SystemTime::now() });
+    pub(super) fn add(&mut self, parsed: Parsed) {
+        self.manifests.push(NewManifest { parsed, origin: None, at: SystemTime::now() });
+    }
+
+    /// Records that whoever brought a manifest of this batch or of the store says that it is from `repository`. That it was
+    /// pulled from there or pushed there is told to [`Batch::put_manifest`].
+    pub fn claim(&mut self, digest: &Digest, repository: &str) {
+        self.claims.push((repository.to_owned(), digest.clone()));
     }
 
     /// Names a manifest of this batch or of the store.
@@ -97,7 +112,7 @@ impl Batch {
     /// How many changes wait for the commit.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.manifests.len() + self.tags.len() + self.places.len()
+        self.manifests.len() + self.tags.len() + self.places.len() + self.claims.len()
     }
 
     /// Whether nothing waits for the commit.
@@ -140,8 +155,20 @@ impl Batch {
         let store = &self.store;
         let _gate = store.gate().await?;
         let mut tx = store.begin().await?;
+        let (mut moved, mut anew) = (false, HashSet::new());
         for new in &self.manifests {
-            new.insert(&mut tx).await.map_err(|e| store.failed(e))?;
+            match new.insert(&mut tx).await.map_err(|e| store.failed(e))? {
+                Put::New => drop(anew.insert(&new.parsed.digest)),
+                Put::Known { moved: elsewhere } => moved |= elsewhere,
+            }
+        }
+        for (repository, digest) in &self.claims {
+            let claimed = sqlx::query(
+                "INSERT INTO origins (digest, repository) SELECT digest, ?2 FROM manifests WHERE digest = ?1
+                 ON CONFLICT DO NOTHING",
+            );
+            let claimed = claimed.bind(digest.as_ref()).bind(repository).execute(&mut *tx).await;
+            moved |= claimed.map_err(|e| store.failed(e))?.rows_affected() > 0 && !anew.contains(digest);
         }
         for (repository, digest) in &self.places {
             sqlx::query("INSERT INTO repository_manifests (repository, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
@@ -160,10 +187,14 @@ impl Batch {
             }
         }
         let generation = store.commit(tx).await?;
+        if moved {
+            store.origins_changed();
+        }
         self.manifests.clear();
         self.tags.clear();
         self.places.clear();
         self.blobs.clear();
+        self.claims.clear();
         Ok(Some(generation))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sqlx::migrate::Migrator;
@@ -16,7 +17,7 @@ use tokio::sync::{Mutex, Semaphore};
 use super::batch::Batch;
 use super::layout::Layout;
 use super::lease::Lease;
-use super::rows::{millis, parse_digest, time};
+use super::rows::{insert_origin, millis, parse_digest, time};
 use super::{Result, StoreError, disk};
 use crate::error::is_from_later;
 use crate::oci::{Descriptor, Digest, MediaType};
@@ -39,6 +40,8 @@ struct Inner {
     rewriting: Mutex<()>,
     /// The index that is to be written when the time for it comes.
     pub(super) later: super::index::Later,
+    /// How often this process recorded a new origin of what was there already.
+    origins: AtomicU64,
 }
 
 /// How many tasks of this process may wait for the gate at once.
@@ -48,7 +51,8 @@ impl Inner {
     fn new(layout: Layout, pool: SqlitePool, database: PathBuf, read_only: bool) -> Arc<Self> {
         let (waiting, rewriting) = (Semaphore::new(MAX_WAITING), Mutex::new(()));
         let later = super::index::Later::default();
-        Arc::new(Self { layout, pool, database, read_only, waiting, rewriting, later })
+        let origins = AtomicU64::new(0);
+        Arc::new(Self { layout, pool, database, read_only, waiting, rewriting, later, origins })
     }
 }
 
@@ -75,6 +79,15 @@ pub struct Entry {
     pub created: SystemTime,
     /// When it was last put, tagged or touched.
     pub last_used: SystemTime,
+}
+
+/// Where a manifest is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// `host[:port]/repository`.
+    pub repository: String,
+    /// Whether this machine itself got it from there or sent it there; else whoever brought it said so.
+    pub proven: bool,
 }
 
 /// What to remove.
@@ -557,16 +570,65 @@ impl Store {
         rows.into_iter().map(|(name, digest)| Ok((name, parse_digest(&digest)?))).collect()
     }
 
-    /// The repositories (`host[:port]/repository`) that a manifest came from or went to.
+    /// The repositories (`host[:port]/repository`) that a manifest came from or went to, and those that it is said to be
+    /// from.
     ///
     /// # Errors
     /// The disk's own.
-    pub async fn origins(&self, digest: &Digest) -> Result<Vec<String>> {
-        sqlx::query_scalar("SELECT repository FROM origins WHERE digest = ?1 ORDER BY repository")
-            .bind(digest.as_ref())
-            .fetch_all(&self.0.pool)
-            .await
-            .map_err(|e| self.failed(e))
+    pub async fn origins(&self, digest: &Digest) -> Result<Vec<Origin>> {
+        let ask = |query| sqlx::query_as(query).bind(digest.as_ref()).fetch_all(&self.0.pool);
+        let rows = ask("SELECT repository, proven FROM origins WHERE digest = ?1 ORDER BY repository").await;
+        let rows: Vec<(String, bool)> = match rows {
+            // A folder that can't be written has the tables that were there, which may know of no proof.
+            Err(_) if self.0.read_only => {
+                ask("SELECT repository, 0 FROM origins WHERE digest = ?1 ORDER BY repository").await
+            }
+            rows => rows,
+        }
+        .map_err(|e| self.failed(e))?;
+        Ok(rows.into_iter().map(|(repository, proven)| Origin { repository, proven }).collect())
+    }
+
+    /// Records that a manifest of the store is in `repository`, where this machine has just seen it.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub async fn seen_in(&self, digest: &Digest, repository: &str) -> Result<()> {
+        // A folder that can't be written runs what it holds, and forgets this.
+        if self.0.read_only {
+            return Ok(());
+        }
+        if insert_origin(&self.0.pool, digest, repository).await.map_err(|e| self.failed(e))? {
+            self.origins_changed();
+        }
+        Ok(())
+    }
+
+    /// Whether a tag of `repository` (`host[:port]/repository`) names a manifest.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub async fn is_named_in(&self, digest: &Digest, repository: &str) -> Result<bool> {
+        // `;` follows `:`.
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM tags WHERE digest = ?1 AND name > ?2 || ':' AND name < ?2 || ';')",
+        )
+        .bind(digest.as_ref())
+        .bind(repository)
+        .fetch_one(&self.0.pool)
+        .await
+        .map_err(|e| self.failed(e))
+    }
+
+    /// A number that is another one once this process has recorded a new origin of what was there already: what was made
+    /// of the old ones may no longer hold.
+    #[must_use]
+    pub fn origins_version(&self) -> u64 {
+        self.0.origins.load(Ordering::Acquire)
+    }
+
+    pub(super) fn origins_changed(&self) {
+        self.0.origins.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The manifests whose digest begins with `prefix`: hexadecimal digits, of sha256, or with the algorithm before

@@ -49,7 +49,7 @@ impl Store {
             })
             .await?;
             seen = after;
-            parsed.into_iter().for_each(|p| batch.add(p, None));
+            parsed.into_iter().for_each(|p| batch.add(p));
             for (digest, name) in chunk {
                 if let Some(name) = name.as_deref().filter(|n| is_tag(n)) {
                     batch.tag(name, digest)?;

@@ -39,7 +39,7 @@ mod writer;
 mod tests;
 
 pub use batch::Batch;
-pub use db::{Entry, Store, Target};
+pub use db::{Entry, Origin, Store, Target};
 pub use error::StoreError;
 pub use export::{Exported, Loose};
 pub use gc::{GcOptions, GcReport, Removed, RemovedKind};

@@ -22,6 +22,16 @@ pub(super) fn time(millis: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
+/// What became of a manifest's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Put {
+    New,
+    /// They were there; `moved` is whether it came from somewhere new.
+    Known {
+        moved: bool,
+    },
+}
+
 /// A manifest's rows on their way into the database.
 #[derive(Debug, Clone)]
 pub(super) struct NewManifest {
@@ -32,7 +42,7 @@ pub(super) struct NewManifest {
 
 impl NewManifest {
     /// Writes the rows; for a manifest that is there already, only when it was used and where it came from.
-    pub(super) async fn insert(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<(), sqlx::Error> {
+    pub(super) async fn insert(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<Put, sqlx::Error> {
         let m = &self.parsed;
         let annotations = Some(&m.annotations).filter(|a| !a.is_empty());
         let annotations = annotations.and_then(|a| serde_json::to_string(a).ok());
@@ -71,15 +81,25 @@ impl NewManifest {
                 .execute(&mut **tx)
                 .await?;
         }
-        if let Some(origin) = &self.origin {
-            sqlx::query("INSERT INTO origins (digest, repository) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
-                .bind(m.digest.as_ref())
-                .bind(origin)
-                .execute(&mut **tx)
-                .await?;
-        }
-        Ok(())
+        let moved = match &self.origin {
+            Some(origin) => insert_origin(&mut **tx, &m.digest, origin).await?,
+            None => false,
+        };
+        Ok(if new { Put::New } else { Put::Known { moved } })
     }
+}
+
+/// Records that a manifest, which is listed, was got from `repository` or sent there; says whether that wasn't known.
+pub(super) async fn insert_origin<'c>(
+    to: impl sqlx::Executor<'c, Database = Sqlite>,
+    digest: &Digest,
+    repository: &str,
+) -> Result<bool, sqlx::Error> {
+    let query = sqlx::query(
+        "INSERT INTO origins (digest, repository, proven) SELECT digest, ?2, 1 FROM manifests WHERE digest = ?1
+         ON CONFLICT (digest, repository) DO UPDATE SET proven = 1 WHERE proven = 0",
+    );
+    Ok(query.bind(digest.as_ref()).bind(repository).execute(to).await?.rows_affected() > 0)
 }
 
 /// Names a manifest; `false` when there's no such manifest.

@@ -180,11 +180,11 @@ impl Store {
             Ok(parsed)
         })
         .await?;
-        for parsed in parsed {
-            let origin = taken.iter().find(|t| t.digest == parsed.digest).and_then(|t| t.repository.clone());
-            batch.add(parsed, origin);
-        }
+        parsed.into_iter().for_each(|p| batch.add(p));
         for one in taken {
+            if let Some(repository) = &one.repository {
+                batch.claim(&one.digest, repository);
+            }
             if let Some(name) = one.name.as_deref().filter(|n| is_tag(n)) {
                 batch.tag(name, &one.digest)?;
             }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::keys::{MAX_KEY_BYTES, VerifyingKey};
+use crate::config::{Unfit, open_guarded};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Hasher};
 
@@ -55,6 +56,16 @@ pub enum PolicyError {
         /// Why.
         why: String,
     },
+    /// Somebody else may change it, and so decide what runs.
+    #[error("the trust policy {path} decides what runs, and {why}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Who may.
+        why: String,
+        /// What to do.
+        next: String,
+    },
     /// Not the TOML that a policy is: names the line and the field.
     #[error("the trust policy is not valid: {0}")]
     Invalid(String),
@@ -65,7 +76,8 @@ pub enum PolicyError {
 
 impl From<PolicyError> for Error {
     fn from(error: PolicyError) -> Self {
-        let (kind, hint) = match error {
+        let (kind, hint) = match &error {
+            PolicyError::Open { next, .. } => (ErrorKind::Refused, next.as_str()),
             // A policy that can't be understood lets nothing run.
             PolicyError::Unreadable { .. } => {
                 (ErrorKind::Refused, "make it readable, or name another with --trust-policy")
@@ -208,7 +220,11 @@ impl TrustPolicy {
     /// [`PolicyError::Unreadable`] and [`PolicyError::Invalid`].
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
         let unreadable = |why: String| PolicyError::Unreadable { path: path.to_owned(), why };
-        let bytes = read_capped(path, MAX_POLICY_BYTES).map_err(unreadable)?;
+        let file = open_guarded(path).map_err(|unfit| match unfit {
+            Unfit::Open { why, next } => PolicyError::Open { path: path.to_owned(), why, next },
+            Unfit::Io(e) => unreadable(e.to_string()),
+        })?;
+        let bytes = capped(file, MAX_POLICY_BYTES).map_err(unreadable)?;
         let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".into()))?;
         Self::parse(text, path.parent().unwrap_or(Path::new("")))
     }
@@ -376,8 +392,11 @@ fn read_named(entry: &str, base: &Path, limit: u64) -> Named {
 }
 
 fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    capped(std::fs::File::open(path).map_err(|e| e.to_string())?, limit)
+}
+
+fn capped(file: std::fs::File, limit: u64) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if bytes.len() as u64 > limit { Err(format!("it is larger than {limit} bytes")) } else { Ok(bytes) }

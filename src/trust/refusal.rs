@@ -15,6 +15,16 @@ pub enum Refusal {
         /// The digest to run.
         digest: String,
     },
+    /// A rule lets in what is from a repository without a signature, and nothing proves that this is from there.
+    #[error(
+        "{digest} has no signature that counts, and nothing but the word of who brought it says that it is from {repository}, whose content needs none"
+    )]
+    OnlySaid {
+        /// The digest to run.
+        digest: String,
+        /// Where it is said to be from.
+        repository: String,
+    },
     /// A rule says no, whoever signed.
     #[error("{rule} of the trust policy rejects {digest}")]
     RejectedByRule {
@@ -167,6 +177,7 @@ impl Refusal {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Unsigned { .. } => "unsigned",
+            Self::OnlySaid { .. } => "only_said",
             Self::RejectedByRule { .. } => "rejected_by_rule",
             Self::UntrustedKey { .. } => "untrusted_key",
             Self::NotForCompiled { .. } => "not_for_compiled",
@@ -219,7 +230,7 @@ impl Refusal {
             Self::MalformedPayload { .. } | Self::MalformedBundle { .. } => 5,
             Self::TooLarge { .. } => 4,
             Self::TooMany { .. } => 3,
-            Self::Unsigned { .. } => 0,
+            Self::Unsigned { .. } | Self::OnlySaid { .. } => 0,
         }
     }
 
@@ -237,6 +248,7 @@ impl Refusal {
             Self::Unsigned { .. } => {
                 "sign it (`vyr sign REF`, `cosign sign --key KEY REF`), or run it this once with --allow-unsigned"
             }
+            Self::OnlySaid { .. } => "pull it from there (`vyr pull REF`), or have it signed",
             Self::RejectedByRule { .. } => "see `vyr trust ls`; only an edit of the trust policy changes this",
             Self::UntrustedKey { .. } => {
                 "trust the signer's public key with `vyr trust add --key FILE`, or run it this once with --allow-unsigned"

@@ -20,6 +20,7 @@ mod limits;
 mod new;
 mod newcomer;
 mod node;
+mod origins;
 mod push;
 mod put;
 mod reference;

@@ -245,3 +245,32 @@ fn allow_unsigned_is_recorded() {
         assert!(line["refusal"].as_str().unwrap().contains("has no signature"), "{line}");
     }
 }
+
+#[test]
+fn files_that_others_may_change_decide_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scene = Scene::new();
+    let policy = scene.home.vyr_home().join("trust.toml");
+    fs::write(&policy, "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
+    let set = |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (mode, who) in [(0o660, "its group"), (0o646, "everybody")] {
+        set(&policy, mode);
+        let next = format!("chmod go-w {}", policy.display());
+        scene.home.vyr(["run", &scene.reference()]).expect(126).says(&[who, &next]);
+        scene.home.vyr(["trust", "ls"]).expect(126).says(&[who]);
+    }
+    set(&policy, 0o644);
+    scene.home.vyr(["run", &scene.reference()]).expect(0);
+    // Only root can give a file away.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&policy, Some(12345), None).unwrap();
+        scene.home.vyr(["run", &scene.reference()]).expect(126).says(&["belongs to user 12345"]);
+        std::os::unix::fs::chown(&policy, Some(0), None).unwrap();
+    }
+    // A node is not started with tokens that others may add to.
+    scene.home.vyr(["token", "add", "ci"]).expect(0);
+    let tokens = scene.home.vyr_home().join("tokens");
+    set(&tokens, 0o620);
+    let words = ["serve", "--listen", "127.0.0.1:0", "--token-file", tokens.to_str().unwrap()];
+    scene.home.vyr(words).expect(2).says(&["its group", "chmod go-w"]);
+}

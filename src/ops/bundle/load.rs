@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::artifact::{Manifest, offer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{ArtifactRef, Digest, OWN_HOST, media, repository_of, sha256};
+use crate::ops::audit::Deed;
 use crate::ops::pull::blocking;
 use crate::ops::sign::signature_name;
 use crate::ops::trust::save as save_policy;
@@ -277,7 +278,8 @@ fn overrule(vyr: &Vyr, request: &LoadRequest, listed: &Listed, no: No) -> Result
     if rejected || !request.allow_unsigned {
         return Err(error);
     }
-    audit::unsigned(vyr, "load", &request.from.display().to_string(), &listed.digest, &refusal)?;
+    let from = request.from.display().to_string();
+    audit::unsigned(vyr, Deed { verb: "load", reference: &from, asked_by: None }, &listed.digest, &refusal)?;
     vyr.reporter().warning(&format!("loading although {refusal} (--allow-unsigned)"));
     Ok(Acceptance::Unverified { overruled: refusal })
 }

@@ -100,6 +100,7 @@ impl Located {
         Self {
             root: self.root.clone(),
             repository: self.repository.clone(),
+            claimed: self.claimed,
             reference: self.reference.clone(),
             pulled: self.pulled,
             unusable: self.unusable.clone(),

@@ -14,7 +14,7 @@ use crate::artifact::{ArtifactForm, Manifest, Recognised, architecture, recognis
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::{Fallback, FallbackReason, PathChoice};
 use crate::oci::{Descriptor, Digest, ImageManifest, MAX_MANIFEST_BYTES, parse_digest};
-use crate::ops::prepare::{Origin, Program, Runnable, Wanted, child_manifest, offered, repository, tier};
+use crate::ops::prepare::{Origin, Program, Runnable, Wanted, child_manifest, offered, tier};
 use crate::ops::pull::{blocking, pull_child};
 use crate::ops::ready::{Command, Conditions, Ready, SealedBlob};
 use crate::ops::resolve::{Located, PullMode};
@@ -63,12 +63,11 @@ pub(in crate::ops) fn proven(
     policy: &Policy,
     wanted: &Wanted,
     digest: &Digest,
+    repository: Option<&str>,
     given: Option<&Fallback>,
 ) -> Result<Option<Runnable>> {
     let Ok(pin) = vyr.layout().pin(digest) else { return Ok(None) };
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: digest, policy: policy.hash(), repository: repository.as_deref(), container: true };
+    let conditions = Conditions { root: digest, policy: policy.hash(), repository, container: true };
     let Some(ready) = Ready::load(vyr, &conditions)? else { return Ok(None) };
     if matches!(ready.acceptance, Acceptance::Unverified { .. }) {
         return Ok(None);
@@ -130,16 +129,15 @@ pub(in crate::ops) async fn prove(
     let (selected, manifest) = manifest_of(vyr.layout(), &located.root, child.as_ref())?;
     // Asked for this manifest: a signature over the index counts, and one over the image alone.
     let accepted = if wanted.allow_unsigned {
-        verify_or_overrule(vyr, policy, located, &selected, "run", &wanted.reference.to_string()).await?
+        verify_or_overrule(vyr, policy, located, &selected, wanted.overruling(&wanted.reference.to_string())).await?
     } else {
         verify(vyr, policy, located, &selected).await?
     };
     let (image, code, origin, seal) = unpacked(vyr, &manifest, fallback).await?;
     let fallback = image.fallback.clone();
     let image = accepted.map(|()| image);
-    let repository = repository(&wanted.reference);
-    let conditions =
-        Conditions { root: &located.root, policy: policy.hash(), repository: repository.as_deref(), container: true };
+    let repository = located.repository.as_deref();
+    let conditions = Conditions { root: &located.root, policy: policy.hash(), repository, container: true };
     let fingerprint = match fallback.reason.lasts() && fallback.reason != FallbackReason::NoWasm {
         true => vyr.engine()?.abilities(),
         false => String::new(),

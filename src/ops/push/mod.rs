@@ -158,7 +158,8 @@ pub async fn push(vyr: &Vyr, request: PushRequest) -> Result<Pushed> {
             // Where this very artifact went before, on the same registry, its blob can be mounted instead of sent.
             let here = format!("{}/", reference.registry());
             let origins = store.origins(&wasm).await?;
-            let elsewhere = origins.iter().filter_map(|o| o.strip_prefix(&here)).find(|o| *o != reference.repository());
+            let mut places = origins.iter().filter_map(|origin| origin.repository.strip_prefix(&here));
+            let elsewhere = places.find(|place| *place != reference.repository());
             let progress = vyr.reporter().begin(&format!("push {}", request.file.display()), size);
             client.push_blob(reference, &layer, size, &vyr.layout().blob_path(&layer), elsewhere, &*progress).await?;
             drop(progress);

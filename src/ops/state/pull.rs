@@ -230,7 +230,9 @@ async fn overrule(vyr: &Vyr, policy: &Policy, remote: &Remote, line: &Line, why:
     let material = remote.signatures(&last.digest).await?;
     // A rule that rejects stays.
     let acceptance = policy.judge_one(&remote.name(), &last.digest, &material, Override::AllowUnsigned)?;
-    audit::unsigned(vyr, "state pull", &remote.name(), &last.digest, &why.to_string())?;
+    let name = remote.name();
+    let deed = audit::Deed { verb: "state pull", reference: &name, asked_by: None };
+    audit::unsigned(vyr, deed, &last.digest, &why.to_string())?;
     vyr.reporter().warning(&format!("pulling although {why} (--allow-unsigned)"));
     Ok((last.segment.seq, acceptance.to_string()))
 }

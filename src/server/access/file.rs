@@ -1,7 +1,7 @@
 //! Owns the file of bearer tokens: hashes, names, and what each may do.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +11,7 @@ use aws_lc_rs::rand::SecureRandom as _;
 use base64::Engine as _;
 
 use super::rights::Limits;
+use crate::config::{Unfit, open_guarded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::sha256_bytes;
 
@@ -58,8 +59,14 @@ fn look(path: &Path) -> Option<(SystemTime, u64, u64)> {
 
 fn parse(path: &Path) -> Result<Vec<Line>> {
     let bad = |why: String| Error::new(ErrorKind::Usage, format!("the token file {} {why}", path.display()));
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| bad(format!("can't be read: {e}")).hint("make one with `vyr token add NAME --file FILE`"))?;
+    let unreadable =
+        |e: std::io::Error| bad(format!("can't be read: {e}")).hint("make one with `vyr token add NAME --file FILE`");
+    let mut text = String::new();
+    let mut file = open_guarded(path).map_err(|unfit| match unfit {
+        Unfit::Open { why, next } => bad(format!("decides who is let in, and {why}")).hint(next),
+        Unfit::Io(e) => unreadable(e),
+    })?;
+    file.read_to_string(&mut text).map_err(unreadable)?;
     let mut found = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();

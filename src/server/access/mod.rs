@@ -22,6 +22,9 @@ pub(super) use rights::{Action, Rights, Scope, Verdict};
 use file::Holder;
 use pass::Seal;
 
+/// What a caller that nobody knows is named.
+pub(super) const ANONYMOUS: &str = "anonymous";
+
 /// The other side of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
@@ -109,7 +112,7 @@ impl Access {
             return if self.certificates {
                 Err("a client certificate is needed")
             } else {
-                Ok(Caller::known("anonymous".into(), Arc::clone(&peer.share), Rights::ALL))
+                Ok(Caller::known(ANONYMOUS.into(), Arc::clone(&peer.share), Rights::ALL))
             };
         };
         let token = authorization.and_then(token_in).ok_or(NEEDED)?;
@@ -129,11 +132,16 @@ impl Access {
         Ok(Caller { rights: caller.rights.within(pass.scopes), ..caller })
     }
 
+    /// Whether who comes so is let in without a word, and by a name that nothing vouches for: a certificate would.
+    pub(super) fn is_open_to(&self, peer: &Peer) -> bool {
+        peer.who.is_none() && !peer.secure && self.tokens.is_none() && !self.certificates
+    }
+
     /// Whoever reads the registry without a credential, where that may be done at all.
     pub(super) fn reader(&self, peer: &Peer) -> Option<Caller> {
         let limits = self.tokens.as_ref().and(self.anonymous.as_ref())?;
         let rights = Rights::of(Some(Arc::clone(limits)));
-        Some(Caller { name: "anonymous".into(), share: Arc::clone(&peer.share), rights, guest: true })
+        Some(Caller { name: ANONYMOUS.into(), share: Arc::clone(&peer.share), rights, guest: true })
     }
 
     /// Whether there are tokens that a short-lived one can be had for.

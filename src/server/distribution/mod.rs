@@ -39,6 +39,13 @@ const VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-ver
 /// How much of a body that nobody wants is still read, so that its sender hears why, and for how long.
 const DRAIN: (usize, Duration) = (16 << 20, Duration::from_secs(5));
 
+/// A request that isn't let in at all.
+pub(super) fn denied(status: StatusCode, why: impl std::fmt::Display) -> Response<Body> {
+    let mut answer = Refusal::new(Code::Denied, why).status(status.as_u16()).into_response();
+    answer.headers_mut().insert(VERSION, HeaderValue::from_static("registry/2.0"));
+    answer
+}
+
 /// The registry.
 #[derive(Debug, Clone)]
 pub(super) struct Distribution {

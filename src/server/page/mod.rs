@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::access::Caller;
+use super::host::Names;
 use crate::error::{Error, ErrorKind};
 use crate::node::Node;
 
@@ -42,12 +43,13 @@ const HEADERS: [(header::HeaderName, &str); 6] = [
 #[derive(Debug, Clone)]
 pub(super) struct Page {
     node: Node,
+    names: Names,
     streams: Arc<Semaphore>,
 }
 
 impl Page {
-    pub(super) fn new(node: &Node) -> Self {
-        Self { node: node.clone(), streams: Arc::new(Semaphore::new(STREAMS)) }
+    pub(super) fn new(node: &Node, names: Names) -> Self {
+        Self { node: node.clone(), names, streams: Arc::new(Semaphore::new(STREAMS)) }
     }
 
     /// Its routes.
@@ -77,7 +79,7 @@ impl Page {
         }
         let caller = request.extensions.get::<Caller>();
         let name = caller.map(|caller| &*caller.name);
-        guard::check(&request.uri, &request.headers, name)?;
+        guard::check(&self.names, &request.uri, &request.headers, name)?;
         let path = request.uri.path();
         if let Some(file) = files::find(path) {
             return Ok(file.answer(&request.headers));

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use super::super::{Store, StoreError, Target};
+use super::super::{Origin, Store, StoreError, Target};
 use super::{Home, index_json, manifest_json, put, put_blob, verify_all};
 use crate::oci::{Digest, parse_digest, sha256};
 
@@ -100,7 +100,8 @@ async fn manifests_are_put_named_listed_and_removed() {
     store.tag(NAME, &digest).await.expect("tagged");
     assert_eq!(store.resolve(NAME).await.expect("resolved"), Some(digest.clone()));
     assert_eq!(store.resolve("localhost:5000/app:v2").await.expect("resolved"), None);
-    assert_eq!(store.origins(&digest).await.expect("origins"), ["localhost:5000/app"]);
+    let origin = |proven| Origin { repository: "localhost:5000/app".to_owned(), proven };
+    assert_eq!(store.origins(&digest).await.expect("origins"), [origin(true)]);
 
     let bundle = home.referrer(&digest).await;
     let signature = home.artifact(b"signature").await;
@@ -346,4 +347,51 @@ async fn half_a_gibibyte() {
         writer.commit(&lease).expect("committed");
         println!("512 MiB in chunks of {name}: hash and write {wrote:?}, with commit {:?}", start.elapsed());
     }
+}
+
+#[tokio::test]
+async fn what_is_said_of_an_origin_is_no_proof_and_a_proof_stays() {
+    let home = Home::new().await;
+    let store = &home.store;
+    let digest = home.artifact(b"module").await;
+    let origins = || async { store.origins(&digest).await.expect("origins") };
+    let origin = |repository: &str, proven| Origin { repository: repository.to_owned(), proven };
+    let claim = |repository: &'static str| {
+        let digest = digest.clone();
+        async move {
+            let mut batch = store.batch().expect("a batch");
+            batch.claim(&digest, repository);
+            batch.commit().await.expect("committed");
+        }
+    };
+    let before = store.origins_version();
+    claim("example.com/app").await;
+    claim("localhost:5000/app").await;
+    let (proven, said) = (origin("localhost:5000/app", true), origin("example.com/app", false));
+    assert_eq!(origins().await, [said, proven.clone()]);
+    assert_ne!(store.origins_version(), before);
+    store.seen_in(&digest, "example.com/app").await.expect("recorded");
+    claim("example.com/app").await;
+    assert_eq!(origins().await, [origin("example.com/app", true), proven]);
+    let version = store.origins_version();
+    store.seen_in(&digest, "example.com/app").await.expect("recorded");
+    // What isn't there has no origin.
+    store.seen_in(&sha256(b"elsewhere"), "example.com/app").await.expect("nothing");
+    assert_eq!(store.origins_version(), version);
+    store.tag("localhost:5000/app-2:v1", &digest).await.expect("tagged");
+    for (repository, named) in
+        [("localhost:5000/app-2", true), ("localhost:5000/app", false), ("localhost:5000", false)]
+    {
+        assert_eq!(store.is_named_in(&digest, repository).await.expect("asked"), named, "{repository}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_for_reading_from_before_proofs_has_none() {
+    let home = Home::new().await;
+    let digest = home.artifact(b"module").await;
+    sqlx::query("ALTER TABLE origins DROP COLUMN proven").execute(home.store.pool()).await.expect("altered");
+    let store = Store::open_read_only(home.path()).await.expect("opens");
+    let origins = store.origins(&digest).await.expect("origins");
+    assert_eq!(origins, [Origin { repository: "localhost:5000/app".to_owned(), proven: false }]);
 }

@@ -105,7 +105,7 @@ async fn an_upload_goes_on_where_it_was_cut_and_after_a_restart_too() {
     {
         use tokio::io::AsyncWriteExt as _;
         let mut stream = tokio::net::TcpStream::connect(&node.address).await.unwrap();
-        let head = format!("PATCH {upload} HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n");
+        let head = format!("PATCH {upload} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&content[1_000_000..1_500_000]).await.unwrap();
         stream.flush().await.unwrap();
@@ -317,8 +317,9 @@ async fn ten_thousand_open_uploads_are_too_many_and_slow_clients_keep_nobody_out
         use tokio::io::AsyncWriteExt as _;
         let mut stream = tokio::net::TcpStream::connect(&node.address).await.unwrap();
         let digest = sha256(b"never");
-        let head =
-            format!("POST /v2/slow/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nn");
+        let head = format!(
+            "POST /v2/slow/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nn"
+        );
         stream.write_all(head.as_bytes()).await.unwrap();
         slow.push(stream);
     }
@@ -347,4 +348,37 @@ async fn ten_thousand_open_uploads_are_too_many_and_slow_clients_keep_nobody_out
     assert_eq!(http.send("DELETE", &upload, &[], "").await.status(), 204);
     assert_eq!(http.send("POST", "/v2/many/blobs/uploads/", &[], "").await.status(), 202, "one has become free");
     eprintln!("with {} slow clients and {counts:?}: {} KiB", slow.len(), node.kib("VmRSS"));
+}
+
+#[tokio::test]
+async fn a_page_whose_name_was_made_to_mean_this_machine_reads_nothing() {
+    let home = Home::new();
+    let node = Node::start(&home, &["--host-name", "node.example"]);
+    let port = node.address.rsplit(':').next().unwrap();
+    let registry = Http::of(&node);
+    let digest = registry.blob("app", b"something").await;
+    let paths = ["/v2/", "/v2/_catalog", "/v2/token", "/metrics", &format!("/v2/app/blobs/{digest}")];
+    for path in paths {
+        for host in ["evil.example".to_owned(), format!("localhost.evil.example:{port}"), format!("10.0.0.1:{port}")] {
+            let answer = registry.send("GET", path, &[("host", &host)], "").await;
+            assert_eq!(answer.status(), 421, "{path} as {host}");
+            let text = answer.text().await.unwrap();
+            assert!(text.contains("name of this machine alone") && !text.contains("something"), "{text}");
+        }
+        for host in ["localhost", "127.0.0.1", "[::1]", "node.example"] {
+            let answer = registry.send("GET", path, &[("host", &format!("{host}:{port}"))], "").await;
+            assert_ne!(answer.status(), 421, "{path} as {host}");
+        }
+    }
+    drop(node);
+    // Where a token is asked for, names are the client's own matter.
+    let token = home.vyr(["token", "add", "ci"]).expect(0).stdout.trim().to_owned();
+    let tokens = home.vyr_home().join("tokens");
+    let node = Node::start(&home, &["--token-file", tokens.to_str().unwrap()]);
+    let registry = Http::of(&node);
+    let bearer = format!("Bearer {token}");
+    for path in ["/v2/", "/metrics"] {
+        let headers = [("host", "registry.example"), ("authorization", &*bearer)];
+        assert_eq!(registry.send("GET", path, &headers, "").await.status(), 200, "{path}");
+    }
 }

@@ -51,8 +51,9 @@ async fn no_path_leads_out_of_a_repository() {
         &format!("/v2/{}/tags/list", "a".repeat(300)),
     ] {
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
-            let request =
-                format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            );
             let status = raw(&node, &request).await;
             assert!((400..=405).contains(&status), "{method} {path}: {status}");
         }
@@ -154,13 +155,13 @@ async fn clients_that_drip_are_ended_and_others_served_meanwhile() {
     let node = Node::start(&home, &[]);
     let http = Http::of(&node);
     let upload = http.begin("slow").await;
-    let patch = format!("PATCH {upload} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    let patch = format!("PATCH {upload} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n");
     let blob = format!(
-        "POST /v2/slow/blobs/uploads/?digest={} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+        "POST /v2/slow/blobs/uploads/?digest={} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
         sha256(b"never")
     );
-    let put = "PUT /v2/slow/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n".to_owned();
-    let get = "GET /v2/ HTTP/1.1\r\nHost: x\r\n".to_owned();
+    let put = "PUT /v2/slow/manifests/v1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n".to_owned();
+    let get = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n".to_owned();
     let began = Instant::now();
     let dripping: Vec<_> = [
         ("nothing", String::new(), "", 30),
