@@ -73,7 +73,7 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     let before: Vec<Counted> = samples::read(&path).map(|(_, all)| all).unwrap_or_default();
     let mut counted = Vec::new();
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["instructions", "now", "last", "change"]);
     for step in Step::value_variants() {
         let name = step.to_possible_value().context("a step has a name")?.get_name().to_owned();

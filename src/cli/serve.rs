@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::Session;
 use super::args::{duration, size};
-use super::run::interrupted;
 use crate::config::{EnvVars, ServeFile};
 use crate::engine::{NetRule, most_of_net};
 use crate::error::{Error, ErrorKind, Result};
@@ -180,8 +180,13 @@ impl Serve {
         // its socket.
         let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
         let server = Server::bind(&listen).await.map_err(attempted)?;
-        let node = Node::open(vyr, self.options(session).map_err(attempted)?, lock).await.map_err(attempted)?;
+        let options = self.options(session).map_err(attempted)?;
+        let asked = options.max_running;
+        let node = Node::open(vyr, options, lock).await.map_err(attempted)?;
+        let fits = node.max_running();
         let address = server.address()?;
+        // Before anybody is told that the node is there: from then on a signal may come, and counts.
+        let signals = signals().map_err(attempted)?;
         // So that runs from this data folder know which references are its own registry's.
         let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
         if let Some(path) = &self.address_file {
@@ -189,16 +194,21 @@ impl Serve {
         }
         let also = listen.socket.as_ref().map(|path| format!(" and {}", path.display())).unwrap_or_default();
         session.printer.note(&format!("listening on {address}{also}"));
+        if fits < asked {
+            session.printer.warning(&format!(
+                "this machine's addresses don't do for {asked} guests at once; at most {fits} run at a time"
+            ));
+        }
         // Fails where nobody waits for it: outside of systemd.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let stop = async {
-            interrupted().await;
+            at_least(&signals, 1).await;
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
             session.printer.note("stopping: running tasks may finish; a second signal ends at once");
         };
         let cancelled = tokio::select! {
             cancelled = server.run(node, metrics, stop) => cancelled?,
-            () = twice() => {
+            () = at_least(&signals, 2) => {
                 session.printer.warning("ended at once; the next start records what was running");
                 return Ok(130);
             }
@@ -240,9 +250,29 @@ fn host_name(text: &str) -> Result<String> {
     }
 }
 
-async fn twice() {
-    interrupted().await;
-    interrupted().await;
+/// How many signals to end have come.
+fn signals() -> Result<watch::Receiver<u32>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| {
+        signal(kind).map_err(|e| Error::new(ErrorKind::Internal, format!("signals can't be listened for: {e}")))
+    };
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            count.send_modify(|so_far| *so_far += 1);
+        }
+    });
+    Ok(counted)
+}
+
+async fn at_least(signals: &watch::Receiver<u32>, count: u32) {
+    // Its other end lives as long as the runtime.
+    drop(signals.clone().wait_for(|so_far| *so_far >= count).await);
 }
 
 /// In one step, so that who waits for the file never reads half of it.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::migrate::Migrator;
-use sqlx::{ConnectOptions as _, Connection as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 use vyr_proto::v0::TaskStatus;
 

@@ -176,10 +176,7 @@ fn with_pool(vyr: Vyr, max_running: u32) -> Result<(Vyr, u32)> {
     // In steps of an eighth: by halves, a node that was asked for a little too much would get far too little.
     let fewer = std::iter::successors(Some(max_running), |more| Some(more - more.div_ceil(8)));
     let Some(running) = fewer.skip(1).take_while(|n| *n > 0).find(fits) else { return Err(error) };
-    tracing::debug!(%error, "the pool is made smaller");
-    vyr.reporter().warning(&format!(
-        "this machine's addresses don't do for {max_running} guests at once; at most {running} run at a time"
-    ));
+    tracing::warn!(%error, max_running, running, "this machine has too few addresses for so many guests at once");
     let vyr = vyr.with_engine_options(pool(slots(running)));
     vyr.engine()?;
     Ok((vyr, running))
@@ -253,6 +250,12 @@ impl Node {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// How many guests run at once, at most: as many as were asked for, or as this machine's addresses do for.
+    #[must_use]
+    pub fn max_running(&self) -> u32 {
+        self.inner.options.max_running
     }
 
     /// What it is and how busy.

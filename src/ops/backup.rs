@@ -55,7 +55,8 @@ pub async fn backup(vyr: &Vyr, to: &Path) -> Result<Backup> {
     let databases = part.path.join(DATABASES);
     make_folder(&databases)?;
     for name in ["tasks", "state", "vyr"] {
-        let (from, to) = (home.join(DATABASES).join(format!("{name}.sqlite")), databases.join(format!("{name}.sqlite")));
+        let (from, to) =
+            (home.join(DATABASES).join(format!("{name}.sqlite")), databases.join(format!("{name}.sqlite")));
         if let Some(bytes) = db::snapshot(&from, &to).await? {
             done.databases.push(format!("{name}.sqlite"));
             done.files += 1;
@@ -75,9 +76,8 @@ fn vacant(home: &Path, to: &Path) -> Result<PathBuf> {
     let usage = |why: String| Error::new(ErrorKind::Usage, why).hint("name a folder that isn't there yet");
     let place = std::path::absolute(to).map_err(|e| usage(format!("{} is no path: {e}", to.display())))?;
     let above = place.parent().unwrap_or(&place);
-    let above = above
-        .canonicalize()
-        .map_err(|e| usage(format!("the folder {} can't be written to: {e}", above.display())))?;
+    let above =
+        above.canonicalize().map_err(|e| usage(format!("the folder {} can't be written to: {e}", above.display())))?;
     let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
     let place = match place.file_name() {
         Some(name) => above.join(name),

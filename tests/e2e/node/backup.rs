@@ -34,7 +34,8 @@ async fn a_backup_of_a_busy_node_is_a_node() {
             acknowledged.push(client.get(&task.id).await);
         }
         let copy = home.work().join(format!("copy-{round}"));
-        let done = home.vyr(["backup".as_ref(), copy.as_os_str(), "--output".as_ref(), "json".as_ref()]).expect(0).json();
+        let done =
+            home.vyr(["backup".as_ref(), copy.as_os_str(), "--output".as_ref(), "json".as_ref()]).expect(0).json();
         assert_eq!(done["databases"], serde_json::json!(["tasks.sqlite", "state.sqlite", "vyr.sqlite"]), "{done}");
         let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for private in ["db/tasks.sqlite", "keys/machine.key", "keys/node.secret"] {
