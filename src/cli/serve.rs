@@ -253,9 +253,8 @@ fn host_name(text: &str) -> Result<String> {
 /// How many signals to end have come.
 fn signals() -> Result<watch::Receiver<u32>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| {
-        signal(kind).map_err(|e| Error::new(ErrorKind::Internal, format!("signals can't be listened for: {e}")))
-    };
+    let listen =
+        |kind| signal(kind).map_err(|e| Error::new(ErrorKind::Internal, format!("signals can't be listened for: {e}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let (count, counted) = watch::channel(0);
     tokio::spawn(async move {

@@ -167,11 +167,11 @@ fn copy_folder(home: &Path, to: &Path, done: &mut Backup) -> Result<()> {
                 waiting.push(inside.join(&name));
             } else if kind.is_symlink() {
                 copy_link(&from, &to)?;
-            } else if kind.is_file() {
-                if let Some(bytes) = copy_file(&from, &to)? {
-                    done.files += 1;
-                    done.bytes += bytes;
-                }
+            } else if kind.is_file()
+                && let Some(bytes) = copy_file(&from, &to)?
+            {
+                done.files += 1;
+                done.bytes += bytes;
             }
             // A socket is of a node's life only.
         }

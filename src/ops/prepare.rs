@@ -401,8 +401,8 @@ async fn compiled(
             format!("nothing is compiled here (--compiled-only), and no compiled code can be used: {why}"),
         )
         .hint(
-            "make it on a machine like this one with `vyr compile REF --push --key KEY`, and trust that key here with \
-             `vyr trust add --key FILE --compiled`",
+            "make it on a machine like this one with `vyr compile REF --push --key KEY`, trust that key here with \
+             `vyr trust add --key FILE --compiled`, and ask for it once more with `--pull always`",
         ));
     }
     for reason in reasons {

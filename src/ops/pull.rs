@@ -58,7 +58,8 @@ pub(super) async fn pull_into(
     purpose: Purpose,
     repository: Option<&str>,
 ) -> Result<Pulled> {
-    let pulled = whole(vyr, reference, purpose, repository).await;
+    // A pull is a large future, and inside of others.
+    let pulled = Box::pin(whole(vyr, reference, purpose, repository)).await;
     telemetry::count::pulled(pulled.is_ok());
     pulled
 }
@@ -76,7 +77,7 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
     let mut beside = Vec::new();
     match Manifest::parse(&fetched.bytes, Some(&fetched.media_type))? {
         Manifest::Image(manifest) => {
-            let ((), around) = tokio::try_join!(mover.image(&manifest, purpose), root)?;
+            let ((), around) = tokio::try_join!(Box::pin(mover.image(&manifest, purpose)), root)?;
             beside.push(around);
         }
         Manifest::Index(index) => {
@@ -95,7 +96,8 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
                 };
                 let mut children = Vec::new();
                 for child in std::iter::once(first).chain(second) {
-                    children.push(tokio::try_join!(mover.child(&child), mover.around(child.digest()))?);
+                    let (child_itself, around) = (Box::pin(mover.child(&child)), mover.around(child.digest()));
+                    children.push(tokio::try_join!(child_itself, around)?);
                 }
                 Ok((kept, children))
             };
@@ -180,7 +182,7 @@ pub async fn refresh_signatures(
     let mut batch = store.batch()?;
     let mut unusable = Vec::new();
     for digest in digests {
-        let found = mover.signatures(digest).await?;
+        let found = Box::pin(mover.signatures(digest)).await?;
         unusable.extend(mover.keep_all(&mut batch, found).await?);
     }
     batch.commit().await?;
@@ -198,7 +200,8 @@ pub(super) async fn pull_child(vyr: &Vyr, reference: &Reference, child: &Descrip
     let store = vyr.store().await?;
     let mover = Mover::new(vyr, client, reference, store.lease()?);
     let mut batch = store.batch()?;
-    let (fetched, found) = tokio::try_join!(mover.child(child), mover.signatures(child.digest()))?;
+    let (child_itself, signatures) = (Box::pin(mover.child(child)), Box::pin(mover.signatures(child.digest())));
+    let (fetched, found) = tokio::try_join!(child_itself, signatures)?;
     mover.keep(&mut batch, &fetched).await?;
     mover.keep_all(&mut batch, found).await?;
     batch.commit().await?;
@@ -264,7 +267,8 @@ impl<'a> Mover<'a> {
 
     /// The signatures of `digest`, and its compiled code where anybody has the right to it.
     async fn around(&self, digest: &Digest) -> Result<Beside> {
-        let (mut found, compiled) = tokio::join!(self.signatures(digest), self.compiled(digest));
+        let (signatures, compiled) = (Box::pin(self.signatures(digest)), Box::pin(self.compiled(digest)));
+        let (mut found, compiled) = tokio::join!(signatures, compiled);
         match (&mut found, compiled) {
             (Ok(found), Ok(compiled)) => found.absorb(compiled),
             (_, Err(e)) => {
@@ -320,7 +324,7 @@ impl<'a> Mover<'a> {
             .cloned()
             .collect();
         stream::iter(blobs)
-            .map(|d| async move { self.blob(&d).await })
+            .map(|d| async move { Box::pin(self.blob(&d)).await })
             .buffer_unordered(at_once(self.vyr))
             .try_collect::<Vec<()>>()
             .await?;
@@ -435,7 +439,7 @@ impl<'a> Mover<'a> {
             let fetched = self.client.manifest(&self.named(referrer.digest())).await?;
             let Some(manifest) = compile::is_for(&fetched.bytes, fingerprint) else { continue };
             let ((), mut signatures) =
-                tokio::try_join!(self.image(&manifest, Purpose::Keep), self.signatures(&fetched.digest))?;
+                tokio::try_join!(self.image(&manifest, Purpose::Keep), Box::pin(self.signatures(&fetched.digest)))?;
             // What can't be stored of them doesn't count: that is asked where the code is wanted.
             signatures.unusable.clear();
             all.manifests.push(fetched);
@@ -446,7 +450,8 @@ impl<'a> Mover<'a> {
 
     /// The signatures of `digest` in both forms.
     async fn signatures(&self, digest: &Digest) -> Result<Beside> {
-        let (mut all, referring) = tokio::try_join!(self.tagged(digest), self.referring(digest))?;
+        let (tagged, referring) = (Box::pin(self.tagged(digest)), Box::pin(self.referring(digest)));
+        let (mut all, referring) = tokio::try_join!(tagged, referring)?;
         all.absorb(referring);
         Ok(all)
     }

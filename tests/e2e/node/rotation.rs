@@ -36,7 +36,8 @@ async fn a_renewed_certificate_is_in_force_without_a_restart() {
     let put = |name: &str, text: &str| home.write(name, text).to_str().unwrap().to_owned();
     let (certificate, key) = old.issue();
     let (certificate, key) = (put("node.pem", &certificate), put("node.key", &key));
-    let node = Node::start(&home, &["--tls-cert", &certificate, "--tls-key", &key]);
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key];
+    let node = Node::start_with(&home, &tls, &[("VYR_LOG", "warn")]);
     let mut before = connect(&node.address, &old).await.unwrap();
     before.get_node(GetNodeRequest {}).await.unwrap();
 

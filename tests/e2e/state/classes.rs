@@ -109,7 +109,7 @@ async fn a_state_of_class_task_is_each_tasks_own_through_all_its_attempts() {
     let lost =
         client.submit(with(spec(&guest, &["text:/state/s/x:1", "sleep:60000"]), &[binding("scratch", "s")])).await;
     let mut keep =
-        with(spec(&guest, &["append:/state/s/x:1", "read:/state/s/x", "sleep:500"]), &[binding("scratch", "s")]);
+        with(spec(&guest, &["append:/state/s/x:1", "read:/state/s/x", "sleep:2000"]), &[binding("scratch", "s")]);
     keep.on_interrupt = OnInterrupt::RunAgain.into();
     let keep = client.submit(keep).await;
     let wrote = |task: &Task| std::fs::metadata(tasks.join(&task.id).join("data/x")).is_ok_and(|x| x.len() == 1);
