@@ -265,7 +265,7 @@ def spans(figures: Figures, rows: list[tuple[str, str, str, str]], title: str, f
 
 def parts(figures: Figures) -> str:
     """Where the time of a Pod and of a Job goes: the means of the parts of each round, which add up."""
-    file, kinds = figures.h2_or_kubernetes, []
+    file, kinds = "h2", []
     for kind, whole, names in [
         (figures.POD, "submit → Succeeded", ["submit → process starts", "process ended → Succeeded"]),
         (
@@ -350,13 +350,11 @@ def compared(figures: Figures) -> str:
 
 
 def pictures(figures: Figures) -> dict[str, str]:
-    made = {
+    return {
         "paper-architecture.svg": architecture(),
         "paper-task.svg": task(),
         "paper-trust.svg": trust(),
         "paper-chain.svg": chain(),
         "paper-kubernetes.svg": parts(figures),
+        "paper-h2.svg": compared(figures),
     }
-    if figures.h2.exists():
-        made["paper-h2.svg"] = compared(figures)
-    return made

@@ -108,7 +108,6 @@ class Figures:
         self.root = root
         self.values: dict[str, Callable[[], str]] = {}
         self.h2 = root / "bench/results/h2.jsonl"
-        self.h2_or_kubernetes = "h2" if self.h2.exists() else "kubernetes"
         self.named()
 
     def text(self, name: str) -> str:
@@ -224,7 +223,7 @@ class Figures:
 
     def named_here(self) -> None:
         def machine() -> str:
-            seen = {self.shown_machine(file) for file in ("run-process", "in-process", "api-latency", self.h2_or_kubernetes)}
+            seen = {self.shown_machine(file) for file in ("run-process", "in-process", "api-latency", "h2")}
             if len(seen) != 1:
                 raise Missing(f"the raw files are of different machines: {'; '.join(sorted(seen))}")
             return seen.pop()
@@ -240,7 +239,7 @@ class Figures:
         return f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB of memory, Linux {facts['kernel']}"
 
     def dates(self) -> list[str]:
-        files = [self.h2_or_kubernetes, "run-process", "in-process", "api-latency", "api-throughput", "registry", "pull"]
+        files = ["h2", "run-process", "in-process", "api-latency", "api-throughput", "registry", "pull"]
         made = [self.environment(name)["facts"]["made_at"] for name in self.environments()]
         return [day[:10] for day in [*(self.facts(file)["date"] for file in files), *made]]
 
@@ -466,7 +465,7 @@ class Figures:
     POD, JOB, ABSENT = "bare Pod, image present", "Job, image present", "Job, image absent"
 
     def named_kubernetes(self) -> None:
-        file, add = self.h2_or_kubernetes, self.name
+        file, add = "h2", self.name
         for word, case in {
             "k8s.pod": f"{self.POD}: submit → Succeeded",
             "k8s.pod.start": f"{self.POD}: submit → process starts",
@@ -508,7 +507,7 @@ class Figures:
 
     def versions(self) -> str:
         words = []
-        for line in self.facts(self.h2_or_kubernetes)["versions"]:
+        for line in self.facts("h2")["versions"]:
             if line.startswith(("Kubernetes", "vyr")):
                 continue
             name, number = line.split(" ")[0].split("/")[-1], re.search(r"\d+(\.\d+)+", line)
@@ -521,14 +520,14 @@ class Figures:
     def lived(self) -> list[float]:
         """How long the process of a Pod was there: the whole, less the way to its start and the way from its end."""
         parts = [
-            {s["round"]: s["value"] * MICROSECONDS[s["unit"]] for s in self.bench(self.h2_or_kubernetes)[f"{self.POD}: {case}"]}
+            {s["round"]: s["value"] * MICROSECONDS[s["unit"]] for s in self.bench("h2")[f"{self.POD}: {case}"]}
             for case in ("submit → Succeeded", "submit → process starts", "process ended → Succeeded")
         ]
         return [whole - parts[1][at] - parts[2][at] for at, whole in parts[0].items() if at in parts[1] and at in parts[2]]
 
     def waiting(self, kind: str, part: str, whole: str) -> float:
-        self.samples(self.h2_or_kubernetes, f"{kind}: {part}"), self.samples(self.h2_or_kubernetes, f"{kind}: {whole}")
-        return self.paired(self.h2_or_kubernetes, f"{kind}: {part}", f"{kind}: {whole}")
+        self.samples("h2", f"{kind}: {part}"), self.samples("h2", f"{kind}: {whole}")
+        return self.paired("h2", f"{kind}: {part}", f"{kind}: {whole}")
 
     def row(self, file: str, case: str, shown: str | None = None) -> list[object]:
         of = self.samples(file, case)
@@ -556,27 +555,32 @@ class Figures:
             "nothing running → first Job Complete",
             "30 Jobs at once: first submit → last Complete",
         ]
-        return table(self.HEAD, [self.row(self.h2_or_kubernetes, case) for case in cases], {1, 2, 3, 4, 5})
+        return table(self.HEAD, [self.row("h2", case) for case in cases], {1, 2, 3, 4, 5})
 
     def table_components(self) -> str:
-        """What must be there to run one workload. VYR's column is what `vyr serve` needs; its memory is measured, the rest is design."""
+        """What must be there to run one workload, each counted where it was measured. VYR's column is that of `vyr serve`."""
         text = self.text
+
+        def ours(what: str) -> str:
+            return f"{self.samples('h2', f'vyr, mandatory components: {what}').values[0]:.0f}"
+
+        processes = ours("processes that must run, none of them a workload's")
         rows: list[list[object]] = [
-            ["processes that must run", text("k8s.processes"), "1 (`vyr run`: none)"],
-            ["packages", text("k8s.packages"), "1"],
-            ["images beside the workload's", text("k8s.images"), "0"],
-            ["keys to make by hand", text("k8s.keys"), "0 (one is made at first use)"],
-            ["files of settings to write", text("k8s.settings"), "0"],
-            ["TCP ports listened on", text("k8s.ports"), "1"],
+            ["processes that must run", text("k8s.processes"), f"{processes} (`vyr run`: none)"],
+            ["packages", text("k8s.packages"), f"{ours('packages')} (one of them the system's certificate authorities)"],
+            ["images beside the workload's", text("k8s.images"), ours("images beside the workload's")],
+            ["certificates and keys to make", text("k8s.keys"), f"{ours('certificates and keys to make')} (the signer's)"],
+            ["files of settings to write", text("k8s.settings"), f"{ours('files of settings to write')} (by `vyr trust add`)"],
+            ["TCP ports listened on", text("k8s.ports"), ours("TCP ports listened on")],
             [
                 "RSS when idle",
                 f"{text('k8s.rss.p50')} (n = {text('k8s.rss.n')})",
-                f"{text('node.rss.p50')} (n = {text('node.rss.n')})",
+                f"{text('h2.rss.p50')} (n = {text('h2.rss.n')})",
             ],
             [
                 "PSS when idle",
                 f"{text('k8s.pss.p50')} (n = {text('k8s.pss.n')})",
-                f"{text('node.pss.p50')} (n = {text('node.pss.n')})",
+                f"{text('h2.pss.p50')} (n = {text('h2.pss.n')})",
             ],
         ]
         return table(["", "Kubernetes, one node", "VYR, one node"], rows, set())
@@ -595,6 +599,8 @@ class Figures:
             "h2.crun": "crun run: process",
             "h2.runc": "runc run: process",
             "h2.python": "python3 -c pass: process",
+            "h2.rss": "RSS, before load: vyr",
+            "h2.pss": "PSS, before load: vyr",
         }.items():
             self.family(word, "h2", case)
         vyr, pod = ("h2", "vyr task, S3: submit → completed"), ("h2", f"{self.POD}: submit → Succeeded")
