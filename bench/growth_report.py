@@ -113,7 +113,9 @@ FAMILIES = [
 ]
 
 # Why a curve bends, where that was looked into. Shown only beside a bend that the rule finds.
-CAUSES: dict[tuple[str, str], str] = {}
+CAUSES: dict[tuple[str, str], str] = {
+    ("artifacts", "database on disk"): "what is small is in the write-ahead log yet, which isn't counted",
+}
 
 WAYS = ["VYR task", "vyr run process", "wasmtime process", "crun container", "runc container", "python3 process", "static process"]
 
