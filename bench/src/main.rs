@@ -8,6 +8,7 @@ mod beside;
 mod fallback;
 mod inside;
 mod instructions;
+mod micro;
 mod process;
 mod pull;
 mod registry;
@@ -92,6 +93,8 @@ enum Part {
     Growth,
     /// Instructions a step of the way to a guest, by callgrind, against those recorded last
     Instructions,
+    /// Microbenchmarks of the steps of a start, by Criterion, against those recorded last
+    Micro,
     /// What `instructions` counts
     #[command(hide = true)]
     Hot {
@@ -138,6 +141,7 @@ fn main() -> Result<()> {
         Part::Unpack => fallback::unpack(&stage),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::Instructions => instructions::measure(&stage),
+        Part::Micro => micro::measure(&stage),
         Part::Hot { .. } | Part::EchoServer { .. } => Ok(()),
         Part::Kubernetes { deb } => beside::kubernetes(&stage, deb.as_deref()),
         Part::Growth => beside::growth(&stage),
@@ -149,6 +153,7 @@ fn main() -> Result<()> {
             process::measure(&stage)?;
             inside::measure(&stage)?;
             instructions::measure(&stage)?;
+            micro::measure(&stage)?;
             pull::measure(&stage)?;
             store::measure(&stage)?;
             registry::measure(&stage)?;
