@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kube import HELLO, PROJECT, digest, image, programs, tool
+from peers import Peers
 
 sys.path.insert(0, str(PROJECT / "sdk/python/src"))
 
@@ -86,6 +87,7 @@ class Alongside:
         layout = self.folder / "image"
         self.layout(layout)
         self.dual = self.push("dual", self.wasm, "--fallback", f"oci:{layout}:v1")
+        self.peers = Peers(lambda *sample: self.say(*sample), self.folder, self.native, self.vyr, self.reference, self.of("S2"))
 
     def of(self, tier: str) -> dict[str, str]:
         return {"VYR_HOME": str(self.home[tier]), "VYR_TRUST_POLICY": str(self.policy)}
@@ -127,6 +129,7 @@ class Alongside:
             yield
         finally:
             self.stop()
+            self.peers.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
@@ -197,6 +200,7 @@ class Alongside:
         self.process("containerd, by ctr run", round_, *ctr)
         self.process("python3 -c pass", round_, sys.executable, "-c", "pass")
         self.process("the same program, native", round_, self.native)
+        self.peers.round(round_)
         self.task("vyr task, S3", round_, self.reference)
         self.task("vyr task, container", round_, self.dual, "container")
 
