@@ -56,6 +56,10 @@ class Alongside:
         # Installed, which is a copy: the file that the linker leaves lies in the page cache in small pages.
         self.vyr = self.folder / "vyr"
         subprocess.run(["install", "-s", vyr, self.vyr], check=True)
+        self.first = {"vyr run": self.vyr}
+        if before := os.environ.get("BASELINE_BEFORE"):
+            self.first["vyr run before"] = self.folder / "before"
+            subprocess.run(["install", "-s", before, self.folder / "before"], check=True)
         self.wasm = wasm
         self.home = {name: self.folder / name for name in ("push", "S0", "S1", "S2", "node")}
         self.policy = self.folder / "trust.toml"
@@ -185,11 +189,13 @@ class Alongside:
         self.say(f"{case}: submit → first instruction", round_, start * 1e3, "ms", NODE)
 
     def round(self, round_: int) -> None:
-        for tier in ("S0", "S1"):
-            shutil.rmtree(self.home[tier], ignore_errors=True)
-        shutil.copytree(self.folder / "S1.template", self.home["S1"], symlinks=True)
-        for tier in ("S0", "S1", "S2"):
-            self.process(f"vyr run, {tier}", round_, self.vyr, "run", self.reference, **self.of(tier))
+        for name in sorted(self.first, reverse=round_ % 2 == 1):
+            for tier in ("S0", "S1"):
+                shutil.rmtree(self.home[tier], ignore_errors=True)
+            shutil.copytree(self.folder / "S1.template", self.home["S1"], symlinks=True)
+            for tier in ("S0", "S1"):
+                self.process(f"{name}, {tier}", round_, self.first[name], "run", self.reference, **self.of(tier))
+        self.process("vyr run, S2", round_, self.vyr, "run", self.reference, **self.of("S2"))
         if not self.quick:
             self.process("wasmtime run, compiled", round_, self.wasmtime(), "run", "--allow-precompiled", self.compiled)
             self.process("wasmtime run, from .wasm", round_, self.wasmtime(), "run", self.wasm)

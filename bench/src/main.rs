@@ -88,6 +88,9 @@ enum Part {
         /// The package: the time from a Debian without it to a first result is measured too
         #[arg(long)]
         deb: Option<PathBuf>,
+        /// Options of bench/baseline/measure, after `--`: --rounds, --wash, --wasm-shim, --argo, …
+        #[arg(last = true)]
+        more: Vec<std::ffi::OsString>,
     },
     /// What vyr costs as tasks, artifacts, modules and concurrency grow, and how much fits in a machine
     Growth,
@@ -143,7 +146,7 @@ fn main() -> Result<()> {
         Part::Instructions => instructions::measure(&stage),
         Part::Micro => micro::measure(&stage),
         Part::Hot { .. } | Part::EchoServer { .. } => Ok(()),
-        Part::Kubernetes { deb } => beside::kubernetes(&stage, deb.as_deref()),
+        Part::Kubernetes { deb, more } => beside::kubernetes(&stage, deb.as_deref(), &more),
         Part::Growth => beside::growth(&stage),
         Part::Report => {
             report::write(&stage)?;
@@ -162,7 +165,7 @@ fn main() -> Result<()> {
             fallback::containers(&stage)?;
             fallback::decision(&stage)?;
             fallback::unpack(&stage)?;
-            beside::kubernetes(&stage, None)?;
+            beside::kubernetes(&stage, None, &[])?;
             beside::growth(&stage)?;
             report::write(&stage)?;
             beside::report()
