@@ -258,7 +258,8 @@ class Account:
                     self.find(f"the receipt of {task.id} is another's")
                 receipts += 1
             except (grpc.RpcError, KeyError, ValueError) as error:
-                self.find(f"{task.id} ({STATUSES[task.status]}) has no receipt: {error}")
+                why = error.details() if isinstance(error, grpc.RpcError) else error
+                self.find(f"{task.id} ({STATUSES[task.status]}) has no receipt: {why}")
             intent = self.journal.intents.get(task.spec.labels.get("chaos", ""))
             if intent is None:
                 continue
@@ -321,14 +322,14 @@ class Account:
             for kind, digest in (("manifests", manifest), ("blobs", content)):
                 got = get(f"/v2/{path}/{kind}/{digest}")
                 if sha256(got) != digest:
-                    self.find(f"acknowledged and not there, whole: {repository}@{digest}: {got[:200]!r}")
+                    self.find(f"acknowledged and not there, whole: {repository}@{digest}: {got[:60]!r}")
                 else:
                     whole += kind == "blobs"
         blobs = 0
         for path, digest in self.journal.blobs:
             got = get(f"/v2/{path}/blobs/{digest}")
             if sha256(got) != digest:
-                self.find(f"a blob was acknowledged and is not there, whole: {path}@{digest}: {got[:200]!r}")
+                self.find(f"a blob was acknowledged and is not there, whole: {path}@{digest}: {got[:60]!r}")
             else:
                 blobs += 1
         connection.close()
