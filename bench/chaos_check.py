@@ -173,7 +173,7 @@ class Account:
                 by_key[key].append(task)
         ends: collections.Counter[str] = collections.Counter()
         kinds: collections.Counter[str] = collections.Counter()
-        acknowledged = accounted = unanswered = kept = 0
+        acknowledged = accounted = unanswered = cancelled = kept = overtaken = 0
         for key, intent in self.journal.intents.items():
             there = by_key.pop(key, [])
             acknowledged += bool(intent.id)
@@ -192,9 +192,12 @@ class Account:
                 accounted += 1
             kinds[intent.kind] += 1
             ends[f"{STATUSES[task.status]}: {self.reason(task)}"] += 1
-            kept += bool(intent.cancelled) and task.HasField("end")
+            # An answer that shows no end yet is of a request that the node has heard; a kill may come before the end is on disk.
+            told_end = intent.cancelled >= SUCCEEDED
+            cancelled += told_end
+            kept += told_end and intent.cancelled == task.status
+            overtaken += bool(intent.cancelled) and not told_end and bool(task.interruptions) and task.status == SUCCEEDED
             if why := self.wrong_end(intent, task):
-                kept -= "cancel" in why
                 self.find(f"{intent.kind} {task.id}: {why}: {task.status} {task.end}".replace("\n", " "))
         if by_key:
             self.find(f"tasks that nobody submitted: {list(by_key)[:5]}")
@@ -202,7 +205,9 @@ class Account:
             "tasks_acknowledged": acknowledged,
             "tasks_accounted_for": accounted,
             "tasks_made_by_submits_that_were_never_answered": unanswered,
-            "cancels_kept": kept + self.journal.counts.get("cancels repeated", 0),
+            "cancels_answered_with_an_end": cancelled,
+            "cancels_kept": kept,
+            "cancels_overtaken_by_a_kill": overtaken,
             "tasks_by_kind": dict(kinds.most_common()),
             "ends": dict(ends.most_common()),
             "run_again": sum(task.interruptions for task in tasks.values()),
@@ -226,8 +231,6 @@ class Account:
         again = intent.spec["on_interrupt"] == 2
         if intent.cancelled >= SUCCEEDED and intent.cancelled != status:
             return f"a cancel was answered with {STATUSES[intent.cancelled]}"
-        if 0 < intent.cancelled < SUCCEEDED and task.interruptions and status == SUCCEEDED:
-            return "a cancel was acknowledged, the node died, and it ran again to its end"
         if status == LOST:
             return "lost, though it was to run again" if again or not self.faults["kill"] else ""
         if status == CANCELLED:

@@ -218,8 +218,6 @@ class Load:
             except grpc.RpcError as error:
                 self.passing(error, "cancel")
                 continue
-            if chosen.cancelled:
-                self.journal.count("cancels repeated")
             chosen.cancelled = answer.task.status
             self.journal.note("cancelled", key=chosen.key, status=answer.task.status)
             self.journal.count("cancels")

@@ -41,7 +41,7 @@ of are the ends on record.
 
 {run_again} attempts that a death of the node cut off were made again, as their submits said. A task whose submit said nothing
 is `lost` when the node died while it ran: that is its one truthful end. {unanswered} tasks were made by submits whose answer
-never came.
+never came. {overtaken} cancels that were answered before their task had ended were overtaken by a kill, and the task ran again.
 
 Of {output} of output {dropped} were dropped, and counted as dropped, while the disk was full.
 
@@ -131,9 +131,9 @@ def page(lines: list[dict[str, Any]]) -> str:
                 ),
                 (
                     "cancels",
-                    line["calls"].get("cancels", 0),
+                    line["cancels_answered_with_an_end"],
                     line["cancels_kept"],
-                    "the end that was answered, or no second life",
+                    "answered with the task's end, which is the end on record",
                 ),
             ]
         ),
@@ -149,6 +149,7 @@ def page(lines: list[dict[str, Any]]) -> str:
         ends=rows(line["ends"].items()),
         run_again=f"{line['run_again']:,}",
         unanswered=f"{line['tasks_made_by_submits_that_were_never_answered']:,}",
+        overtaken=f"{line['cancels_overtaken_by_a_kill']:,}",
         output=size(line["output_bytes"]),
         dropped=size(line["output_bytes_dropped"]),
         calls=rows(line["calls"].items()),
