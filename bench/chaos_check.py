@@ -192,7 +192,7 @@ class Account:
                 accounted += 1
             kinds[intent.kind] += 1
             ends[f"{STATUSES[task.status]}: {self.reason(task)}"] += 1
-            # An answer that shows no end yet is of a request that the node has heard; a kill may come before the end is on disk.
+            # An answer that shows no end yet: the node has heard of it, and a kill may come before the end is on disk.
             told_end = intent.cancelled >= SUCCEEDED
             cancelled += told_end
             kept += told_end and intent.cancelled == task.status

@@ -8,7 +8,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-PAGE = """# An hour of chaos
+PAGE = """# Chaos under load
 
 A real node under load, whose machine is broken at random moments; afterwards everything that it had acknowledged is looked for.
 `bench/chaos` made it and this page, from `bench/results/chaos.jsonl`. To have it again, as root: `bench/chaos --minutes 60
