@@ -120,13 +120,12 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
             None => check("telemetry", State::Note, "off", Some("set OTEL_EXPORTER_OTLP_ENDPOINT to send traces")),
         },
     );
-    let abilities = Abilities::look();
-    let lacking = abilities.lacking();
+    let lacking = Abilities::look().lacking();
     checks.push(match lacking.is_empty() {
         true => check(
             "confinement",
             State::Ok,
-            format!("`vyr serve` confines itself in full, by Landlock {} and seccomp", abilities.landlock),
+            "`vyr serve` confines itself by Landlock and seccomp",
             None,
         ),
         false => check(
