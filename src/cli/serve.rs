@@ -208,17 +208,23 @@ impl Serve {
         let server = Server::bind(&listen)?;
         let outside = match mode {
             Mode::Off => None,
-            Mode::Auto | Mode::Required => Some(self.confine(session, mode, &vyr, &listen)?),
+            Mode::Auto | Mode::Required => self.confine(session, mode, &vyr, &listen)?,
         };
         self.begun = Some(Begun { listen, options, vyr, lock, server, outside });
         Ok(())
     }
 
-    fn confine(&self, session: &Session, mode: Mode, vyr: &Vyr, listen: &Listen) -> Result<Outside> {
+    fn confine(&self, session: &Session, mode: Mode, vyr: &Vyr, listen: &Listen) -> Result<Option<Outside>> {
         let files = self.files(vyr, listen);
         // Both start processes.
         vyr.prepare_containers();
-        let outside = Outside::start(&self.tools(vyr, listen))?;
+        let outside = match Outside::start(&self.tools(vyr, listen)) {
+            Err(e) if mode == Mode::Auto => {
+                session.printer.warning(&format!("this node is not confined: {}", e.why()));
+                return Ok(None);
+            }
+            other => other?,
+        };
         let confinement = confine::apply(mode, &files)?;
         session.printer.note(&confinement.to_string());
         for what in &confinement.lacking {
@@ -238,7 +244,7 @@ impl Serve {
                 ));
             }
         }
-        Ok(outside)
+        Ok(Some(outside))
     }
 
     /// What the node opens later, by paths that it was given.

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Home, Node, Registry, pushed, run, spec};
+use crate::support::{Client, Home, Node, PASSWORD, Registry, USER, pushed, run, spec};
 
 const AT_FDCWD: i64 = -100;
 const WRITE_NEW: i64 = 0o101;
@@ -302,4 +302,30 @@ fn a_kernel_that_can_not_confine_a_node_is_told_of_and_refused_where_it_is_requi
     fs::write(home.vyr_home().join("config.toml"), "[serve]\nconfine = \"perhaps\"\n").unwrap();
     let wrong = home.vyr(["serve", "--listen", "127.0.0.1:0"]).expect(2);
     assert!(wrong.stderr.contains("can't be confined `perhaps`"), "{}", wrong.stderr);
+}
+
+/// It starts none itself any more.
+#[tokio::test]
+async fn a_confined_node_has_docker_s_helpers_asked() {
+    let (registry, home) = (Registry::with_password(), Home::new());
+    home.log_in(&registry);
+    let hello = pushed(&home, &registry, "hello-p1");
+    // From now on only a helper knows.
+    let folder = home.work().join("bin");
+    let asked = home.work().join("asked");
+    let script = format!(
+        "#!/bin/sh\nread registry\necho \"$1 $registry\" >> {}\nprintf '{{\"ServerURL\":\"%s\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}' \"$registry\"\n",
+        asked.display()
+    );
+    let helper = home.write("bin/docker-credential-e2e", script);
+    fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let docker = home.work().parent().unwrap().join("docker/config.json");
+    fs::write(docker, json!({ "credHelpers": { (registry.host()): "e2e" } }).to_string()).unwrap();
+    fs::remove_dir_all(home.store()).unwrap();
+    fs::remove_dir_all(home.vyr_home().join("db")).unwrap();
+    fs::remove_dir_all(home.vyr_home().join("cache")).unwrap();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    let node = Node::start_with(&home, &["--confine", "required"], &[("PATH", path.as_str())]);
+    assert_eq!(ran(&mut node.connect().await, &hello).await, "hello from wasm\n");
+    assert_eq!(fs::read_to_string(asked).unwrap().lines().next().unwrap(), format!("get {}", registry.host()));
 }
