@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::{RegistryError, quote};
 
@@ -20,7 +21,7 @@ pub enum DockerConfig {
 }
 
 /// What was found for a registry.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Credential {
     Anonymous,
     Basic {
@@ -39,9 +40,65 @@ struct Helpers {
     cred_helpers: HashMap<String, String>,
 }
 
+impl Helpers {
+    fn any(&self) -> bool {
+        self.creds_store.is_some() || !self.cred_helpers.is_empty()
+    }
+}
+
+/// Asks another process for the credential of a registry; what comes back is what [`log_in_for`] made.
+type Ask = Box<dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync>;
+
+static ELSEWHERE: OnceLock<Ask> = OnceLock::new();
+
+/// From now on credential helpers are asked by another process, since this one may not start any.
+pub(crate) fn log_in_elsewhere(ask: Ask) {
+    // The first is as good as any other.
+    drop(ELSEWHERE.set(ask));
+}
+
+/// A credential on its way to another process.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Found(Credential),
+    Helper { helper: String, why: String },
+    Config { why: String },
+}
+
+/// In the process that asks helpers for another one: its answer for one registry. Blocks.
+pub(crate) fn log_in_for(config: &DockerConfig, registry: &str) -> Vec<u8> {
+    let answer = match config.find_here(registry) {
+        Ok(credential) => Answer::Found(credential),
+        Err(RegistryError::Helper { helper, why, .. }) => Answer::Helper { helper, why },
+        Err(RegistryError::DockerConfig { why, .. }) => Answer::Config { why },
+        Err(other) => Answer::Config { why: other.to_string() },
+    };
+    serde_json::to_vec(&answer).unwrap_or_default()
+}
+
 impl DockerConfig {
-    /// The credential for `registry` (`host[:port]`). Blocks: it reads a file and may run a helper.
+    /// The credential for `registry` (`host[:port]`). Blocks: it reads a file and may have a helper run.
     pub(super) fn find(&self, registry: &str) -> Result<Credential, RegistryError> {
+        let (Some(ask), Self::Folder(folder)) = (ELSEWHERE.get(), self) else { return self.find_here(registry) };
+        let path = folder.join("config.json");
+        let helpers = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Helpers>(&text).ok());
+        if !helpers.is_some_and(|helpers| helpers.any()) {
+            return self.find_here(registry);
+        }
+        let none = |why: String| RegistryError::Helper { helper: "helper".into(), registry: registry.to_owned(), why };
+        let answer = ask(registry).map_err(|e| none(format!("the process that asks it can't be reached: {e}")))?;
+        match serde_json::from_slice(&answer) {
+            Ok(Answer::Found(credential)) => Ok(credential),
+            Ok(Answer::Helper { helper, why }) => {
+                Err(RegistryError::Helper { helper, registry: registry.to_owned(), why })
+            }
+            Ok(Answer::Config { why }) => Err(RegistryError::DockerConfig { path, why }),
+            Err(_) => Err(none("the process that asks it has ended".into())),
+        }
+    }
+
+    /// The credential for `registry` (`host[:port]`). Blocks: it reads a file and may run a helper.
+    fn find_here(&self, registry: &str) -> Result<Credential, RegistryError> {
         let Self::Folder(folder) = self else { return Ok(Credential::Anonymous) };
         let path = folder.join("config.json");
         let text = match std::fs::read(&path) {

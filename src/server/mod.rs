@@ -53,7 +53,7 @@ const HEAD: Duration = Duration::from_secs(30);
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
-/// How many connections of the socket may wait to be accepted.
+/// How many connections may wait to be accepted, by the address and by the socket each.
 const BACKLOG: i32 = 1024;
 /// The largest set of request headers, in bytes.
 const HEADERS: u32 = 32 << 10;
@@ -81,8 +81,8 @@ pub struct Listen {
 
 /// A bound server.
 pub struct Server {
-    tcp: TcpListener,
-    unix: Option<(UnixListener, PathBuf)>,
+    tcp: std::net::TcpListener,
+    unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
     tls: Option<Arc<Tls>>,
     access: Arc<Access>,
     names: Names,
@@ -96,12 +96,12 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds. From here on connections queue up.
+    /// Binds. From here on connections queue up. Needs no runtime: a node binds before it has threads.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] for an address off loopback without TLS and credentials, and for files that can't be used;
     /// [`ErrorKind::Conflict`] for an address that is taken.
-    pub async fn bind(listen: &Listen) -> Result<Self> {
+    pub fn bind(listen: &Listen) -> Result<Self> {
         let secured = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() || listen.tokens.is_some());
         if !listen.address.ip().is_loopback() && !secured {
             return Err(Error::new(
@@ -119,7 +119,7 @@ impl Server {
         }
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
         let tls = listen.tls.as_ref().map(|files| Tls::open(files, tokens.is_some()).map(Arc::new)).transpose()?;
-        let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
+        let tcp = bind_address(listen.address).map_err(|e| {
             let another = "choose another with --listen, as in --listen 127.0.0.1:0 for any that is free";
             let error = |kind, why: &dyn std::fmt::Display| {
                 Error::new(kind, format!("{} can't be listened on: {why}", listen.address))
@@ -162,6 +162,12 @@ impl Server {
     /// A service can't be set up.
     pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
         let Self { tcp, unix, tls, access, names, max_connections } = self;
+        let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("nothing can be accepted: {e}"));
+        let tcp = TcpListener::from_std(tcp).map_err(failed)?;
+        let unix = match unix {
+            Some((listener, path)) => Some((UnixListener::from_std(listener).map_err(failed)?, path)),
+            None => None,
+        };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
@@ -254,7 +260,19 @@ async fn not_accepted(e: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn bind_socket(path: &Path) -> Result<UnixListener> {
+/// As Tokio does it, which needs a runtime for that.
+fn bind_address(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_socket(path: &Path) -> Result<std::os::unix::net::UnixListener> {
     use std::os::unix::fs::FileTypeExt as _;
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
@@ -275,7 +293,7 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    UnixListener::from_std(private_socket(path).map_err(failed)?).map_err(failed)
+    private_socket(path).map_err(failed)
 }
 
 /// A socket that is this user's alone from its first moment: Linux gives the file the mode that the descriptor has when it is
