@@ -87,7 +87,8 @@ fn meaning(kind: ErrorKind) -> &'static str {
 fn exit_codes_and_kinds_are_as_their_page_says() {
     let mut text = String::from(
         "# Exit codes\n\n`vyr run`, `vyr wait` and `vyr submit --wait` exit with the guest's own code: what a program in the same \
-         place would. `vyr wait` of several tasks has that of the first that isn't 0. All other codes are VYR's:\n\n\
+         place would, its low 8 bits. Where those are 0 and the code isn't, as for 256, it is 1; the report and the receipt have the \
+         guest's own number. `vyr wait` of several tasks has that of the first that isn't 0. All other codes are VYR's:\n\n\
          | code | meaning |\n| --- | --- |\n| 0 | done |\n",
     );
     for (code, meaning) in CODES {

@@ -345,8 +345,7 @@ pub const SIGKILL: i32 = 9;
 #[must_use]
 pub fn exit_code(outcome: &Outcome) -> u8 {
     match outcome {
-        // As the system does with a process's own code.
-        Outcome::Exited(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+        Outcome::Exited(code) => vyr_client::process_code(*code),
         Outcome::Trapped(_) => TRAPPED,
         Outcome::TimedOut(_) => 124,
         Outcome::Cancelled => 130,

@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use super::db::Store;
-use super::graph::{Graph, Id, Listed};
+use super::graph::{self, Graph, Id, Listed};
 use super::layout::Layout;
 use super::manifest::Parsed;
 use super::rows::millis;
@@ -103,6 +103,8 @@ struct Plan {
     marks: Vec<bool>,
     /// Listed manifests to take out of the listing.
     unlist: Vec<(Id, RemovedKind)>,
+    /// What stays, and what it names doesn't: unlisted manifests, each with the listed indexes that lead to it.
+    hollow: HashMap<Id, Vec<Id>>,
     report: GcReport,
 }
 
@@ -115,6 +117,11 @@ impl Store {
     /// The disk's own, or that the store can't be written.
     #[tracing::instrument(skip_all, fields(dry_run = options.dry_run, budget = options.budget_bytes))]
     pub async fn gc(&self, options: GcOptions<'_>) -> Result<GcReport> {
+        self.gc_with(options, || ()).await
+    }
+
+    /// The same, with something that happens when it is decided what goes and nothing is gone yet.
+    pub(super) async fn gc_with(&self, options: GcOptions<'_>, decided: impl FnOnce() + Send) -> Result<GcReport> {
         self.writable()?;
         let layout = self.layout().clone();
         // Writers wait from here on; they hold the gate for moments only, so this doesn't wait long either.
@@ -145,6 +152,7 @@ impl Store {
             }
             self.finish(tx).await?;
         }
+        decided();
         let layout = self.layout().clone();
         let report = disk::blocking(move || {
             sweep(&layout, &mut plan, dry_run)?;
@@ -260,29 +268,27 @@ fn make_plan(layout: &Layout, mut graph: Graph, fresh: &[String], dry_run: bool,
     }
     // What is on disk, unlisted, but pinned: an artifact that was taken out of the listing while it runs. One that an index
     // still lists is reached, and what it names is not: that is held by a pin of the index, too.
-    let mut children = HashMap::new();
-    for index in graph.nodes.iter().filter(|n| n.listed.as_ref().is_some_and(|l| l.is_index)) {
-        let gone: Vec<Id> = index.leads_to.iter().copied().filter(|id| graph.listed(*id).is_none()).collect();
-        if let (false, Some(digest)) = (gone.is_empty(), &index.digest) {
-            let used = in_use(layout, digest)?;
-            gone.into_iter().for_each(|id| *children.entry(id).or_insert(false) |= used);
-        }
-    }
+    let mut hollow = graph.hollow();
     for id in 0..graph.nodes.len() {
         let reached = marks.get(id) != Some(&false);
-        let child = children.get(&id);
-        if graph.listed(id).is_some() || (reached && child.is_none()) {
+        if graph.listed(id).is_some() || (reached && !hollow.contains_key(&id)) {
             continue;
         }
         let Some(digest) = graph.nodes.get(id).filter(|n| n.bytes.is_some()).and_then(|n| n.digest.clone()) else {
             continue;
         };
-        if child == Some(&true) || in_use(layout, &digest)? {
+        let mut used = in_use(layout, &digest)?;
+        for above in hollow.get(&id).into_iter().flatten().filter_map(|id| graph.nodes.get(*id)?.digest.as_ref()) {
+            used = used || in_use(layout, above)?;
+        }
+        if used {
+            hollow.remove(&id);
             keep_pinned(layout, &mut graph, &mut marks, &digest);
             report.in_use.push(digest);
         }
     }
-    Ok(Plan { graph, marks, unlist, report })
+    hollow.retain(|id, _| marks.get(*id) == Some(&true));
+    Ok(Plan { graph, marks, unlist, hollow, report })
 }
 
 /// Marks an unlisted manifest in use, and all that its content names.
@@ -366,25 +372,78 @@ fn fit_budget(
     Ok(())
 }
 
+/// Takes what is hollow from those who would pin it, until what it names is gone: what this returns holds it. Where one was
+/// pinned since the plan was made, all that it names stays.
+fn hold_hollow(layout: &Layout, plan: &mut Plan) -> Result<Vec<File>> {
+    let (mut files, mut free) = (Vec::new(), HashMap::new());
+    for (child, above) in std::mem::take(&mut plan.hollow) {
+        let mut used = false;
+        for id in above.into_iter().filter(|id| plan.marks.get(*id) == Some(&true)).chain([child]) {
+            let Some(digest) = plan.graph.nodes.get(id).and_then(|n| n.digest.as_ref()) else { continue };
+            let free = match free.get(&id) {
+                Some(free) => *free,
+                None => {
+                    let (file, is_free) =
+                        probe(layout, digest)?.map_or((None, true), |(file, free)| (Some(file), free));
+                    files.extend(file.filter(|_| is_free));
+                    free.insert(id, is_free);
+                    is_free
+                }
+            };
+            used |= !free;
+        }
+        let digest = plan.graph.nodes.get(child).and_then(|n| n.digest.clone());
+        if let (true, Some(digest)) = (used, digest) {
+            keep_pinned(layout, &mut plan.graph, &mut plan.marks, &digest);
+            plan.report.in_use.push(digest);
+        }
+    }
+    Ok(files)
+}
+
+/// What the blob names, if it is a manifest; nothing, else.
+fn named_by(layout: &Layout, digest: &Digest) -> Vec<Digest> {
+    // Most are no manifests, and aren't read to learn that.
+    let mut first = [0];
+    let begins = layout.open_blob(digest).is_ok_and(|mut file| io::Read::read_exact(&mut file, &mut first).is_ok());
+    if !begins || !(first == *b"{" || first[0].is_ascii_whitespace()) {
+        return Vec::new();
+    }
+    let parsed = layout.read_verified(digest, MAX_MANIFEST_BYTES).and_then(|b| Parsed::read(digest, &b, None));
+    parsed.into_iter().flat_map(|p| p.edges).map(|e| e.digest).collect()
+}
+
+/// The blobs that go, each with its bytes, and each after whatever names it.
+fn in_order(layout: &Layout, plan: &mut Plan) -> Vec<(Id, Digest, u64)> {
+    let mut names: HashMap<Id, Vec<Id>> = HashMap::new();
+    let mut going: Vec<(Id, Digest, u64)> = Vec::new();
+    for (id, node) in plan.graph.nodes.iter().enumerate() {
+        if let (Some(bytes), Some(digest), Some(false)) = (node.bytes, &node.digest, plan.marks.get(id)) {
+            going.push((id, digest.clone(), bytes));
+        }
+    }
+    for (id, digest, bytes) in &going {
+        let leads_to = match plan.graph.nodes.get(*id).filter(|n| n.listed.is_some()) {
+            Some(node) => node.leads_to.clone(),
+            None if *bytes <= MAX_MANIFEST_BYTES => {
+                named_by(layout, digest).iter().map(|digest| plan.graph.id(digest.as_ref())).collect()
+            }
+            None => Vec::new(),
+        };
+        names.insert(*id, leads_to);
+    }
+    let order = graph::after_what_leads_there(going.iter().map(|g| g.0), &names);
+    let place: HashMap<Id, usize> = order.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
+    going.sort_by_key(|g| place.get(&g.0).copied());
+    going
+}
+
 /// Removes the blobs that aren't marked. Manifests go before what they name, so that none can be pinned whose content
 /// is half gone; one pinned since the plan was made stays on disk, with all it names.
 fn sweep(layout: &Layout, plan: &mut Plan, dry_run: bool) -> Result<()> {
-    let kinds: std::collections::HashMap<Id, RemovedKind> = plan.unlist.iter().copied().collect();
-    let mut going: Vec<(u8, Id, Digest, u64)> = Vec::new();
-    for (id, node) in plan.graph.nodes.iter().enumerate() {
-        if let (Some(bytes), Some(digest), Some(false)) = (node.bytes, &node.digest, plan.marks.get(id)) {
-            let rank = match &node.listed {
-                Some(l) if l.is_index => 0,
-                Some(l) if !l.subordinate => 1,
-                Some(_) => 2,
-                None if bytes <= MAX_MANIFEST_BYTES => 3,
-                None => 4,
-            };
-            going.push((rank, id, digest.clone(), bytes));
-        }
-    }
-    going.sort_unstable_by_key(|g| (g.0, g.1));
-    for (_, id, digest, bytes) in going {
+    let kinds: HashMap<Id, RemovedKind> = plan.unlist.iter().copied().collect();
+    let _hollow = hold_hollow(layout, plan)?;
+    for (id, digest, bytes) in in_order(layout, plan) {
         if plan.marks.get(id) == Some(&true) {
             continue;
         }

@@ -89,4 +89,47 @@ impl Graph {
         }
         order
     }
+
+    /// The unlisted nodes on disk that listed indexes lead to, each with all that do: what leads there by more than one step, too.
+    pub(super) fn hollow(&self) -> HashMap<Id, Vec<Id>> {
+        let (mut above, mut hollow) = (HashMap::<Id, Vec<Id>>::new(), HashMap::new());
+        for (id, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.listed.as_ref().is_some_and(|l| l.is_index)) {
+            for to in &node.leads_to {
+                above.entry(*to).or_default().push(id);
+                if self.listed(*to).is_none() && self.nodes.get(*to).is_some_and(|n| n.bytes.is_some()) {
+                    hollow.insert(*to, Vec::new());
+                }
+            }
+        }
+        for (id, found) in &mut hollow {
+            let mut waiting = vec![*id];
+            while let Some(next) = waiting.pop() {
+                for index in above.get(&next).into_iter().flatten() {
+                    if !found.contains(index) {
+                        found.push(*index);
+                        waiting.push(*index);
+                    }
+                }
+            }
+        }
+        hollow
+    }
+}
+
+/// `ids`, each after those of them that lead to it. Where some lead to each other, in any order.
+pub(super) fn after_what_leads_there(ids: impl Iterator<Item = Id>, leads_to: &HashMap<Id, Vec<Id>>) -> Vec<Id> {
+    let (mut ended, mut seen) = (Vec::new(), HashSet::new());
+    for root in ids {
+        let mut stack = vec![(root, false)];
+        while let Some((id, is_left)) = stack.pop() {
+            if is_left {
+                ended.push(id);
+            } else if let Some(to) = leads_to.get(&id).filter(|_| seen.insert(id)) {
+                stack.push((id, true));
+                stack.extend(to.iter().map(|id| (*id, false)));
+            }
+        }
+    }
+    ended.reverse();
+    ended
 }

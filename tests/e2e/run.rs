@@ -86,6 +86,18 @@ fn the_exit_code_of_the_guest_passes_through() {
         for code in codes {
             home.vyr(["run", "--allow-unsigned", &reference, "--", &code.to_string()]).expect(*code);
         }
+        if name == "exit-p1" {
+            // A process's code has 8 bits. A failure never looks like success, and the report has the guest's own number.
+            for (code, shown) in [("256", 1), ("512", 1), ("263", 7), ("-1", 255), ("-256", 1)] {
+                let report = home.work().join("report.json");
+                let words = ["run", "--allow-unsigned", "--report", report.to_str().unwrap(), &reference, "--", code];
+                home.vyr(words).expect(shown);
+                let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+                assert_eq!((&report["outcome"], &report["exit_code"]), (&"exited".into(), &shown.into()), "{report}");
+                let told = format!("exited with code {code}");
+                assert!(report.to_string().contains(&told), "{report}");
+            }
+        }
     }
 }
 

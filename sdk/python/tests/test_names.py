@@ -86,6 +86,9 @@ def test_the_ends_and_their_exit_codes() -> None:
                 assert _exit_code(end) == code, reason
             case str():
                 assert _exit_code(end) == 255, reason
+                for own, shown in ((0, 0), (257, 1), (256, 1), (-(2**31), 1)):
+                    end = vyr.TaskEnd(vyr.EndReason(reason), exit_code=own)
+                    assert _exit_code(end) == shown, (reason, own)
             case dict():
                 for kind, wanted in code.items():
                     end = vyr.TaskEnd(vyr.EndReason(reason), error_kind=kind)

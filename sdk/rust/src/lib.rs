@@ -68,7 +68,7 @@ pub use retry::RetryPolicy;
 pub use spec::Spec;
 pub use states::{BindState, CreateState};
 pub use stream::{Logs, Watch};
-pub use task::{Outcome, TaskExt, TaskFailed};
+pub use task::{Outcome, TaskExt, TaskFailed, process_code};
 pub use tasks::{ListTasks, Submit};
 pub use tonic::Code;
 pub use vyr_proto::v0;

@@ -43,8 +43,7 @@ impl TaskExt for Task {
 /// As docs/api-v0.md has it under "Ends".
 fn exit_code(end: &TaskEnd) -> u8 {
     match end.reason() {
-        // As the system does with a process's own code.
-        EndReason::Exited | EndReason::Signalled | EndReason::MemoryLimit => end.exit_code().to_le_bytes()[0],
+        EndReason::Exited | EndReason::Signalled | EndReason::MemoryLimit => process_code(end.exit_code()),
         EndReason::Trapped => 134,
         EndReason::WallClockLimit | EndReason::CpuLimit => 124,
         EndReason::CancelledByClient | EndReason::NodeStopped => 130,
@@ -52,6 +51,17 @@ fn exit_code(end: &TaskEnd) -> u8 {
         EndReason::CouldNotStart if end.error_kind == ErrorKind::NotFound.as_str() => 127,
         EndReason::CouldNotStart if end.error_kind == ErrorKind::Usage.as_str() => 2,
         EndReason::CouldNotStart | EndReason::NodeDied | EndReason::Unspecified => VYR_FAILED,
+    }
+}
+
+/// What a process exits with in place of a guest that has exited with `code`: the low 8 bits, as the system does with a
+/// process's own code. Only 0 is 0: of a code that has nothing but higher bits, such as 256, it is 1, since a failure must
+/// not look like success.
+#[must_use]
+pub fn process_code(code: i32) -> u8 {
+    match code.to_le_bytes()[0] {
+        0 if code != 0 => 1,
+        low => low,
     }
 }
 
@@ -167,6 +177,16 @@ mod tests {
         let running = Task { status: TaskStatus::Running.into(), ..Task::default() };
         assert_eq!((running.exit_code(), running.check().unwrap_err().exit_code()), (None, 125));
         assert!(running.check().unwrap_err().to_string().contains("has not ended"));
+    }
+
+    #[test]
+    fn a_failure_never_looks_like_success() {
+        let codes =
+            [(0, 0), (1, 1), (255, 255), (-1, 255), (257, 1), (256, 1), (512, 1), (i32::MIN, 1), (i32::MAX, 255)];
+        for (code, shown) in codes {
+            let status = if code == 0 { TaskStatus::Succeeded } else { TaskStatus::Failed };
+            assert_eq!(ended(status, EndReason::Exited, Some(code)).exit_code(), Some(shown), "{code}");
+        }
     }
 
     #[test]

@@ -251,8 +251,9 @@ _NOT_STARTED = {"not_found": 127, "usage": 2}
 
 def _exit_code(end: TaskEnd) -> int:
     if end.reason in {EndReason.EXITED, EndReason.SIGNALLED, EndReason.MEMORY_LIMIT}:
-        # As the system does with a process's own code.
-        return (end.exit_code or 0) & 0xFF
+        code = end.exit_code or 0
+        # As the system does with a process's own code; but a failure, such as 256, must not look like success.
+        return code & 0xFF or int(code != 0)
     if end.reason is EndReason.COULD_NOT_START:
         return _NOT_STARTED.get(end.error_kind or "", 125)
     return _CODES.get(end.reason, 125)
