@@ -92,7 +92,8 @@ def controller() -> Iterator[int]:
         if process.poll() is not None:
             raise SystemExit(f"Argo's controller ended with {process.returncode}: {log.read_text()[-2000:]}")
     finally:
-        process.terminate()
+        # It was seen to live on for minutes after SIGTERM; nothing of it is to be kept.
+        process.kill()
         process.wait()
 
 
