@@ -52,7 +52,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(30);
 /// How long the other side of a TCP connection may be gone without a word: asked for after the first of these, again and again
 /// after the second, and given up after the third. As long nobody may leave untaken what was sent to them.
-const PROBES: (Duration, Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(60));
+const PROBES: (Duration, Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(60));
 /// How often it's said that connections are closed.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
