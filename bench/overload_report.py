@@ -69,6 +69,9 @@ def seen(line: dict[str, Any]) -> str | None:
         return f"- `{case}`: {line['bursts']:,} bursts were sent, {thrown}; it used {line['node_cpus']:g} processors."
     if "answer" in line:
         return f"- `{case}`: answered with {line['answer']}."
+    if "again_mib" in line:
+        twice = f"{line['node_mib']:g} MiB with all of them, and {line['again_mib']:g} MiB with as many once more"
+        return f"- `{case}`: {twice}. What was freed stays with the process for the next time."
     if "closed_at_once" in line:
         counts = f"{line['asked_for']:,} were opened, {line['may_be_open']:,} may be"
         return f"- `{case}`: {counts}, {line['closed_at_once']:,} were closed at once."
