@@ -109,7 +109,7 @@ class Account:
                 self.find(f"a writer of {state.name} after all faults: {last}")
             environment = {"VYR_HOME": str(self.node.home), "HOME": str(self.stage.folder)}
             words = [self.stage.vyr, "state", "sync", "--plain-http", state.name]
-            code, _, err = run_words(words, environment, 120)
+            code, _, err = run_words(words, environment, 600)
             if code:
                 self.find(f"{state.name} can't be synced: {err.strip()}")
                 continue
@@ -118,7 +118,7 @@ class Account:
             words = self.load.cable.far(
                 self.stage.vyr, "state", "pull", "--plain-http", f"{REGISTRY}/{state.name}", "--to", copy
             )
-            code, _, err = run_words(words, environment, 120)
+            code, _, err = run_words(words, environment, 1800)
             if code:
                 self.find(f"{state.name} can't be pulled at the centre: {err.strip()}")
                 continue

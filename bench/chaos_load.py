@@ -193,7 +193,8 @@ class Load:
     def writer(self, name: str) -> None:
         """Tasks that put records into a synced state, and write down which were taken."""
         client, drawn, count = Client(), self.drawn(name), 0
-        while self.pause(drawn, 0.3, 2.5):
+        # In an hour a record or two a second are many segments.
+        while self.pause(drawn, 0.3, 2.5 if self.stage.quick else 8):
             count += 1
             task = f"{name}-{count}"
             steps = ["mkdir:/state/out/outbox"]

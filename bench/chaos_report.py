@@ -65,10 +65,12 @@ Of {output} of output {dropped} were dropped, and counted as dropped, while the 
 {runs}
 """
 
+PLANNED = ("kill", "stop", "freeze", "guest killed", "disk full", "cut", "clock")
 FAULTS = {
     "kill": "SIGKILL for the node; back after up to 3 s",
     "kill while the disk was full": "of these",
     "stop": "SIGTERM, with two seconds for what runs",
+    "stop that a full disk held up": "of these, ended by SIGKILL after 30 s",
     "freeze": "SIGSTOP for 0.5 to 4 s",
     "guest killed": "SIGKILL for a process of a container",
     "disk full": "an ext4 of its own with 0 bytes to 1 MiB left, for 2 to 12 s",
@@ -159,7 +161,7 @@ def page(lines: list[dict[str, Any]]) -> str:
                 line["commit"],
                 str(line["seed"]),
                 f"{line['minutes']:g}",
-                sum(count for name, count in line["faults"].items() if name != "kill while the disk was full"),
+                sum(count for name, count in line["faults"].items() if name in PLANNED),
                 acknowledged(line),
                 line["findings"],
             )

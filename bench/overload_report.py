@@ -33,7 +33,7 @@ included, in ms. What is left at the end are MiB that the node holds above what 
 | headers of HTTP/2 | 32 KiB |
 | a call's message | 9 MiB |
 | calls under way on one connection | 1,024; who resets streams faster than they are answered is told to calm down (`GOAWAY`) |
-| a peer that is gone without a word | HTTP/2: asked after 30 s, given up after 20 more; every connection: asked from 30 s on, given up after 60 |
+| a peer that is gone without a word | HTTP/2: asked after 30 s, given up after 50; TCP: after 30 s and 60 |
 | a peer that takes nothing of what was sent to it | 60 s |
 
 A connection of HTTP/2 that says nothing but answers pings stays: that is how a client waits. They count towards
@@ -63,17 +63,18 @@ WHAT = {
 
 
 def seen(line: dict[str, Any]) -> str | None:
-    match line["case"]:
-        case if "bursts" in line:
-            thrown = f"{line['thrown_out']:,} connections were ended by the node"
-            return f"- `{case}`: {line['bursts']:,} bursts were sent, {thrown}; it used {line['node_cpus']:g} processors."
-        case if "answer" in line:
-            return f"- `{case}`: answered with {line['answer']}."
-        case if "closed_at_once" in line:
-            counts = f"{line['asked_for']:,} were opened, {line['may_be_open']:,} may be"
-            return f"- `{case}`: {counts}, {line['closed_at_once']:,} were closed at once."
-        case if "guest_s" in line:
-            return f"- `{case}`: the guest took {line['guest_s']:g} s."
+    case = line["case"]
+    if "bursts" in line:
+        thrown = f"{line['thrown_out']:,} connections were ended by the node"
+        return f"- `{case}`: {line['bursts']:,} bursts were sent, {thrown}; it used {line['node_cpus']:g} processors."
+    if "answer" in line:
+        return f"- `{case}`: answered with {line['answer']}."
+    if "again_mib" in line:
+        twice = f"{line['node_mib']:g} MiB with all of them, and {line['again_mib']:g} MiB with as many once more"
+        return f"- `{case}`: {twice}. What was freed stays with the process for the next time."
+    if "closed_at_once" in line:
+        counts = f"{line['asked_for']:,} were opened, {line['may_be_open']:,} may be"
+        return f"- `{case}`: {counts}, {line['closed_at_once']:,} were closed at once."
     return None
 
 
@@ -89,11 +90,12 @@ def page(lines: list[dict[str, Any]]) -> str:
         ended = line.get("ended_by_the_node_s")
         left = f"{line.get('left_mib')} MiB, {line.get('left_descriptors')}"
         numbers = (line.get("held"), line.get("kib_each"), line.get("others_p50_ms"), line.get("others_p99_ms"))
-        cells = [f"`{line['case']}`", WHAT[line["case"]] + wrong, *map(cell, numbers), f"{ended:g} s" if ended is not None else "", left]
+        after = "" if ended is None else f"{ended:g} s"
+        cells = [f"`{line['case']}`", WHAT[line["case"]] + wrong, *map(cell, numbers), after, left]
         rows.append("| " + " | ".join(cells) + " |")
     machine = f"{head['cores']} × {head['cpu']}, {head['memory_gib']} GiB, Linux {head['kernel']}"
     return PAGE.format(
-        facts=f"{head['date']}, {machine}, {', '.join(head['versions'])}.",
+        facts=f"{head['date']}, {machine}, {', '.join([*head['versions'], *filter(None, [head['note']])])}.",
         rows="\n".join(rows),
         seen="\n".join(filter(None, map(seen, cases))),
     )

@@ -313,6 +313,9 @@ impl Serve {
         }
         let also = listen.socket.as_ref().map(|path| format!(" and {}", path.display())).unwrap_or_default();
         session.printer.note(&format!("listening on {address}{also}"));
+        if let Some(why) = server.out_of_time() {
+            session.printer.warning(&format!("clients will not take this node's certificate: {why}"));
+        }
         if fits < asked {
             session.printer.warning(&format!(
                 "this machine's addresses don't do for {asked} guests at once; at most {fits} run at a time"

@@ -28,6 +28,7 @@ mod host;
 mod opening;
 mod page;
 mod put;
+mod silence;
 mod states;
 mod status;
 mod tls;
@@ -49,6 +50,10 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may take for its first bytes, and how long for the headers of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long the other side of a TCP connection may be gone without a word: asked for after the first of these, again and again
+/// after the second, and given up after the third. As long nobody may leave untaken what was sent to them.
+const PROBES: (Duration, Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(60));
 /// How often it's said that connections are closed.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
@@ -148,6 +153,12 @@ impl Server {
         Ok(Self { tcp, unix, tls, access: Arc::new(access), names, max_connections: listen.max_connections })
     }
 
+    /// Why clients won't take the node's certificate, where this machine's clock is outside of its time.
+    #[must_use]
+    pub fn out_of_time(&self) -> Option<String> {
+        self.tls.as_ref().and_then(|tls| tls.out_of_time())
+    }
+
     /// The address in use.
     ///
     /// # Errors
@@ -185,8 +196,7 @@ impl Server {
                     () = &mut stop => break,
                     accepted = tcp.accept() => match accepted {
                         Ok((stream, _)) => if let Some(place) = port.take() {
-                            // Answers are small and waited for.
-                            let _ = stream.set_nodelay(true);
+                            tend(&stream);
                             Arc::clone(&connections).tcp(stream, tls.clone(), place);
                         },
                         Err(e) => not_accepted(&e).await,
@@ -252,6 +262,18 @@ async fn accept(listener: Option<&UnixListener>) -> std::io::Result<tokio::net::
         Some(listener) => listener.accept().await.map(|(stream, _)| stream),
         None => std::future::pending().await,
     }
+}
+
+/// What every connection is set to. Where the system can't, it stays longer than it should.
+fn tend(stream: &tokio::net::TcpStream) {
+    use rustix::net::sockopt;
+    // Answers are small and waited for.
+    let _ = stream.set_nodelay(true);
+    let (after, every, gone) = PROBES;
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, after);
+    let _ = sockopt::set_tcp_keepintvl(stream, every);
+    let _ = sockopt::set_tcp_user_timeout(stream, u32::try_from(gone.as_millis()).unwrap_or(u32::MAX));
 }
 
 /// Out of descriptors, as a rule: others have to end first.
@@ -330,7 +352,7 @@ impl Connections {
                     let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));
                     self.serve(stream, peer, place);
                 }
-                Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
+                Ok(Err(e)) => tls.failed(&e),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
         });
