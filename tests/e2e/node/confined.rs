@@ -75,7 +75,7 @@ fn files(home: &Home, outside: &Path) -> Vec<Attempt> {
         attempt(
             "move a file of its own out",
             82,
-            json!([path(&own.join("trust.toml")), path(&outside.join("x"))]),
+            json!([path(&own.join("node.lock")), path(&outside.join("x"))]),
             EACCES,
         ),
         attempt("remove the secret", 87, json!([path(&secret)]), EACCES),
@@ -323,7 +323,6 @@ async fn a_confined_node_has_docker_s_helpers_asked() {
     fs::write(docker, json!({ "credHelpers": { (registry.host()): "e2e" } }).to_string()).unwrap();
     fs::remove_dir_all(home.store()).unwrap();
     fs::remove_dir_all(home.vyr_home().join("db")).unwrap();
-    fs::remove_dir_all(home.vyr_home().join("cache")).unwrap();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     let node = Node::start_with(&home, &["--confine", "required"], &[("PATH", path.as_str())]);
     assert_eq!(ran(&mut node.connect().await, &hello).await, "hello from wasm\n");
