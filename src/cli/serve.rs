@@ -296,6 +296,7 @@ impl Serve {
         Tools {
             containers: (!engines.is_empty()).then(|| Bounds { folder: home.to_owned(), engines }),
             docker_config: vyr.config().docker_config.as_ref().map(absolute),
+            helpers: Tools::helpers(vyr.config().docker_config.as_deref()),
             address_file: self.address_file.as_ref().map(absolute),
             socket: listen.socket.as_ref().map(absolute).filter(|socket| !socket.starts_with(home)),
         }
