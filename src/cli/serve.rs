@@ -108,6 +108,14 @@ struct Begun {
     server: Server,
     /// Does what a confined process can't.
     outside: Option<Outside>,
+    remarks: Vec<Remark>,
+}
+
+/// Said when the node listens, and not before an error that keeps it from that.
+#[derive(Debug)]
+enum Remark {
+    Note(String),
+    Warning(String),
 }
 
 impl Serve {
@@ -206,39 +214,42 @@ impl Serve {
         // its socket.
         let lock = Lock::acquire(&vyr.config().home)?;
         let server = Server::bind(&listen)?;
+        let mut remarks = Vec::new();
         let outside = match mode {
             Mode::Off => None,
-            Mode::Auto | Mode::Required => self.confine(session, mode, &vyr, &listen)?,
+            Mode::Auto | Mode::Required => self.confine(mode, &vyr, &listen, &mut remarks)?,
         };
-        self.begun = Some(Begun { listen, options, vyr, lock, server, outside });
+        self.begun = Some(Begun { listen, options, vyr, lock, server, outside, remarks });
         Ok(())
     }
 
-    fn confine(&self, session: &Session, mode: Mode, vyr: &Vyr, listen: &Listen) -> Result<Option<Outside>> {
+    /// Confines this process; what is to be said of that, the first in one line, is added to `remarks`.
+    fn confine(&self, mode: Mode, vyr: &Vyr, listen: &Listen, remarks: &mut Vec<Remark>) -> Result<Option<Outside>> {
         let files = self.files(vyr, listen);
         // Both start processes.
         vyr.prepare_containers();
         let outside = match Outside::start(&self.tools(vyr, listen)) {
             Err(e) if mode == Mode::Auto => {
-                session.printer.warning(&format!("this node is not confined: {}", e.why()));
+                remarks.push(Remark::Warning(format!("this node is not confined: {}", e.why())));
                 return Ok(None);
             }
             other => other?,
         };
         let confinement = confine::apply(mode, &files)?;
-        session.printer.note(&confinement.to_string());
+        remarks.push(Remark::Note(confinement.to_string()));
+        let mut warn = |words: String| remarks.push(Remark::Warning(words));
         for what in &confinement.lacking {
-            session.printer.warning(&format!("this node is not wholly confined: {what}"));
+            warn(format!("this node is not wholly confined: {what}"));
         }
         if confinement.landlock.is_some() {
             for file in files.alone() {
-                session.printer.warning(&format!(
+                warn(format!(
                     "{} lies in a folder that a confined node doesn't read: if it is exchanged, that counts from the next start",
                     file.display()
                 ));
             }
             for link in files.links_out() {
-                session.printer.warning(&format!(
+                warn(format!(
                     "{} leads out of the data folder, where a confined node follows no link: mount it there, or give --confine off",
                     link.display()
                 ));
@@ -285,6 +296,7 @@ impl Serve {
         Tools {
             containers: (!engines.is_empty()).then(|| Bounds { folder: home.to_owned(), engines }),
             docker_config: vyr.config().docker_config.as_ref().map(absolute),
+            helpers: Tools::helpers(vyr.config().docker_config.as_deref()),
             address_file: self.address_file.as_ref().map(absolute),
             socket: listen.socket.as_ref().map(absolute).filter(|socket| !socket.starts_with(home)),
         }
@@ -294,7 +306,7 @@ impl Serve {
         let attempted = |e: Error| e.attempted("start the node");
         let begun = self.begun.take();
         let begun = begun.ok_or_else(|| Error::new(ErrorKind::Internal, "it was not begun")).map_err(attempted)?;
-        let Begun { listen, options, vyr, lock, server, outside } = begun;
+        let Begun { listen, options, vyr, lock, server, outside, remarks } = begun;
         let settings = super::telemetry_settings(session.printer, true);
         let (metrics, sent) = telemetry::install_metrics(&settings)?;
         let asked = options.max_running;
@@ -305,6 +317,12 @@ impl Serve {
         let signals = signals().map_err(attempted)?;
         // So that runs from this data folder know which references are its own registry's.
         let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
+        for remark in remarks {
+            match remark {
+                Remark::Note(words) => session.printer.note(&words),
+                Remark::Warning(words) => session.printer.warning(&words),
+            }
+        }
         if let Some(path) = &self.address_file {
             match &outside {
                 Some(outside) => outside.ready(address)?,

@@ -5,7 +5,7 @@
 //! | chore | what is asked | what is not |
 //! | --- | --- | --- |
 //! | keeper | a container ([`vyr_oci_fallback::keeper::outside`]) | of anything outside of the data folder, by another engine |
-//! | login | the login for a registry, which Docker's helpers keep | which helper, which settings |
+//! | login | the login for a registry, which Docker's helpers keep | of a helper that wasn't named at the start |
 //! | ready | the node's address in the address file, once | which file |
 //! | farewell | the node's socket removed | which file |
 
@@ -41,10 +41,24 @@ pub struct Tools {
     pub containers: Option<keepers::Bounds>,
     /// The folder of Docker's `config.json`.
     pub docker_config: Option<PathBuf>,
+    /// The helpers that it named at the start: the node may be able to write it.
+    pub helpers: Vec<String>,
     /// The file that gets the node's address.
     pub address_file: Option<PathBuf>,
     /// The node's socket, where it lies outside of the data folder.
     pub socket: Option<PathBuf>,
+}
+
+fn docker(folder: Option<PathBuf>) -> DockerConfig {
+    folder.map_or(DockerConfig::Anonymous, DockerConfig::Folder)
+}
+
+impl Tools {
+    /// The helpers that Docker's settings in this folder name now.
+    #[must_use]
+    pub fn helpers(docker_config: Option<&Path>) -> Vec<String> {
+        registry::helpers(&docker(docker_config.map(Path::to_owned)))
+    }
 }
 
 /// One thing that is asked for. A pipe comes with it for the answer, and for a keeper its socket before that.
@@ -75,6 +89,8 @@ impl Outside {
         let child = Command::new("/proc/self/exe")
             .arg0(NAME)
             .arg(serde_json::to_string(tools).map_err(|e| failed(&e))?)
+            // No program is looked for where the node may write.
+            .current_dir("/")
             // Ctrl-C is for the node, which then says what is to become of its containers.
             .process_group(0)
             .stdin(Stdio::from(theirs))
@@ -214,10 +230,11 @@ fn take(tools: &Arc<Tools>, chore: Chore, mut given: Vec<OwnedFd>, told: &mut bo
             beside(move || say(answer, &keep(&tools, &socket, user)));
         }
         (Chore::Login { registry }, None) => {
-            let docker = tools.docker_config.clone().map_or(DockerConfig::Anonymous, DockerConfig::Folder);
+            let tools = Arc::clone(tools);
             beside(move || {
                 let mut answer = answer;
-                let _ = answer.write_all(&registry::log_in_for(&docker, &registry));
+                let docker = docker(tools.docker_config.clone());
+                let _ = answer.write_all(&registry::log_in_for(&docker, &registry, &tools.helpers));
             });
         }
         (Chore::Ready { address }, None) if !std::mem::replace(told, true) => {

@@ -37,13 +37,20 @@ pub(super) enum Credential {
 #[serde(rename_all = "camelCase", default)]
 struct Helpers {
     creds_store: Option<String>,
-    cred_helpers: HashMap<String, String>,
+    cred_helpers: Option<HashMap<String, String>>,
 }
 
 impl Helpers {
-    fn any(&self) -> bool {
-        self.creds_store.is_some() || !self.cred_helpers.is_empty()
+    fn names(self) -> Vec<String> {
+        self.cred_helpers.unwrap_or_default().into_values().chain(self.creds_store).collect()
     }
+}
+
+/// The helpers that `config.json` names now.
+pub(crate) fn helpers(config: &DockerConfig) -> Vec<String> {
+    let DockerConfig::Folder(folder) = config else { return Vec::new() };
+    let text = std::fs::read(folder.join("config.json")).unwrap_or_default();
+    serde_json::from_slice::<Helpers>(&text).unwrap_or_default().names()
 }
 
 /// Asks another process for the credential of a registry; what comes back is what [`log_in_for`] made.
@@ -65,9 +72,29 @@ enum Answer {
     Config { why: String },
 }
 
-/// In the process that asks helpers for another one: its answer for one registry. Blocks.
-pub(crate) fn log_in_for(config: &DockerConfig, registry: &str) -> Vec<u8> {
-    let answer = match config.find_here(registry) {
+/// In the process that asks helpers for another one: its answer for one registry. Of helpers it knows `known` alone, since that
+/// other one may be able to write the settings. Blocks.
+pub(crate) fn log_in_for(config: &DockerConfig, registry: &str, known: &[String]) -> Vec<u8> {
+    let found = config.read().and_then(|read| match read {
+        None => Ok(Credential::Anonymous),
+        Some((path, text)) => {
+            // What can't be read so is not asked of another reader, which may see a helper in it.
+            let named: Helpers = serde_json::from_slice(&text).map_err(|_| RegistryError::DockerConfig {
+                path: path.clone(),
+                why: "it isn't laid out as Docker's".into(),
+            })?;
+            // A name with a slash is a path.
+            match named.names().into_iter().find(|name| !known.contains(name) || name.contains('/')) {
+                Some(name) => Err(RegistryError::Helper {
+                    helper: format!("docker-credential-{name}"),
+                    registry: registry.to_owned(),
+                    why: "the settings didn't name it when the node was started: start it again".into(),
+                }),
+                None => look_up(&path, &text, registry),
+            }
+        }
+    });
+    let answer = match found {
         Ok(credential) => Answer::Found(credential),
         Err(RegistryError::Helper { helper, why, .. }) => Answer::Helper { helper, why },
         Err(RegistryError::DockerConfig { why, .. }) => Answer::Config { why },
@@ -80,11 +107,10 @@ impl DockerConfig {
     /// The credential for `registry` (`host[:port]`). Blocks: it reads a file and may have a helper run.
     pub(super) fn find(&self, registry: &str) -> Result<Credential, RegistryError> {
         let (Some(ask), Self::Folder(folder)) = (ELSEWHERE.get(), self) else { return self.find_here(registry) };
-        let path = folder.join("config.json");
-        let helpers = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Helpers>(&text).ok());
-        if !helpers.is_some_and(|helpers| helpers.any()) {
+        if helpers(self).is_empty() {
             return self.find_here(registry);
         }
+        let path = folder.join("config.json");
         let none = |why: String| RegistryError::Helper { helper: "helper".into(), registry: registry.to_owned(), why };
         let answer = ask(registry).map_err(|e| none(format!("the process that asks it can't be reached: {e}")))?;
         match serde_json::from_slice(&answer) {
@@ -97,47 +123,55 @@ impl DockerConfig {
         }
     }
 
-    /// The credential for `registry` (`host[:port]`). Blocks: it reads a file and may run a helper.
     fn find_here(&self, registry: &str) -> Result<Credential, RegistryError> {
-        let Self::Folder(folder) = self else { return Ok(Credential::Anonymous) };
-        let path = folder.join("config.json");
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(Credential::Anonymous);
-            }
-            Err(e) => return Err(RegistryError::DockerConfig { path, why: e.to_string() }),
-        };
-        // Docker Hub's credentials are filed under the address of its first API.
-        let names: &[&str] = match registry {
-            "docker.io" | "index.docker.io" | "registry-1.docker.io" => {
-                &["https://index.docker.io/v1/", "index.docker.io"]
-            }
-            other => &[other],
-        };
-        for name in names {
-            match docker_credential::get_credential_from_reader(text.as_slice(), name) {
-                Ok(DockerCredential::UsernamePassword(username, password))
-                    if username.is_empty() && password.is_empty() => {}
-                Ok(DockerCredential::UsernamePassword(username, password)) => {
-                    return Ok(Credential::Basic { username, password });
-                }
-                Ok(DockerCredential::IdentityToken(token)) => return Ok(Credential::Identity(token)),
-                Err(CredentialRetrievalError::NoCredentialConfigured) => {}
-                // The helpers' own way to say "none" (docker-credential-helpers, credentials/error.go).
-                Err(CredentialRetrievalError::HelperFailure { stdout, .. })
-                    if stdout.contains("credentials not found") => {}
-                Err(error) => return Err(failure(&path, &text, name, registry, error)),
-            }
+        match self.read()? {
+            Some((path, text)) => look_up(&path, &text, registry),
+            None => Ok(Credential::Anonymous),
         }
-        Ok(Credential::Anonymous)
     }
+
+    /// The settings, where there are any, and their path.
+    fn read(&self) -> Result<Option<(PathBuf, Vec<u8>)>, RegistryError> {
+        let Self::Folder(folder) = self else { return Ok(None) };
+        let path = folder.join("config.json");
+        match std::fs::read(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(RegistryError::DockerConfig { path, why: e.to_string() }),
+        }
+    }
+}
+
+/// The credential for `registry` by these settings. Blocks: it may run a helper.
+fn look_up(path: &Path, text: &[u8], registry: &str) -> Result<Credential, RegistryError> {
+    // Docker Hub's credentials are filed under the address of its first API.
+    let names: &[&str] = match registry {
+        "docker.io" | "index.docker.io" | "registry-1.docker.io" => &["https://index.docker.io/v1/", "index.docker.io"],
+        other => &[other],
+    };
+    for name in names {
+        match docker_credential::get_credential_from_reader(text, name) {
+            Ok(DockerCredential::UsernamePassword(username, password))
+                if username.is_empty() && password.is_empty() => {}
+            Ok(DockerCredential::UsernamePassword(username, password)) => {
+                return Ok(Credential::Basic { username, password });
+            }
+            Ok(DockerCredential::IdentityToken(token)) => return Ok(Credential::Identity(token)),
+            Err(CredentialRetrievalError::NoCredentialConfigured) => {}
+            // The helpers' own way to say "none" (docker-credential-helpers, credentials/error.go).
+            Err(CredentialRetrievalError::HelperFailure { stdout, .. }) if stdout.contains("credentials not found") => {
+            }
+            Err(error) => return Err(failure(path, text, name, registry, error)),
+        }
+    }
+    Ok(Credential::Anonymous)
 }
 
 fn failure(path: &Path, text: &[u8], name: &str, registry: &str, error: CredentialRetrievalError) -> RegistryError {
     let helper = || {
         let helpers: Helpers = serde_json::from_slice(text).unwrap_or_default();
-        let helper = helpers.cred_helpers.get(name).cloned().or(helpers.creds_store).unwrap_or_default();
+        let own = helpers.cred_helpers.as_ref().and_then(|all| all.get(name)).cloned();
+        let helper = own.or(helpers.creds_store).unwrap_or_default();
         format!("docker-credential-{helper}")
     };
     let broken_helper = |why: String| RegistryError::Helper { helper: helper(), registry: registry.to_owned(), why };

@@ -197,7 +197,7 @@ fn start(socket: &OwnedFd, user: bool) -> io::Result<Keeper> {
     }
 }
 
-fn check_id(id: &str) -> Result<(), RunError> {
+pub(crate) fn check_id(id: &str) -> Result<(), RunError> {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if id.is_empty() || id.len() > 64 || !id.bytes().all(good) {
         return Err(RunError::Failed(format!("a container's id is 1 to 64 of a-z, 0-9 and `-`, not {id:?}")));

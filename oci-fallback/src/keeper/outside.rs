@@ -100,6 +100,8 @@ pub(super) fn hold(bounds: &OsStr, order: &mut Order) -> Result<Vec<OwnedFd>, St
         .to_str()
         .and_then(|text| serde_json::from_str(text).ok())
         .ok_or("what may be ordered of this keeper can't be read")?;
+    // It becomes a part of paths.
+    crate::container::check_id(&order.id).map_err(|error| error.to_string())?;
     if !bounds.engines.contains(&order.engine) {
         return Err(format!("the engine {:?} may not be ordered", order.engine));
     }

@@ -80,12 +80,13 @@ class Stopped:
         self.memory = os.open(f"/proc/{process}/mem", os.O_RDWR)
         self.instruction = find_instruction(process, self.memory)
         self.returned: dict[str, int] = {}
+        self.room = 0
         # For texts: readable, writable, private, anonymous.
         self.room = self.call(MMAP, [0, ROOM, 3, 0x22, -1, 0])
 
     def call(self, number: int, arguments: list[Argument]) -> int:
         """Makes a system call; its result, negative for an errno."""
-        place = getattr(self, "room", 0)
+        place = self.room
         values: list[int] = []
         for argument in arguments:
             if isinstance(argument, int):
@@ -103,7 +104,8 @@ class Stopped:
         registers(self.thread, new)
         ptrace(STEP, self.thread)
         stopped(self.thread)
-        return struct.unpack("q", struct.pack("Q", registers(self.thread)["rax"]))[0]
+        result: int = struct.unpack("q", struct.pack("Q", registers(self.thread)["rax"]))[0]
+        return result
 
     def go(self) -> None:
         self.call(MUNMAP, [self.room, ROOM])
