@@ -74,7 +74,7 @@ impl Abilities {
                     .to_owned(),
             ),
             version if version < files::WHOLE => {
-                lacking.push(format!("files: Landlock {version} is too old, {} (Linux 6.2) is needed", files::WHOLE))
+                lacking.push(format!("files: Landlock {version} is too old, {} (Linux 6.2) is needed", files::WHOLE));
             }
             _ => {}
         }

@@ -165,7 +165,7 @@ fn tried(home: &Home, node: &Node, attempts: &[Attempt]) -> Vec<(String, BTreeMa
         .iter()
         .map(|a| json!({ "name": a.name, "call": a.call, "arguments": a.arguments, "opens": a.opens }))
         .collect();
-    let plan = home.write("attempts.json", &Value::from(plan).to_string());
+    let plan = home.write("attempts.json", Value::from(plan).to_string());
     let mut command = Command::new("python3");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/node/escape.py"));
     command.arg(node.child.id().to_string()).arg(plan);
