@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Secret;
@@ -58,8 +58,8 @@ const PROBES: (Duration, Duration, Duration) =
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
-/// How many connections may wait to be accepted, of the port and of the socket each. Those beyond hang for a second or more.
-const BACKLOG: u16 = 1024;
+/// How many connections of the socket may wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// The largest set of request headers, in bytes.
 const HEADERS: u32 = 32 << 10;
 
@@ -124,7 +124,7 @@ impl Server {
         }
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
         let tls = listen.tls.as_ref().map(|files| Tls::open(files, tokens.is_some()).map(Arc::new)).transpose()?;
-        let tcp = bind_port(listen.address).map_err(|e| {
+        let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
             let another = "choose another with --listen, as in --listen 127.0.0.1:0 for any that is free";
             let error = |kind, why: &dyn std::fmt::Display| {
                 Error::new(kind, format!("{} can't be listened on: {why}", listen.address))
@@ -276,15 +276,6 @@ async fn not_accepted(e: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// As [`TcpListener::bind`] does it, but that lets no more than 128 wait.
-fn bind_port(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // So that a node that is started again gets its port at once.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG.into())
-}
-
 fn bind_socket(path: &Path) -> Result<UnixListener> {
     use std::os::unix::fs::FileTypeExt as _;
     let failed = |e: std::io::Error| {
@@ -317,7 +308,7 @@ fn private_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListen
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, BACKLOG.into())?;
+    rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -400,16 +391,6 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-
-    #[tokio::test]
-    async fn a_burst_of_connections_waits_for_nobody() {
-        let listener = bind_port((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let address = listener.local_addr().unwrap();
-        // Nobody accepts them. One that finds no place asks again after a second.
-        let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500));
-        let waiting: Vec<_> = (0..500).map(connect).collect::<Result<_, _>>().unwrap();
-        assert_eq!(waiting.len(), 500);
-    }
 
     #[tokio::test]
     async fn the_socket_has_its_mode_from_its_first_moment() {
