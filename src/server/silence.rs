@@ -66,7 +66,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_goes_on_is_read_and_one_that_stops_has_a_status() {
         // Together they take longer: only silence counts.
-        let pieces = stream::iter(0..4).then(async |n: u8| {
+        let pieces = stream::iter(0..4).then(|n: u8| async move {
             tokio::time::sleep(LIMIT / 2).await;
             Ok::<_, std::io::Error>(Bytes::from(vec![n]))
         });
