@@ -109,6 +109,9 @@ impl From<DbError> for Error {
             DbError::Locked { .. } => Self::new(ErrorKind::Unavailable, why)
                 .hint("end the program that has it open (`fuser` names it), then try again"),
             DbError::Later { .. } => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
+            DbError::Failed { source, .. } | DbError::NotCopied { source, .. } if sqlite::is_damaged(&source) => {
+                Self::new(ErrorKind::Storage, why).hint(sqlite::DAMAGED_HINT)
+            }
             DbError::Failed { .. } | DbError::NotCopied { .. } => Self::new(ErrorKind::Storage, why),
             DbError::Closed => Self::new(ErrorKind::Unavailable, why).hint("try again when the node is back"),
         }

@@ -65,8 +65,13 @@ async fn count(connection: &mut SqliteConnection, table: &str) -> Result<u64, sq
     Ok(sqlx::query_scalar::<_, i64>(sql).fetch_one(connection).await?.unsigned_abs())
 }
 
-/// Carries the rows of `table`; `None` where the new database has no such table.
-pub(super) async fn table(connection: &mut SqliteConnection, name: &str) -> Result<Option<Carried>, sqlx::Error> {
+/// Carries the rows of `table`; `None` where the new database has no such table. `highest` is the highest key that any table
+/// has so far: those of one go with those of another.
+pub(super) async fn table(
+    connection: &mut SqliteConnection,
+    name: &str,
+    highest: &mut i64,
+) -> Result<Option<Carried>, sqlx::Error> {
     let described: Vec<(String, i64)> = sqlx::query_as("SELECT name, pk FROM pragma_table_info(?1, 'main')")
         .bind(name)
         .fetch_all(&mut *connection)
@@ -86,6 +91,8 @@ pub(super) async fn table(connection: &mut SqliteConnection, name: &str) -> Resu
         columns: described.iter().map(|column| format!("\"{}\"", column.0)).collect::<Vec<_>>().join(", "),
         key: if by_rowid { vec!["rowid".into()] } else { key.iter().map(|c| format!("\"{}\"", c.0)).collect() },
     };
+    let known = if by_rowid { known_keys(connection, &table).await? } else { BTreeSet::new() };
+    *highest = known.last().map_or(*highest, |last| (*highest).max(*last));
     let all = sqlx::query(AssertSqlSafe(table.insert(""))).execute(&mut *connection).await;
     if readable(all)?.is_some() {
         let rows = count(connection, name).await?;
@@ -95,11 +102,15 @@ pub(super) async fn table(connection: &mut SqliteConnection, name: &str) -> Resu
                 .fetch_one(&mut *connection)
                 .await,
         )?;
-        let lost = there.map(|there| there.unsigned_abs().saturating_sub(rows));
+        let lost = there.map(|there| there.unsigned_abs().max(known.len() as u64).saturating_sub(rows));
         return Ok(Some(Carried { table: name.to_owned(), rows, lost, whole: lost == Some(0) }));
     }
     sqlx::query("SAVEPOINT carry").execute(&mut *connection).await?;
-    let lost = if by_rowid { by_rowids(connection, &table).await? } else { by_position(connection, &table).await? };
+    let lost = if by_rowid {
+        by_rowids(connection, &table, known, *highest).await?
+    } else {
+        by_position(connection, &table).await?
+    };
     sqlx::query("RELEASE carry").execute(&mut *connection).await?;
     Ok(Some(Carried { table: name.to_owned(), rows: count(connection, name).await?, lost, whole: false }))
 }
@@ -123,7 +134,10 @@ async fn by_position(connection: &mut SqliteConnection, table: &Table<'_>) -> Re
                 .fetch_one(&mut *connection);
             match readable(found.await)? {
                 Some(0) => break,
-                Some(found) if inserted => at += found,
+                Some(found) if inserted => {
+                    at += found;
+                    batch = (batch * 2).min(BATCH);
+                }
                 // One row that can't be: the next may.
                 Some(_) if batch == 1 => at += 1,
                 None if batch == 1 => break,
@@ -134,38 +148,54 @@ async fn by_position(connection: &mut SqliteConnection, table: &Table<'_>) -> Re
     Ok(None)
 }
 
-/// From both ends, and then each key between that an index knows or that may be there.
-async fn by_rowids(connection: &mut SqliteConnection, table: &Table<'_>) -> Result<Option<u64>, sqlx::Error> {
-    let known = known_keys(connection, table).await?;
+/// From both ends, and then each key between that an index knows or that may be there. Where no index says which there were,
+/// what can't be read counts as lost, though it may never have been there.
+async fn by_rowids(
+    connection: &mut SqliteConnection,
+    table: &Table<'_>,
+    known: BTreeSet<i64>,
+    highest: i64,
+) -> Result<Option<u64>, sqlx::Error> {
     let first = from_end(connection, table, true).await?;
-    let last = from_end(connection, table, false).await?;
-    let from = first.map_or(i64::MIN, |first| first.saturating_add(1));
-    let to = last.or(known.last().map(|last| last.saturating_add(1))).unwrap_or(from);
-    let mut between: BTreeSet<i64> = known.range(from..to.max(from)).copied().collect();
-    let lowest = first.or(known.first().copied()).unwrap_or(1);
-    if to > lowest && to - lowest <= MOST_ASKED {
-        between.extend(lowest..to);
-    }
-    let insert = table.insert("WHERE rowid = ?1");
-    let mut unreadable = 0;
-    for key in between {
-        let carried = sqlx::query(AssertSqlSafe(insert.clone())).bind(key).execute(&mut *connection).await;
-        unreadable += u64::from(readable(carried)?.is_none());
+    let mut unreadable = first.skipped;
+    if !first.ended {
+        let last = from_end(connection, table, false).await?;
+        unreadable.extend(last.skipped);
+        let from = first.at.map_or(i64::MIN, |first| first.saturating_add(1));
+        let to = last.at.unwrap_or(highest.saturating_add(1));
+        let mut between: BTreeSet<i64> = known.range(from..to.max(from)).copied().collect();
+        let lowest = first.at.map(|_| from).or(known.first().copied()).unwrap_or(1);
+        if to > lowest && to.saturating_sub(lowest) <= MOST_ASKED {
+            between.extend(lowest..to);
+        }
+        let insert = table.insert("WHERE rowid = ?1");
+        for key in between {
+            let carried = sqlx::query(AssertSqlSafe(insert.clone())).bind(key).execute(&mut *connection).await;
+            if readable(carried)?.is_none() {
+                unreadable.insert(key);
+            }
+        }
     }
     if known.is_empty() {
-        return Ok(Some(unreadable));
+        return Ok(Some(unreadable.len() as u64));
     }
     let sql = AssertSqlSafe(format!("SELECT rowid FROM main.{}", table.name));
     let there: BTreeSet<i64> = sqlx::query_scalar(sql).fetch_all(&mut *connection).await?.into_iter().collect();
     Ok(Some(known.difference(&there).count() as u64))
 }
 
-/// Carries rows from the beginning or the end until one can't be stepped to; the last key that could.
-async fn from_end(
-    connection: &mut SqliteConnection,
-    table: &Table<'_>,
-    forward: bool,
-) -> Result<Option<i64>, sqlx::Error> {
+/// How far rows could be carried from one end.
+struct Reached {
+    /// The last key that could be stepped to.
+    at: Option<i64>,
+    /// Keys whose rows can't be read.
+    skipped: BTreeSet<i64>,
+    /// The other end is reached.
+    ended: bool,
+}
+
+/// Carries rows from the beginning or the end until one can't be stepped to.
+async fn from_end(connection: &mut SqliteConnection, table: &Table<'_>, forward: bool) -> Result<Reached, sqlx::Error> {
     let (beyond, until, end, direction) = if forward { (">", "<=", "max", "ASC") } else { ("<", ">=", "min", "DESC") };
     let keys = format!(
         "SELECT {end}(k) FROM (SELECT rowid AS k FROM old.{} NOT INDEXED WHERE rowid {beyond} ?1 ORDER BY rowid {direction} LIMIT ?2)",
@@ -174,26 +204,32 @@ async fn from_end(
     let insert = table.insert(&format!("WHERE rowid {beyond} ?1 AND rowid {until} ?2"));
     let start = if forward { i64::MIN } else { i64::MAX };
     let (mut at, mut batch) = (start, BATCH);
-    loop {
+    let mut skipped = BTreeSet::new();
+    let ended = loop {
         let next = sqlx::query_scalar::<_, Option<i64>>(AssertSqlSafe(keys.clone()))
             .bind(at)
             .bind(batch)
             .fetch_one(&mut *connection);
         match readable(next.await)? {
-            Some(None) => break,
+            Some(None) => break true,
             Some(Some(next)) => {
                 let carried = sqlx::query(AssertSqlSafe(insert.clone())).bind(at).bind(next).execute(&mut *connection);
-                if readable(carried.await)?.is_some() || batch == 1 {
-                    at = next;
-                } else {
+                let is_carried = readable(carried.await)?.is_some();
+                if !is_carried && batch > 1 {
                     batch /= 2;
+                    continue;
                 }
+                if !is_carried {
+                    skipped.insert(next);
+                }
+                at = next;
+                batch = (batch * 2).min(BATCH);
             }
-            None if batch == 1 => break,
+            None if batch == 1 => break false,
             None => batch /= 2,
         }
-    }
-    Ok(Some(at).filter(|at| *at != start))
+    };
+    Ok(Reached { at: Some(at).filter(|at| *at != start), skipped, ended })
 }
 
 /// The keys that the table's indexes have: they are on other pages.

@@ -95,8 +95,23 @@ fn database_error(path: &Path) -> impl Fn(sqlx::Error) -> SqliteError {
     move |source| SqliteError::Database { path: path.clone(), source }
 }
 
-/// SQLite's primary result code (sqlite.org/rescode.html).
+/// What to do about a database that [`is_damaged`].
+pub(crate) const DAMAGED_HINT: &str = "`vyr doctor` says what is damaged, `vyr doctor --repair` repairs what can be";
+
+/// Whether SQLite says that the file isn't a sound database.
+pub(crate) fn is_damaged(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(11 | 26))
+}
+
+/// SQLite's primary result code (sqlite.org/rescode.html), also of a migration that failed.
 fn code(error: &sqlx::Error) -> Option<u32> {
+    use sqlx::migrate::MigrateError;
+    if let sqlx::Error::Migrate(error) = error {
+        return match &**error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => code(error),
+            _ => None,
+        };
+    }
     Some(error.as_database_error()?.code()?.parse::<u32>().ok()? & 0xff)
 }
 
@@ -142,7 +157,7 @@ pub async fn complaints(path: &Path, used: bool, thorough: bool) -> Result<Vec<S
     };
     match look.await {
         Ok(found) => Ok(found.iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect()),
-        Err(e) if matches!(code(&e), Some(11 | 26)) => {
+        Err(e) if is_damaged(&e) => {
             Ok(vec![e.as_database_error().map_or_else(|| e.to_string(), |e| e.message().to_owned())])
         }
         Err(e) => Err(database_error(path)(e)),
@@ -203,8 +218,9 @@ impl Repair {
         // In the tables that it had, which the migrations then change as they would have.
         migrations.run_to(version.unwrap_or(latest), &mut connection).await.map_err(|e| failed(e.into()))?;
         if attached {
+            let mut highest = 0;
             for table in tables {
-                carried.extend(carry::table(&mut connection, table).await.map_err(&failed)?);
+                carried.extend(carry::table(&mut connection, table, &mut highest).await.map_err(&failed)?);
             }
             sqlx::query("DETACH old").execute(&mut connection).await.map_err(&failed)?;
             sqlx::query("PRAGMA writable_schema = OFF").execute(&mut connection).await.map_err(&failed)?;

@@ -85,6 +85,8 @@ pub struct Compiled {
 pub struct Report {
     /// Nothing was changed.
     pub dry_run: bool,
+    /// The content of blobs and of compiled code wasn't read.
+    pub quick: bool,
     /// Each database.
     pub databases: Vec<Database>,
     /// The store's content.
@@ -116,7 +118,7 @@ impl Report {
 /// What keeps it from looking, or from putting something aside.
 #[tracing::instrument(skip_all)]
 pub async fn repair(vyr: &Vyr, wish: Wish, thorough: bool, served: Option<&Error>) -> Result<Report> {
-    let mut report = Report { dry_run: wish != Wish::Repair, ..Report::default() };
+    let mut report = Report { dry_run: wish != Wish::Repair, quick: !thorough, ..Report::default() };
     if !vyr.config().home.root().is_dir() {
         return Ok(report);
     }

@@ -101,7 +101,6 @@ async fn the_listing_is_made_again_whatever_is_damaged() {
             origins += store.origins(digest).await.expect("origins").len();
         }
         lost += usize::from(origins < all.len());
-        assert!(is_all || origins > 30, "{number}: {origins}");
     }
     assert!(lost < 6, "what isn't damaged is carried over: {lost}");
 }
