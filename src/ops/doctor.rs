@@ -61,6 +61,7 @@ fn held(found: Result<Report>) -> Vec<Check> {
         .filter_map(|database| Some(format!("{}: {}", database.name, database.complaints.first()?)))
         .collect();
     let databases = match wrong.is_empty() {
+        true if report.databases.is_empty() => check("databases", State::Ok, "none yet", None),
         true => check("databases", State::Ok, format!("{} are sound", report.databases.len()), None),
         false => check("databases", State::Fail, wrong.join("; "), Some(NEXT)),
     };

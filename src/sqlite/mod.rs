@@ -184,6 +184,20 @@ impl Repair {
     pub async fn begin(path: &Path, migrations: &Migrator, tables: &[&str]) -> Result<Self, SqliteError> {
         settle(path)?;
         let held = hold_alone(path)?;
+        let begun = Self::read(path, migrations, tables, held).await;
+        if begun.is_err() {
+            // The room may be what was lacking.
+            let _ = forget(&beside(path, ".old")).and(forget(&beside(path, ".new")));
+        }
+        begun
+    }
+
+    async fn read(
+        path: &Path,
+        migrations: &Migrator,
+        tables: &[&str],
+        held: Option<File>,
+    ) -> Result<Self, SqliteError> {
         let (old, new) = (beside(path, ".old"), beside(path, ".new"));
         forget(&old)?;
         forget(&new)?;

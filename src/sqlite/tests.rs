@@ -175,6 +175,7 @@ async fn recorded() {
         .unwrap();
     // Its log stays: the process ends without a word.
     std::mem::forget(connection);
+    File::open(path.parent().unwrap()).unwrap().sync_all().unwrap();
     tell("damaged".into());
     let log = fs::read(beside(&path, "-wal")).unwrap();
     assert!(!log.is_empty());
