@@ -79,13 +79,14 @@ pub(super) async fn table(
     if described.is_empty() {
         return Ok(None);
     }
-    let without_rowid: i64 = sqlx::query_scalar("SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1")
+    // `pragma_table_list` would look into the damaged one, too.
+    let sql: String = sqlx::query_scalar("SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")
         .bind(name)
         .fetch_one(&mut *connection)
         .await?;
     let mut key: Vec<&(String, i64)> = described.iter().filter(|column| column.1 > 0).collect();
     key.sort_by_key(|column| column.1);
-    let by_rowid = without_rowid == 0;
+    let by_rowid = !sql.contains("WITHOUT ROWID");
     let table = Table {
         name,
         columns: described.iter().map(|column| format!("\"{}\"", column.0)).collect::<Vec<_>>().join(", "),
