@@ -11,11 +11,12 @@
 //!
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
 //! downwards: `error`, `oci`, `sqlite` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `fallback` ← `ops` ←
-//! `node` ← `server` ← `cli`.
+//! `node` ← `server` ← `cli`. `confine` is what a node's process takes from itself, which `cli` has it do.
 
 pub mod artifact;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod db;
 pub mod engine;
 pub mod error;

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kube import HELLO, PROJECT, digest, image, programs, tool
+from peers import Peers
 
 sys.path.insert(0, str(PROJECT / "sdk/python/src"))
 
@@ -55,6 +56,10 @@ class Alongside:
         # Installed, which is a copy: the file that the linker leaves lies in the page cache in small pages.
         self.vyr = self.folder / "vyr"
         subprocess.run(["install", "-s", vyr, self.vyr], check=True)
+        self.first = {"vyr run": self.vyr}
+        if before := os.environ.get("BASELINE_BEFORE"):
+            self.first["vyr run before"] = self.folder / "before"
+            subprocess.run(["install", "-s", before, self.folder / "before"], check=True)
         self.wasm = wasm
         self.home = {name: self.folder / name for name in ("push", "S0", "S1", "S2", "node")}
         self.policy = self.folder / "trust.toml"
@@ -86,6 +91,7 @@ class Alongside:
         layout = self.folder / "image"
         self.layout(layout)
         self.dual = self.push("dual", self.wasm, "--fallback", f"oci:{layout}:v1")
+        self.peers = Peers(lambda *sample: self.say(*sample), self.folder, self.native, self.vyr, self.reference, self.of("S2"))
 
     def of(self, tier: str) -> dict[str, str]:
         return {"VYR_HOME": str(self.home[tier]), "VYR_TRUST_POLICY": str(self.policy)}
@@ -127,6 +133,7 @@ class Alongside:
             yield
         finally:
             self.stop()
+            self.peers.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
@@ -182,11 +189,13 @@ class Alongside:
         self.say(f"{case}: submit → first instruction", round_, start * 1e3, "ms", NODE)
 
     def round(self, round_: int) -> None:
-        for tier in ("S0", "S1"):
-            shutil.rmtree(self.home[tier], ignore_errors=True)
-        shutil.copytree(self.folder / "S1.template", self.home["S1"], symlinks=True)
-        for tier in ("S0", "S1", "S2"):
-            self.process(f"vyr run, {tier}", round_, self.vyr, "run", self.reference, **self.of(tier))
+        for name in sorted(self.first, reverse=round_ % 2 == 1):
+            for tier in ("S0", "S1"):
+                shutil.rmtree(self.home[tier], ignore_errors=True)
+            shutil.copytree(self.folder / "S1.template", self.home["S1"], symlinks=True)
+            for tier in ("S0", "S1"):
+                self.process(f"{name}, {tier}", round_, self.first[name], "run", self.reference, **self.of(tier))
+        self.process("vyr run, S2", round_, self.vyr, "run", self.reference, **self.of("S2"))
         if not self.quick:
             self.process("wasmtime run, compiled", round_, self.wasmtime(), "run", "--allow-precompiled", self.compiled)
             self.process("wasmtime run, from .wasm", round_, self.wasmtime(), "run", self.wasm)
@@ -197,6 +206,7 @@ class Alongside:
         self.process("containerd, by ctr run", round_, *ctr)
         self.process("python3 -c pass", round_, sys.executable, "-c", "pass")
         self.process("the same program, native", round_, self.native)
+        self.peers.round(round_)
         self.task("vyr task, S3", round_, self.reference)
         self.task("vyr task, container", round_, self.dual, "container")
 

@@ -32,7 +32,7 @@ def tool(name: str) -> Path:
         return Path(found)
     found = subprocess.run([PROJECT / "envs/tools", "path", name], stdout=subprocess.PIPE, text=True, check=False)
     if found.returncode:
-        raise SystemExit(f"baseline: {name} is missing; run: envs/tools kubernetes")
+        raise SystemExit(f"baseline: {name} is missing; run: envs/tools {'argo' if name == 'argo' else 'kubernetes'}")
     return Path(found.stdout.strip())
 
 
@@ -127,10 +127,12 @@ class Api:
         return http.client.HTTPSConnection("127.0.0.1", 6443, timeout=timeout, context=self.tls)
 
     def call(self, method: str, path: str, body: object = None) -> dict:
+        """Bytes are YAML, as in a file."""
         self.connection = self.connection or self.connect(30)
         try:
-            content = json.dumps(body) if body is not None else None
-            self.connection.request(method, path, content, {"Content-Type": "application/json"})
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            kind = "yaml" if isinstance(body, bytes) else "json"
+            self.connection.request(method, path, content, {"Content-Type": f"application/{kind}"})
             answer = self.connection.getresponse()
             read = answer.read()
         except (OSError, http.client.HTTPException):

@@ -1,6 +1,7 @@
 //! Owns the parts that are programs of their own, since they drive a whole cluster and many processes: they are started here, so
 //! that all of the benchmarks are parts of one command.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,11 +12,12 @@ use super::stage::Stage;
 const BENCH: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Kubernetes and vyr in the same rounds.
-pub(crate) fn kubernetes(stage: &Stage, deb: Option<&Path>) -> Result<()> {
+pub(crate) fn kubernetes(stage: &Stage, deb: Option<&Path>, more: &[OsString]) -> Result<()> {
     let mut command = program("baseline/measure", Some(stage));
     if let Some(deb) = deb {
         command.arg("--deb").arg(deb);
     }
+    command.args(more);
     run(command)
 }
 

@@ -1,6 +1,7 @@
 //! Owns how many instructions a start takes: counted by callgrind, which a busy machine doesn't disturb, and compared with what was
 //! recorded last.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -34,6 +35,9 @@ pub(crate) enum Step {
 struct Counted {
     case: String,
     instructions: u64,
+    /// What the record before said.
+    #[serde(default)]
+    last: Option<u64>,
 }
 
 /// Does one step often; what callgrind runs.
@@ -72,27 +76,43 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     let path = stage.results.join("instructions.jsonl");
     let before: Vec<Counted> = samples::read(&path).map(|(_, all)| all).unwrap_or_default();
     let mut counted = Vec::new();
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["instructions", "now", "last", "change"]);
     for step in Step::value_variants() {
-        let name = step.to_possible_value().context("a step has a name")?.get_name().to_owned();
-        let [few, many] = [count(&name, TIMES[0])?, count(&name, TIMES[1])?];
+        let case = step.to_possible_value().context("a step has a name")?.get_name().to_owned();
+        let [few, many] = [count(&case, TIMES[0])?, count(&case, TIMES[1])?];
         let instructions = many.saturating_sub(few) / (TIMES[1] - TIMES[0]);
-        let last = before.iter().find(|b| b.case == name).map(|b| b.instructions);
-        let change = last.filter(|last| *last > 0).map_or_else(String::new, |last| {
-            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            let change = (instructions as f64 / last as f64 - 1.0) * 100.0;
-            format!("{change:+.1} %")
-        });
-        let last = last.map_or_else(String::new, |last| last.to_string());
-        table.add_row([name.clone(), instructions.to_string(), last, change]);
-        counted.push(Counted { case: name, instructions });
+        let last = before.iter().find(|b| b.case == case).map(|b| b.instructions);
+        counted.push(Counted { case, instructions, last });
     }
-    println!("{table}");
+    println!("{}", table(&counted));
     let versions = vec![version(&stage.vyr, "--version")?, version("valgrind".as_ref(), "--version")?];
     let note = "user-space instructions a step by callgrind: the difference of 120 and 20 of them, by 100";
     stage.keep("instructions", versions, note, &counted)
+}
+
+/// The section of the page, from the raw file; nothing where there is none.
+pub(crate) fn report(results: &Path) -> Result<String> {
+    let path = results.join("instructions.jsonl");
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    let (facts, counted) = samples::read::<Counted>(&path)?;
+    let (table, note, versions) = (table(&counted), facts.note, facts.versions.join(", "));
+    Ok(format!("## instructions\n\n{note}. {versions}; {}. Raw: `{}`.\n\n{table}\n\n", facts.date, path.display()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn table(counted: &[Counted]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    table.set_header(["instructions", "now", "last", "change"]);
+    for now in counted {
+        let last = now.last.map_or_else(String::new, |last| last.to_string());
+        let change = now.last.filter(|last| *last > 0).map_or_else(String::new, |last| {
+            format!("{:+.1} %", (now.instructions as f64 / last as f64 - 1.0) * 100.0)
+        });
+        table.add_row([now.case.clone(), now.instructions.to_string(), last, change]);
+    }
+    table
 }
 
 fn count(step: &str, times: u64) -> Result<u64> {

@@ -8,6 +8,7 @@ mod beside;
 mod fallback;
 mod inside;
 mod instructions;
+mod micro;
 mod process;
 mod pull;
 mod registry;
@@ -87,11 +88,16 @@ enum Part {
         /// The package: the time from a Debian without it to a first result is measured too
         #[arg(long)]
         deb: Option<PathBuf>,
+        /// Options of bench/baseline/measure, after `--`: --rounds, --wash, --wasm-shim, --argo, …
+        #[arg(last = true)]
+        more: Vec<std::ffi::OsString>,
     },
     /// What vyr costs as tasks, artifacts, modules and concurrency grow, and how much fits in a machine
     Growth,
     /// Instructions a step of the way to a guest, by callgrind, against those recorded last
     Instructions,
+    /// Microbenchmarks of the steps of a start, by Criterion, against those recorded last
+    Micro,
     /// What `instructions` counts
     #[command(hide = true)]
     Hot {
@@ -138,8 +144,9 @@ fn main() -> Result<()> {
         Part::Unpack => fallback::unpack(&stage),
         Part::Soak { minutes } => api::soak(&stage, minutes),
         Part::Instructions => instructions::measure(&stage),
+        Part::Micro => micro::measure(&stage),
         Part::Hot { .. } | Part::EchoServer { .. } => Ok(()),
-        Part::Kubernetes { deb } => beside::kubernetes(&stage, deb.as_deref()),
+        Part::Kubernetes { deb, more } => beside::kubernetes(&stage, deb.as_deref(), &more),
         Part::Growth => beside::growth(&stage),
         Part::Report => {
             report::write(&stage)?;
@@ -149,6 +156,7 @@ fn main() -> Result<()> {
             process::measure(&stage)?;
             inside::measure(&stage)?;
             instructions::measure(&stage)?;
+            micro::measure(&stage)?;
             pull::measure(&stage)?;
             store::measure(&stage)?;
             registry::measure(&stage)?;
@@ -157,7 +165,7 @@ fn main() -> Result<()> {
             fallback::containers(&stage)?;
             fallback::decision(&stage)?;
             fallback::unpack(&stage)?;
-            beside::kubernetes(&stage, None)?;
+            beside::kubernetes(&stage, None, &[])?;
             beside::growth(&stage)?;
             report::write(&stage)?;
             beside::report()

@@ -601,6 +601,9 @@ class Figures:
             "h2.python": "python3 -c pass: process",
             "h2.rss": "RSS, before load: vyr",
             "h2.pss": "PSS, before load: vyr",
+            "h2.argo": "Argo workflow of one step, image present: submit → Succeeded",
+            "h2.wash": "wash dev: process → first answer",
+            "h2.serve": "vyr serve: process → first answer",
         }.items():
             self.family(word, "h2", case)
         vyr, pod = ("h2", "vyr task, S3: submit → completed"), ("h2", f"{self.POD}: submit → Succeeded")
@@ -622,6 +625,12 @@ class Figures:
         self.ratio("h2.s2.by.wasmtime", ("h2", "vyr run, S2: process"), ("h2", "wasmtime run, compiled: process"))
         self.ratio("h2.crun.by.s2", ("h2", "crun run: process"), ("h2", "vyr run, S2: process"))
         self.ratio("h2.runc.by.s2", ("h2", "runc run: process"), ("h2", "vyr run, S2: process"))
+        self.ratio("h2.argo.by.pod", ("h2", "Argo workflow of one step, image present: submit → Succeeded"), pod)
+        self.ratio(
+            "h2.systemd.by",
+            ("h2", "systemd-run --wait --pipe: process"),
+            ("h2", "vyr run, S2, beside systemd: process"),
+        )
         self.name("h2.table", self.table_h2)
         self.name("h2.quicker", self.quicker)
         self.name("h2.verdict", self.verdict)

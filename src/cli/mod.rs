@@ -185,8 +185,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli, printer: Printer) -> Result<u8> {
+fn start(mut cli: Cli, printer: Printer) -> Result<u8> {
     let config = Config::load(cli.global.flags())?;
+    let session = Session { vyr: Vyr::new(config, Arc::new(progress::Terminal::new(printer))), printer };
+    if let Command::Serve(serve) = &mut cli.command {
+        serve.begin(&session).map_err(|e| e.attempted("start the node"))?;
+    }
     let settings = telemetry_settings(printer, matches!(cli.command, Command::Serve(_)));
     let (serves, runs) = (matches!(cli.command, Command::Serve(_)), matches!(cli.command, Command::Run(_)));
     // One thread does for one guest; the exporter, where there is one, has to go on while the guest computes.
@@ -206,7 +210,6 @@ fn start(cli: Cli, printer: Printer) -> Result<u8> {
         let _entered = runtime.enter();
         telemetry::install(&settings)?
     };
-    let session = Session { vyr: Vyr::new(config, Arc::new(progress::Terminal::new(printer))), printer };
     let root = tracing::info_span!("vyr");
     guard.adopt(&root);
     let result = runtime.block_on(tracing::Instrument::instrument(session.execute(cli.command), root));

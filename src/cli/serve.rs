@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::sync::watch;
+use vyr_oci_fallback::keeper::outside::Bounds;
 
 use super::Session;
 use super::args::{duration, size};
 use crate::config::{EnvVars, ServeFile};
+use crate::confine::{self, Files, Mode, Outside, Tools};
 use crate::engine::{NetRule, most_of_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
@@ -19,6 +21,7 @@ use crate::ops::own::Announced;
 use crate::ops::{Silent, Vyr};
 use crate::server::{Limits, Listen, Server, TlsFiles, Tokens};
 use crate::telemetry;
+use crate::trust::TrustPolicy;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {
@@ -85,9 +88,34 @@ pub(super) struct Serve {
     /// Make no signed receipts of tasks
     #[arg(long)]
     no_receipts: bool,
+    /// Whether the node keeps itself from files and system calls that it doesn't need: auto as far as the kernel can, required wholly or it doesn't start, off [default: auto] [env: VYR_CONFINE]
+    #[arg(long, value_name = "MODE", value_parser = ["auto", "required", "off"])]
+    confine: Option<String>,
     /// Write the address in use to this file when the node is ready
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
+    #[arg(skip)]
+    begun: Option<Begun>,
+}
+
+/// What is there before the runtime is: sockets that are bound, and a process that is confined.
+#[derive(Debug)]
+struct Begun {
+    listen: Listen,
+    options: Options,
+    vyr: Vyr,
+    lock: Lock,
+    server: Server,
+    /// Does what a confined process can't.
+    outside: Option<Outside>,
+    remarks: Vec<Remark>,
+}
+
+/// Said when the node listens, and not before an error that keeps it from that.
+#[derive(Debug)]
+enum Remark {
+    Note(String),
+    Warning(String),
 }
 
 impl Serve {
@@ -170,17 +198,117 @@ impl Serve {
         })
     }
 
-    pub(super) async fn execute(self: Box<Self>, session: &Session) -> Result<u8> {
-        let attempted = |e: Error| e.attempted("start the node");
-        let listen = self.listen(session).map_err(attempted)?;
-        let settings = super::telemetry_settings(session.printer, true);
-        let (metrics, sent) = telemetry::install_metrics(&settings)?;
+    fn mode(&self, file: &ServeFile) -> Result<Mode> {
+        let named =
+            self.confine.clone().or_else(|| EnvVars::get(EnvVars::VYR_CONFINE)).or_else(|| file.confine.clone());
+        named.map_or(Ok(Mode::default()), |text| text.parse())
+    }
+
+    /// What comes before the runtime, while this process has one thread: a Landlock domain is its own and its children's.
+    pub(super) fn begin(&mut self, session: &Session) -> Result<()> {
+        let listen = self.listen(session)?;
+        let options = self.options(session)?;
+        let mode = self.mode(&session.vyr.config().serve)?;
         let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
         // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
         // its socket.
-        let lock = Lock::acquire(&vyr.config().home).map_err(attempted)?;
-        let server = Server::bind(&listen).await.map_err(attempted)?;
-        let options = self.options(session).map_err(attempted)?;
+        let lock = Lock::acquire(&vyr.config().home)?;
+        let server = Server::bind(&listen)?;
+        let mut remarks = Vec::new();
+        let outside = match mode {
+            Mode::Off => None,
+            Mode::Auto | Mode::Required => self.confine(mode, &vyr, &listen, &mut remarks)?,
+        };
+        self.begun = Some(Begun { listen, options, vyr, lock, server, outside, remarks });
+        Ok(())
+    }
+
+    /// Confines this process; what is to be said of that, the first in one line, is added to `remarks`.
+    fn confine(&self, mode: Mode, vyr: &Vyr, listen: &Listen, remarks: &mut Vec<Remark>) -> Result<Option<Outside>> {
+        let files = self.files(vyr, listen);
+        // Both start processes.
+        vyr.prepare_containers();
+        let outside = match Outside::start(&self.tools(vyr, listen)) {
+            Err(e) if mode == Mode::Auto => {
+                remarks.push(Remark::Warning(format!("this node is not confined: {}", e.why())));
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let confinement = confine::apply(mode, &files)?;
+        remarks.push(Remark::Note(confinement.to_string()));
+        let mut warn = |words: String| remarks.push(Remark::Warning(words));
+        for what in &confinement.lacking {
+            warn(format!("this node is not wholly confined: {what}"));
+        }
+        if confinement.landlock.is_some() {
+            for file in files.alone() {
+                warn(format!(
+                    "{} lies in a folder that a confined node doesn't read: if it is exchanged, that counts from the next start",
+                    file.display()
+                ));
+            }
+            for link in files.links_out() {
+                warn(format!(
+                    "{} leads out of the data folder, where a confined node follows no link: mount it there, or give --confine off",
+                    link.display()
+                ));
+            }
+        }
+        Ok(Some(outside))
+    }
+
+    /// What the node opens later, by paths that it was given.
+    fn files(&self, vyr: &Vyr, listen: &Listen) -> Files {
+        let config = vyr.config();
+        let mut files = Files::new(config.home.root(), etcetera::home_dir().ok());
+        let tls = listen.tls.iter().flat_map(|tls| [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()]);
+        let authority = EnvVars::get(EnvVars::SSL_CERT_FILE).map(PathBuf::from);
+        let given = tls.flatten().chain(&listen.tokens).chain(&config.registry.ca_files).chain(&authority);
+        for path in given {
+            files.file(path);
+        }
+        // In the data folder anyway, where nobody has named another.
+        if config.trust_policy != config.home.trust_file() {
+            files.file(&config.trust_policy);
+        }
+        // One that can't be read is said by whoever needs it.
+        for path in TrustPolicy::load_or_default(&config.trust_policy).map(|policy| policy.files()).unwrap_or_default()
+        {
+            files.file(&path);
+        }
+        for folder in EnvVars::get(EnvVars::SSL_CERT_DIR).iter().flat_map(|folders| folders.split(':')) {
+            files.folder(Path::new(folder));
+        }
+        if let Some(docker) = &config.docker_config {
+            files.folder(docker);
+        }
+        if EnvVars::get(EnvVars::NOTIFY_SOCKET).is_some_and(|socket| socket.starts_with('@')) {
+            files.tells_by_abstract_socket();
+        }
+        files
+    }
+
+    fn tools(&self, vyr: &Vyr, listen: &Listen) -> Tools {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let home = vyr.config().home.root();
+        let engines = vyr.machine().engines.clone();
+        Tools {
+            containers: (!engines.is_empty()).then(|| Bounds { folder: home.to_owned(), engines }),
+            docker_config: vyr.config().docker_config.as_ref().map(absolute),
+            helpers: Tools::helpers(vyr.config().docker_config.as_deref()),
+            address_file: self.address_file.as_ref().map(absolute),
+            socket: listen.socket.as_ref().map(absolute).filter(|socket| !socket.starts_with(home)),
+        }
+    }
+
+    pub(super) async fn execute(mut self: Box<Self>, session: &Session) -> Result<u8> {
+        let attempted = |e: Error| e.attempted("start the node");
+        let begun = self.begun.take();
+        let begun = begun.ok_or_else(|| Error::new(ErrorKind::Internal, "it was not begun")).map_err(attempted)?;
+        let Begun { listen, options, vyr, lock, server, outside, remarks } = begun;
+        let settings = super::telemetry_settings(session.printer, true);
+        let (metrics, sent) = telemetry::install_metrics(&settings)?;
         let asked = options.max_running;
         let node = Node::open(vyr, options, lock).await.map_err(attempted)?;
         let fits = node.max_running();
@@ -189,11 +317,23 @@ impl Serve {
         let signals = signals().map_err(attempted)?;
         // So that runs from this data folder know which references are its own registry's.
         let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
+        for remark in remarks {
+            match remark {
+                Remark::Note(words) => session.printer.note(&words),
+                Remark::Warning(words) => session.printer.warning(&words),
+            }
+        }
         if let Some(path) = &self.address_file {
-            write_address(path, address)?;
+            match &outside {
+                Some(outside) => outside.ready(address)?,
+                None => confine::write_address(path, address)?,
+            }
         }
         let also = listen.socket.as_ref().map(|path| format!(" and {}", path.display())).unwrap_or_default();
         session.printer.note(&format!("listening on {address}{also}"));
+        if let Some(why) = server.out_of_time() {
+            session.printer.warning(&format!("clients will not take this node's certificate: {why}"));
+        }
         if fits < asked {
             session.printer.warning(&format!(
                 "this machine's addresses don't do for {asked} guests at once; at most {fits} run at a time"
@@ -213,6 +353,9 @@ impl Serve {
                 return Ok(130);
             }
         };
+        if let Some(outside) = outside {
+            outside.farewell();
+        }
         // Nothing depends on the collector.
         drop(sent.map(|sent| sent.shutdown_with_timeout(telemetry::GOODBYE)));
         if cancelled > 0 {
@@ -272,17 +415,6 @@ fn signals() -> Result<watch::Receiver<u32>> {
 async fn at_least(signals: &watch::Receiver<u32>, count: u32) {
     // Its other end lives as long as the runtime.
     drop(signals.clone().wait_for(|so_far| *so_far >= count).await);
-}
-
-/// In one step, so that who waits for the file never reads half of it.
-fn write_address(path: &Path, address: SocketAddr) -> Result<()> {
-    let failed =
-        |e: std::io::Error| Error::new(ErrorKind::Storage, format!("{} can't be written: {e}", path.display()));
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    std::io::Write::write_all(&mut file, format!("{address}\n").as_bytes()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
 }
 
 #[derive(Debug, Subcommand)]

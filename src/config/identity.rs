@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SecureRandom;
 
 use super::Home;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,9 +46,9 @@ impl Secret {
             return Ok(secret);
         }
         let mut bytes = [0_u8; 32];
-        aws_lc_rs::rand::SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| Error::new(ErrorKind::Internal, "the system gave no random bytes"))?;
+        // Of the kernel at once: a first start would wait for a generator to seed itself otherwise.
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("the system gave no random bytes: {e}")))?;
         write_new_private(&home.node_secret(), &bytes)?;
         Self::read(home)?
             .ok_or_else(|| Error::new(ErrorKind::Storage, "the node's secret vanished after it was written"))

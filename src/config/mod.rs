@@ -44,6 +44,8 @@ impl EnvVars {
     pub const VYR_LISTEN: &'static str = "VYR_LISTEN";
     /// The most of the network that submits to `vyr serve` may ask for: rules with commas between, or `none`. Default: whatever they ask for.
     pub const VYR_ALLOW_NET_AT_MOST: &'static str = "VYR_ALLOW_NET_AT_MOST";
+    /// Whether `vyr serve` confines itself: `auto`, `required` or `off`. Default: `auto`.
+    pub const VYR_CONFINE: &'static str = "VYR_CONFINE";
     /// What to log to stderr, in the syntax of `tracing`'s filter: `debug`, `vyr::registry=trace`.
     pub const VYR_LOG: &'static str = "VYR_LOG";
     /// The password of an encrypted private key.
@@ -72,6 +74,12 @@ impl EnvVars {
     pub const OTEL_TRACES_SAMPLER_ARG: &'static str = "OTEL_TRACES_SAMPLER_ARG";
     /// The W3C trace context that a run joins.
     pub const TRACEPARENT: &'static str = "TRACEPARENT";
+    /// Where a service manager is told that the node is ready.
+    pub const NOTIFY_SOCKET: &'static str = "NOTIFY_SOCKET";
+    /// A file of certificate authorities, in place of the system's.
+    pub const SSL_CERT_FILE: &'static str = "SSL_CERT_FILE";
+    /// A folder of certificate authorities, in place of the system's.
+    pub const SSL_CERT_DIR: &'static str = "SSL_CERT_DIR";
     /// Proxy for HTTPS registries; the lower-case form is read too.
     pub const HTTPS_PROXY: &'static str = "HTTPS_PROXY";
     /// Proxy for plain HTTP registries; the lower-case form alone is read, as curl does.
@@ -230,6 +238,8 @@ pub struct ServeFile {
     pub allow_net_at_most: Option<Vec<String>>,
     /// Whether each task gets a signed receipt.
     pub receipts: Option<bool>,
+    /// Whether the node confines itself: `auto`, `required` or `off`.
+    pub confine: Option<String>,
 }
 
 /// The `[registry]` part of `config.toml`.

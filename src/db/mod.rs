@@ -220,6 +220,8 @@ impl Db {
             .busy_timeout(BUSY)
             .pragma("wal_autocheckpoint", LOG_PAGES.to_string())
             // After a checkpoint the log is written again from its beginning, and stays as long as it is.
+            // A confined node has no folder for temporary files but its own.
+            .pragma("temp_store", "memory")
             .pragma("journal_size_limit", "67108864");
         let failed = |source| classify(path, source);
         let writer = SqlitePoolOptions::new()

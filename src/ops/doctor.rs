@@ -9,6 +9,7 @@ use super::Vyr;
 use super::repair::{Outcome, Report};
 use super::verify::Policy;
 use crate::config::EnvVars;
+use crate::confine::Abilities;
 use crate::engine::{CancellationToken, Engine, EngineOptions, RunSpec};
 use crate::error::{Result, plain};
 
@@ -167,6 +168,21 @@ pub async fn examine(vyr: &Vyr, found: Result<Report>) -> Vec<Check> {
             None => check("telemetry", State::Note, "off", Some("set OTEL_EXPORTER_OTLP_ENDPOINT to send traces")),
         },
     );
+    let lacking = Abilities::look().lacking();
+    checks.push(match lacking.is_empty() {
+        true => check(
+            "confinement",
+            State::Ok,
+            "`vyr serve` confines itself by Landlock and seccomp",
+            None,
+        ),
+        false => check(
+            "confinement",
+            State::Note,
+            format!("`vyr serve` can't confine itself in full here: {}", lacking.join("; ")),
+            Some("run it on Linux 6.2 or later with Landlock among its security modules; --confine required starts it only so"),
+        ),
+    });
     // What keeps containers from running keeps no Wasm from it.
     let machine = vyr_oci_fallback::probe::look(vyr.config().container_engine.as_deref());
     checks.extend(machine.findings.iter().map(|finding| {

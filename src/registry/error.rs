@@ -97,6 +97,14 @@ pub enum RegistryError {
         /// The verifier's reason.
         why: String,
     },
+    /// The machine's clock is outside the time of the server's certificate.
+    #[error("the certificate of {host} is not trusted: {why}")]
+    OutOfTime {
+        /// `host[:port]`.
+        host: String,
+        /// From when or until when it is valid, and what the clock says.
+        why: String,
+    },
     /// A status the request doesn't allow for, which a later try won't change.
     #[error("{target}: the registry answered {status} ({detail})")]
     Status {
@@ -253,6 +261,10 @@ impl RegistryError {
             Self::Certificate { .. } => {
                 (ErrorKind::Unavailable, "give its authority's certificate (PEM) with --ca-file FILE".into())
             }
+            Self::OutOfTime { .. } => (
+                ErrorKind::Unavailable,
+                "set this machine's clock if it is wrong; else the registry's certificate has to be renewed".into(),
+            ),
             Self::Status { .. } => {
                 (ErrorKind::Unavailable, "the registry does not accept this request: see its log".into())
             }

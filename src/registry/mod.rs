@@ -35,6 +35,7 @@ use std::time::Duration;
 use reqwest::header::HeaderMap;
 
 pub use credentials::DockerConfig;
+pub(crate) use credentials::{helpers, log_in_elsewhere, log_in_for};
 pub use error::{NOT_ACCEPTED, RegistryError};
 pub use manifest::{FetchedManifest, Resolved};
 pub use push::Pushed;

@@ -307,7 +307,9 @@ impl Core {
         match self.http(Scheme::Tls)?.get(url.clone()).send().await {
             Ok(_) => Ok(true),
             Err(e) => match network_failure(target, &url, &e) {
-                failure @ Failure { error: RegistryError::Certificate { .. }, .. } => Err(failure),
+                failure @ Failure {
+                    error: RegistryError::Certificate { .. } | RegistryError::OutOfTime { .. }, ..
+                } => Err(failure),
                 _ => Ok(false),
             },
         }
@@ -401,7 +403,10 @@ pub(super) fn network_failure(target: &str, url: &Url, error: &reqwest::Error) -
     if words.contains("invalid peer certificate") {
         let why = match words.split("invalid peer certificate:").nth(1).unwrap_or("it is invalid").trim() {
             "UnknownIssuer" => "nobody issued it whom this machine trusts".to_owned(),
-            why => why.to_owned(),
+            why => match vyr_client::out_of_time(why) {
+                Some(why) => return RegistryError::OutOfTime { host, why }.into(),
+                None => why.to_owned(),
+            },
         };
         return RegistryError::Certificate { host, why }.into();
     }

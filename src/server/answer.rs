@@ -17,9 +17,12 @@ use super::control;
 use super::distribution::Distribution;
 use super::host::{self, Names};
 use super::page::{self, Page};
+use super::silence::Silence;
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 
+/// How long nothing may come of a call's message. The registry has limits of its own.
+const SILENT: Duration = Duration::from_secs(60);
 /// What may be asked without a credential: whether the node is there.
 const OPEN: [&str; 3] = ["/healthz", "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"];
 
@@ -136,6 +139,9 @@ pub(super) async fn answer(
         }
     }
     let deadline = request.headers().get("grpc-timeout").filter(|_| grpc).and_then(|value| timeout(value.as_bytes()));
+    // What is asked of reflection comes over one stream, at any time.
+    let own = request.uri().path().starts_with("/vyr.");
+    let request = request.map(|body| if own { Body::new(Silence::new(body, SILENT)) } else { Body::new(body) });
     let answered = router.oneshot(request);
     match deadline {
         None => answered.await,

@@ -28,6 +28,7 @@ mod host;
 mod opening;
 mod page;
 mod put;
+mod silence;
 mod states;
 mod status;
 mod tls;
@@ -49,11 +50,15 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may take for its first bytes, and how long for the headers of a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long the other side of a TCP connection may be gone without a word: asked for after the first of these, again and again
+/// after the second, and given up after the third. As long nobody may leave untaken what was sent to them.
+const PROBES: (Duration, Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(10), Duration::from_secs(60));
 /// How often it's said that connections are closed.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// How many calls one connection may have under way.
 const STREAMS: u32 = 1024;
-/// How many connections of the socket may wait to be accepted.
+/// How many connections may wait to be accepted, by the address and by the socket each.
 const BACKLOG: i32 = 1024;
 /// The largest set of request headers, in bytes.
 const HEADERS: u32 = 32 << 10;
@@ -81,8 +86,8 @@ pub struct Listen {
 
 /// A bound server.
 pub struct Server {
-    tcp: TcpListener,
-    unix: Option<(UnixListener, PathBuf)>,
+    tcp: std::net::TcpListener,
+    unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
     tls: Option<Arc<Tls>>,
     access: Arc<Access>,
     names: Names,
@@ -96,12 +101,12 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Binds. From here on connections queue up.
+    /// Binds. From here on connections queue up. Needs no runtime: a node binds before it has threads.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] for an address off loopback without TLS and credentials, and for files that can't be used;
     /// [`ErrorKind::Conflict`] for an address that is taken.
-    pub async fn bind(listen: &Listen) -> Result<Self> {
+    pub fn bind(listen: &Listen) -> Result<Self> {
         let secured = listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() || listen.tokens.is_some());
         if !listen.address.ip().is_loopback() && !secured {
             return Err(Error::new(
@@ -119,7 +124,7 @@ impl Server {
         }
         let tokens = listen.tokens.as_deref().map(Tokens::open).transpose()?;
         let tls = listen.tls.as_ref().map(|files| Tls::open(files, tokens.is_some()).map(Arc::new)).transpose()?;
-        let tcp = TcpListener::bind(listen.address).await.map_err(|e| {
+        let tcp = bind_address(listen.address).map_err(|e| {
             let another = "choose another with --listen, as in --listen 127.0.0.1:0 for any that is free";
             let error = |kind, why: &dyn std::fmt::Display| {
                 Error::new(kind, format!("{} can't be listened on: {why}", listen.address))
@@ -148,6 +153,12 @@ impl Server {
         Ok(Self { tcp, unix, tls, access: Arc::new(access), names, max_connections: listen.max_connections })
     }
 
+    /// Why clients won't take the node's certificate, where this machine's clock is outside of its time.
+    #[must_use]
+    pub fn out_of_time(&self) -> Option<String> {
+        self.tls.as_ref().and_then(|tls| tls.out_of_time())
+    }
+
     /// The address in use.
     ///
     /// # Errors
@@ -162,6 +173,12 @@ impl Server {
     /// A service can't be set up.
     pub async fn run(self, node: Node, metrics: prometheus::Registry, stop: impl Future<Output = ()>) -> Result<usize> {
         let Self { tcp, unix, tls, access, names, max_connections } = self;
+        let failed = |e: std::io::Error| Error::new(ErrorKind::Internal, format!("nothing can be accepted: {e}"));
+        let tcp = TcpListener::from_std(tcp).map_err(failed)?;
+        let unix = match unix {
+            Some((listener, path)) => Some((UnixListener::from_std(listener).map_err(failed)?, path)),
+            None => None,
+        };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status(control::SERVICE, tonic_health::ServingStatus::Serving).await;
         let registry = distribution::Distribution::open(&node, Arc::clone(&access)).await?;
@@ -179,8 +196,7 @@ impl Server {
                     () = &mut stop => break,
                     accepted = tcp.accept() => match accepted {
                         Ok((stream, _)) => if let Some(place) = port.take() {
-                            // Answers are small and waited for.
-                            let _ = stream.set_nodelay(true);
+                            tend(&stream);
                             Arc::clone(&connections).tcp(stream, tls.clone(), place);
                         },
                         Err(e) => not_accepted(&e).await,
@@ -248,13 +264,37 @@ async fn accept(listener: Option<&UnixListener>) -> std::io::Result<tokio::net::
     }
 }
 
+/// What every connection is set to. Where the system can't, it stays longer than it should.
+fn tend(stream: &tokio::net::TcpStream) {
+    use rustix::net::sockopt;
+    // Answers are small and waited for.
+    let _ = stream.set_nodelay(true);
+    let (after, every, gone) = PROBES;
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, after);
+    let _ = sockopt::set_tcp_keepintvl(stream, every);
+    let _ = sockopt::set_tcp_user_timeout(stream, u32::try_from(gone.as_millis()).unwrap_or(u32::MAX));
+}
+
 /// Out of descriptors, as a rule: others have to end first.
 async fn not_accepted(e: &std::io::Error) {
     tracing::warn!(error = %e, "a connection could not be accepted");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn bind_socket(path: &Path) -> Result<UnixListener> {
+/// As Tokio does it, which needs a runtime for that.
+fn bind_address(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_socket(path: &Path) -> Result<std::os::unix::net::UnixListener> {
     use std::os::unix::fs::FileTypeExt as _;
     let failed = |e: std::io::Error| {
         Error::new(ErrorKind::Usage, format!("the socket {} can't be made: {e}", path.display()))
@@ -275,7 +315,7 @@ fn bind_socket(path: &Path) -> Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    UnixListener::from_std(private_socket(path).map_err(failed)?).map_err(failed)
+    private_socket(path).map_err(failed)
 }
 
 /// A socket that is this user's alone from its first moment: Linux gives the file the mode that the descriptor has when it is
@@ -312,7 +352,7 @@ impl Connections {
                     let peer = Peer::tls(self.number(), certificate.map(AsRef::as_ref));
                     self.serve(stream, peer, place);
                 }
-                Ok(Err(e)) => tracing::debug!(error = %e, "a TLS handshake failed"),
+                Ok(Err(e)) => tls.failed(&e),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
         });

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
@@ -61,6 +62,8 @@ struct Current {
     /// Of the files as they were read last, whether they could be used or not.
     looks: [Look; 3],
     looked: Instant,
+    /// When it was last said that a client's certificate is out of its time.
+    said: Option<Instant>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -76,8 +79,26 @@ impl Tls {
     /// [`ErrorKind::Usage`] for files that can't be used.
     pub(super) fn open(files: &TlsFiles, without: bool) -> Result<Self> {
         let (looks, looked) = (files.looks(), Instant::now());
-        let current = Current { acceptor: files.acceptor(without)?, looks, looked };
+        let current = Current { acceptor: files.acceptor(without)?, looks, looked, said: None };
         Ok(Self { files: files.clone(), without, current: Mutex::new(current) })
+    }
+
+    /// Why clients won't take the node's certificate now, where it's a matter of time.
+    pub(super) fn out_of_time(&self) -> Option<String> {
+        self.files.out_of_time()
+    }
+
+    /// A handshake failed. That a clock is wrong is worth a line now and then: who is kept out hears little of it.
+    pub(super) fn failed(&self, error: &std::io::Error) {
+        let Some(why) = vyr_client::out_of_time(&error.to_string()) else {
+            tracing::debug!(%error, "a TLS handshake failed");
+            return;
+        };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.said.is_none_or(|at| at.elapsed() > super::SAY_AGAIN) {
+            current.said = Some(Instant::now());
+            tracing::warn!(%why, "a client's certificate is not taken");
+        }
     }
 
     /// What the next connection is accepted with. May read files.
@@ -95,6 +116,9 @@ impl Tls {
                 Ok(acceptor) => {
                     current.acceptor = acceptor;
                     tracing::info!(certificate = %self.files.certificate.display(), "the certificate was renewed");
+                    if let Some(why) = self.files.out_of_time() {
+                        tracing::warn!(%why, "clients will not take the new certificate");
+                    }
                 }
                 // A certificate that is there before its key, or half of a file: what was in force stays.
                 Err(e) => tracing::warn!(error = %e.why(), "the new certificate is not used, the old one stays"),
@@ -107,6 +131,20 @@ impl Tls {
 impl TlsFiles {
     fn looks(&self) -> [Look; 3] {
         [look(&self.certificate), look(&self.key), self.client_ca.as_deref().and_then(look)]
+    }
+
+    /// As a client sees it that trusts this very certificate.
+    fn out_of_time(&self) -> Option<String> {
+        use rustls::client::danger::ServerCertVerifier as _;
+        let chain = certificates("certificate", &self.certificate).ok()?;
+        let (own, others) = chain.split_first()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(own.clone()).ok()?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()?;
+        let name = ServerName::try_from("localhost").ok()?;
+        let error = verifier.verify_server_cert(own, others, &name, &[], UnixTime::now()).err()?;
+        vyr_client::out_of_time(&error.to_string())
     }
 
     fn acceptor(&self, without: bool) -> Result<TlsAcceptor> {

@@ -139,6 +139,9 @@ struct IdentityFile {
     trusted_root: String,
 }
 
+/// How PEM in the policy itself is listed.
+const INLINE: &str = "inline";
+
 /// Something that the policy names: its bytes, or why they can't be had.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
@@ -240,6 +243,14 @@ impl TrustPolicy {
             }
             _ => Self::load(path),
         }
+    }
+
+    /// The files of keys and trusted roots that it names.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let rules = self.rules.iter().flat_map(|rule| rule.keys.iter().chain(rule.identities.iter().map(|i| &i.root)));
+        let all = rules.chain(self.compiled.iter().flat_map(|right| &right.keys));
+        all.filter(|named| named.listed != INLINE).map(|named| self.base.join(&named.listed)).collect()
     }
 
     /// Takes a policy's text; the files that it names are relative to `base`.
@@ -386,7 +397,7 @@ pub(super) fn whole(pattern: &str) -> Result<regex::Regex, regex::Error> {
 
 fn read_named(entry: &str, base: &Path, limit: u64) -> Named {
     if entry.contains("-----BEGIN ") {
-        return Named { listed: "inline".into(), bytes: Ok(entry.as_bytes().to_vec()) };
+        return Named { listed: INLINE.into(), bytes: Ok(entry.as_bytes().to_vec()) };
     }
     Named { listed: entry.to_owned(), bytes: read_capped(&base.join(entry), limit) }
 }

@@ -16,6 +16,7 @@ const RANKS: &[(&str, u8)] = &[
     ("store", 2),
     ("task", 2),
     ("trust", 3),
+    ("confine", 3),
     ("state", 3),
     ("db", 3),
     ("receipt", 4),

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 mod run;
 
+pub(crate) use run::check_id;
 pub use run::{Stop, run, run_until};
 
 use crate::process::Process;

@@ -1,17 +1,16 @@
 //! Owns a run's side of the talk with its keeper.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Stdio as Pipe;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Execution, Outcome, Request, RunError};
 use crate::engine::Choice;
-use crate::keeper::itself;
+use crate::keeper::outside;
 use crate::keeper::wire::{self, Order, Report};
 use crate::snapshot::{Method, Rights};
 
@@ -78,7 +77,7 @@ pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) ->
     drop(stdio);
 
     let theirs = OwnedFd::from(theirs);
-    let mut keeper = spawn(&theirs, order.user).map_err(failed("start a keeper"))?;
+    let keeper = start(&theirs, order.user).map_err(failed("start a keeper"))?;
     // Its end of the socket is to close when it ends.
     drop(theirs);
     ours.set_nonblocking(true).map_err(failed("set up a socket"))?;
@@ -131,7 +130,10 @@ pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) ->
         Some(Report::Refused(refusal)) => Err(refusal.into()),
         Some(Report::Started { .. }) | None => {
             // Its processes and mounts ended with it, but a cgroup outlives whoever made it.
-            crate::cgroup::sweep(false);
+            // Who starts keepers for another process sweeps for it as well.
+            if outside::elsewhere().is_none() {
+                crate::cgroup::sweep(false);
+            }
             if let Some(started) = started {
                 return Ok(Execution {
                     outcome: Outcome::Signalled(KILLED),
@@ -162,31 +164,40 @@ async fn name(engine: &Choice) -> String {
     }
 }
 
-/// This program again, with nothing of this process but the socket, and where it can be made here in a form that a container
-/// may get hold of. Otherwise the keeper sees to that.
-fn spawn(socket: &OwnedFd, user: bool) -> io::Result<tokio::process::Child> {
-    let start = |apart: Option<BorrowedFd<'_>>| {
-        let program = apart.map_or_else(|| itself::SELF.to_owned(), itself::path);
-        tokio::process::Command::new(program)
-            .arg0(crate::keeper::NAME)
-            .arg(if user { crate::keeper::USER } else { crate::keeper::ROOT })
-            .args(apart.map(|_| itself::APART))
-            .env_clear()
-            // Ctrl-C in a terminal is for the caller, who then says what is to become of the container.
-            .process_group(0)
-            .stdin(Pipe::from(socket.try_clone()?))
-            .stdout(Pipe::null())
-            .stderr(Pipe::null())
-            .spawn()
-    };
-    match itself::apart() {
-        // A security module may not know a file without a path.
-        Some(apart) => start(Some(apart)).or_else(|_| start(None)),
-        None => start(None),
+/// What became of a keeper: by whom it was started.
+enum Keeper {
+    Here(tokio::process::Child),
+    /// By another process, which says how it ended.
+    Elsewhere(tokio::net::unix::pipe::Receiver),
+}
+
+impl Keeper {
+    /// Its end, in words.
+    async fn wait(self) -> io::Result<String> {
+        match self {
+            Self::Here(mut child) => Ok(child.wait().await?.to_string()),
+            Self::Elsewhere(mut told) => {
+                let mut words = String::new();
+                told.read_to_string(&mut words).await?;
+                Ok(if words.is_empty() { "whoever started it is gone".to_owned() } else { words })
+            }
+        }
     }
 }
 
-fn check_id(id: &str) -> Result<(), RunError> {
+/// A keeper with nothing of this process but the socket: started by this one where it may, else by whoever does that for it.
+fn start(socket: &OwnedFd, user: bool) -> io::Result<Keeper> {
+    match outside::elsewhere() {
+        Some(elsewhere) => {
+            let told = elsewhere.start(socket.as_fd(), user)?;
+            Ok(Keeper::Elsewhere(tokio::net::unix::pipe::Receiver::from_owned_fd(told)?))
+        }
+        None => outside::spawn(|command| tokio::process::Command::from(command).spawn(), socket.as_fd(), user, None)
+            .map(Keeper::Here),
+    }
+}
+
+pub(crate) fn check_id(id: &str) -> Result<(), RunError> {
     let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if id.is_empty() || id.len() > 64 || !id.bytes().all(good) {
         return Err(RunError::Failed(format!("a container's id is 1 to 64 of a-z, 0-9 and `-`, not {id:?}")));

@@ -3,7 +3,7 @@
 //! program's file, outside of its root, on a mount that may be written (CVE-2019-5736). So no keeper runs from the file where
 //! it lies, but from a mount of it that is nowhere and may only be read; where none can be made, from a copy in memory.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,9 @@ pub(crate) const SELF: &str = "/proc/self/exe";
 /// The word after a keeper's rights that says that it runs from a form of this program that is out of a container's reach.
 pub(crate) const APART: &str = "apart";
 
+/// And the one that it doesn't.
+pub(crate) const PLAIN: &str = "plain";
+
 /// The word of a gate that has entered its namespaces.
 pub(super) const INSIDE: &str = "inside";
 
@@ -38,9 +41,9 @@ pub(crate) fn path(program: BorrowedFd<'_>) -> String {
 }
 
 /// In a gate that has entered its namespaces: becomes this program again, out of reach. Returns only if that fails.
-pub(super) fn again() -> String {
+pub(super) fn again(bounds: Option<&OsStr>) -> String {
     let become_it = |made: io::Result<OwnedFd>| match made {
-        Ok(program) => Command::new(path(program.as_fd())).arg0(NAME).arg(INSIDE).env_clear().exec(),
+        Ok(program) => Command::new(path(program.as_fd())).arg0(NAME).arg(INSIDE).args(bounds).env_clear().exec(),
         Err(error) => error,
     };
     let first = become_it(read_only());

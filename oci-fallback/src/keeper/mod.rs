@@ -24,12 +24,15 @@ mod limit;
 mod loopback;
 mod mounts;
 mod namespaces;
+pub mod outside;
 mod root;
 mod trial;
+pub use namespaces::block_signals;
 pub(crate) use namespaces::{close_but, unshare};
 pub(crate) use root::{Place, STAND_IN};
 pub(crate) mod wire;
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,8 +57,11 @@ pub fn run_if_asked() {
     let _ = rustix::thread::set_name(c"vyr-container");
     let code = match arguments.next() {
         Some(word) if word == crate::probe::trial::WORD => trial::run(arguments.next().is_some_and(|who| who == USER)),
-        Some(word) if word == itself::INSIDE => gate(),
-        Some(who) => enter(who == USER, arguments.next().is_some_and(|form| form == itself::APART)),
+        Some(word) if word == itself::INSIDE => gate(arguments.next().as_deref()),
+        Some(who) => {
+            let apart = arguments.next().is_some_and(|form| form == itself::APART);
+            enter(who == USER, apart, arguments.next().as_deref())
+        }
         None => 2,
     };
     #[expect(clippy::exit, reason = "a keeper is no vyr: nothing of main may run in it")]
@@ -82,11 +88,12 @@ pub fn sweep() {
 pub(crate) const USER: &str = "user";
 pub(crate) const ROOT: &str = "root";
 
-/// The outer process's beginning: new namespaces, and a form of this program that a container may get hold of.
-fn enter(user: bool, apart: bool) -> i32 {
+/// The outer process's beginning: new namespaces, and a form of this program that a container may get hold of. `bounds` is
+/// what whoever started it allows to be ordered, where somebody else orders.
+fn enter(user: bool, apart: bool, bounds: Option<&OsStr>) -> i32 {
     let words = match namespaces::enter(user) {
-        Ok(()) if apart => return gate(),
-        Ok(()) => itself::again(),
+        Ok(()) if apart => return gate(bounds),
+        Ok(()) => itself::again(bounds),
         Err(words) => words,
     };
     refuse(words)
@@ -102,15 +109,23 @@ fn refuse(words: String) -> i32 {
 }
 
 /// The outer process in its namespaces: starts the inner one and waits for it.
-fn gate() -> i32 {
+fn gate(bounds: Option<&OsStr>) -> i32 {
     if !itself::is_apart() {
         return refuse("can't keep this program out of a container's reach".into());
     }
     let caller = std::io::stdin();
-    let (order, streams) = match wire::receive_order(caller.as_fd()) {
+    let (mut order, streams) = match wire::receive_order(caller.as_fd()) {
         Ok(received) => received,
         // Nobody to tell: whoever starts this by hand has no socket here.
         Err(_) => return 2,
+    };
+    // Open until the container has its mounts.
+    let _held = match bounds.map(|bounds| outside::hold(bounds, &mut order)).transpose() {
+        Ok(held) => held,
+        Err(words) => {
+            wire::report(caller, &Report::Refused(Refusal::Failed(words)));
+            return 1;
+        }
     };
     let owner = crate::cgroup::owner();
     match namespaces::fork(|| keep::keep(&order, streams, caller.as_fd(), &owner)) {

@@ -70,7 +70,7 @@ pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// Keeps out all signals that can be. For a process that only waits for its child, which would be killed with it: whoever
 /// sends a signal to all of a service or a terminal means that vyr is to end, and vyr then ends its containers, each by its
 /// own stop signal. The child itself, the first of its pid namespace, gets none that it has no handler for: pid_namespaces(7).
-pub(super) fn block_signals() {
+pub fn block_signals() {
     #[expect(unsafe_code, reason = "rustix has no signal masks that the C library doesn't know of")]
     // SAFETY: the set is filled in before it is used, and the old mask isn't asked for.
     unsafe {

@@ -172,9 +172,9 @@ impl Error {
             None => (why.to_owned(), None),
         };
         let mut error = Self::new(ErrorKind::Unavailable, format_args!("no node answers at {address}: {plain}"));
-        if why.contains("certificate") {
+        if why.contains("certificate") || why.contains("alert: Certificate") {
             error.0.passing = false;
-            return error.hint(CERTIFICATES);
+            return error.hint(next.unwrap_or(CERTIFICATES));
         }
         error.hint(next.unwrap_or(START_ONE))
     }

@@ -64,6 +64,8 @@ pub use artifacts::{Blob, PutArtifact, StoredArtifact};
 pub use client::{Client, Pending};
 pub use connect::Connect;
 pub use error::{Error, ErrorKind, FieldError, Result};
+#[doc(hidden)]
+pub use reach::out_of_time;
 pub use retry::RetryPolicy;
 pub use spec::Spec;
 pub use states::{BindState, CreateState};

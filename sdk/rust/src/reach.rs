@@ -1,6 +1,25 @@
 //! Owns the words for a node that isn't reached. What the libraries below say of it is for programmers, and another thing
 //! from one try to the next.
 
+/// What to do when a clock or a certificate is wrong.
+const CLOCKS: &str = "set the clock that is wrong, or renew the certificate";
+
+/// What rustls says of a certificate that this machine's clock puts outside its time, in words for people.
+#[must_use]
+pub fn out_of_time(words: &str) -> Option<String> {
+    let after = |mark: &str| -> Option<prost_types::Timestamp> {
+        let rest = words.split_once(mark)?.1;
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some(prost_types::Timestamp { seconds: digits.parse().ok()?, nanos: 0 })
+    };
+    let (what, bound) = match (after("not valid after "), after("not valid before ")) {
+        (Some(until), _) => ("has expired: it is valid until", until),
+        (None, Some(from)) => ("is not valid yet: it is valid from", from),
+        (None, None) => return None,
+    };
+    Some(format!("the certificate {what} {bound}, and this machine's clock says {}", after("verification time ")?))
+}
+
 /// Why, and what to do where that is another thing than to start one. `first`: nothing was ever heard from there; what was
 /// heard from before speaks gRPC, and broke off.
 pub(crate) fn told(address: &str, words: &str, first: bool) -> Option<(String, Option<&'static str>)> {
@@ -21,6 +40,14 @@ pub(crate) fn told(address: &str, words: &str, first: bool) -> Option<(String, O
             format!("the host is not known: {resolver}"),
             Some("check the host's name, and that this machine has a network"),
         ));
+    } else if let Some(why) = out_of_time(words) {
+        return Some((why, Some(CLOCKS)));
+    } else if has("CertificateExpired") {
+        // An alert of the other side's, for both.
+        (
+            "by its clock the certificate that is shown to it has expired, or is not valid yet; this machine's may differ",
+            Some(CLOCKS),
+        )
     } else if has("UnknownIssuer") {
         ("nobody issued its certificate whom this machine trusts", None)
     } else if first && address.starts_with("https:") && has("corrupt message") {
@@ -74,6 +101,21 @@ mod tests {
                 Some("check"),
             ),
             ("https://a:1", "invalid peer certificate: UnknownIssuer", "nobody issued", None),
+            ("https://a:1", "received fatal alert: CertificateExpired", "by its clock", Some("clock")),
+            (
+                "https://a:1",
+                "invalid peer certificate: certificate expired: verification time 1796000000 (UNIX), but certificate is \
+                 not valid after 1795000000 (1000000 seconds ago)",
+                "has expired: it is valid until 2026-11-18T11:06:40Z, and this machine's clock says 2026-11-30T00:53:20Z",
+                Some("renew"),
+            ),
+            (
+                "https://a:1",
+                "invalid peer certificate: certificate not valid yet: verification time 1795000000 (UNIX), but \
+                 certificate is not valid before 1796000000 (1000000 seconds in future)",
+                "not valid yet: it is valid from 2026-11-30T00:53:20Z, and this machine's clock says 2026-11-18",
+                Some("clock"),
+            ),
             ("http://a:1", "deadline has elapsed", "in time", Some("firewall")),
         ] {
             let told = told(address, words, true).expect(words);

@@ -46,8 +46,12 @@ fn diff_ids(vyr: &Vyr, manifest: &Digest) -> Result<Option<Vec<String>>> {
 
 impl Vyr {
     /// Makes ready what containers need, and clears up what those left whose keepers were killed: for a node's start, so
-    /// that the first container doesn't wait for it. Blocks.
+    /// that the first container doesn't wait for it. Blocks. Once is enough, and the first time has to be before the process
+    /// confines itself.
     pub(crate) fn prepare_containers(&self) {
+        if self.machine_if_known().is_some() {
+            return;
+        }
         vyr_oci_fallback::keeper::sweep();
         if self.config().home.snapshots().exists()
             && let Err(e) = self.snapshots()
@@ -55,6 +59,8 @@ impl Vyr {
             tracing::warn!(error = %e, "unpacked layers can't be used");
         }
         let engines = &self.machine().engines;
+        // Who made a container is in its record, and an installed one is asked for its version.
+        let _ = engines.first().map(vyr_oci_fallback::engine::Choice::name);
         tracing::debug!(?engines, "containers");
     }
 }

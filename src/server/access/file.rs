@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_lc_rs::rand::SecureRandom as _;
 use base64::Engine as _;
 
 use super::rights::Limits;
@@ -162,9 +161,8 @@ impl Tokens {
                 .hint(format_args!("take it out first: `vyr token rm {name}`, or use another name")));
         }
         let mut secret = [0; 32];
-        aws_lc_rs::rand::SystemRandom::new()
-            .fill(&mut secret)
-            .map_err(|_| Error::new(ErrorKind::Internal, "the system gave no random bytes"))?;
+        getrandom::fill(&mut secret)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("the system gave no random bytes: {e}")))?;
         let token = format!("vyr_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret));
         let line = Line { name: name.to_owned(), hash: sha256_bytes(token.as_bytes()), limits };
         let line = format!("{line}\n");

@@ -24,8 +24,15 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self) -> (String, String) {
+        self.issue_for(1975, 4096)
+    }
+
+    /// One that is valid from the beginning of a year to that of another.
+    pub(crate) fn issue_for(&self, from: i32, until: i32) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 }

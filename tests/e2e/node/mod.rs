@@ -7,6 +7,7 @@ mod bad_input;
 mod cancel;
 mod cli;
 mod clock;
+mod confined;
 mod crash;
 mod cycle;
 mod logs;

@@ -1,4 +1,4 @@
-//! A certificate that is renewed while the node runs.
+//! Certificates and time: one that is renewed while the node runs, and those that a clock is outside of.
 
 use std::time::{Duration, Instant};
 
@@ -58,4 +58,43 @@ async fn a_renewed_certificate_is_in_force_without_a_restart() {
     assert!(connect(&node.address, &old).await.is_err(), "the old one is no longer shown");
     // Who was connected stays so.
     before.get_node(GetNodeRequest {}).await.unwrap();
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_refused_in_words_that_name_the_clock() {
+    // To a data folder its own node's registry isn't one beyond a network.
+    let (home, far) = (Home::new(), Home::new());
+    let authority = Authority::new();
+    let put = |name: &str, text: &str| home.write(name, text).to_str().unwrap().to_owned();
+    let ca = put("ca.pem", &authority.pem);
+    for (from, until, why) in [
+        (2020, 2021, "has expired: it is valid until 2021-01-01T00:00:00Z, and this machine's clock says 2"),
+        (2400, 2401, "is not valid yet: it is valid from 2400-01-01T00:00:00Z, and this machine's clock says 2"),
+    ] {
+        // The node's own: it says so itself, and so does whoever calls it or pulls from it.
+        let (certificate, key) = authority.issue_for(from, until);
+        let (certificate, key) = (put("node.pem", &certificate), put("node.key", &key));
+        let node = Node::start(&home, &["--tls-cert", &certificate, "--tls-key", &key]);
+        assert!(node.said().contains(&format!("clients will not take this node's certificate: the certificate {why}")));
+        let host = node.host();
+        let called = home.vyr(["tasks", "--node", &format!("https://{host}"), "--node-ca", &ca]);
+        called.expect(125).says(&["no node answers at", why, "set the clock that is wrong, or renew the certificate"]);
+        let pulled = far.vyr(["pull", &format!("{host}/a:v1"), "--ca-file", &ca]);
+        pulled.expect(125).says(&[why, "set this machine's clock if it is wrong"]);
+        drop(node);
+
+        // A client's: the node's log has it, and the client hears that the node's clock decided.
+        let (certificate, key) = authority.issue();
+        let (certificate, key) = (put("node.pem", &certificate), put("node.key", &key));
+        let flags = ["--tls-cert", &certificate, "--tls-key", &key, "--client-ca", &ca];
+        let node = Node::start_with(&home, &flags, &[("VYR_LOG", "warn")]);
+        let (shown, shown_key) = authority.issue_for(from, until);
+        let (shown, shown_key) = (put("client.pem", &shown), put("client.key", &shown_key));
+        let url = format!("https://{}", node.host());
+        let shown = ["--node-ca", &ca, "--node-cert", &shown, "--node-key", &shown_key];
+        let called = home.vyr(["tasks", "--node", &url].into_iter().chain(shown));
+        called.expect(125).says(&["by its clock the certificate that is shown to it has expired, or is not valid yet"]);
+        let said = node.said();
+        assert!(said.contains("a client's certificate is not taken") && said.contains(why), "{said}");
+    }
 }

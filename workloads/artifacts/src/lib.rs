@@ -79,6 +79,7 @@ const GUESTS: &[Guest] = &[
         source: "keyvalue",
         recipe: Recipe::RustPackage { program: "keyvalue", also: &["../../../wit/keyvalue.wit"] },
     },
+    Guest { name: "http", source: "http", recipe: Recipe::RustPackage { program: "http", also: &[] } },
     Guest {
         name: "collector",
         source: "../disconnected-collector",
