@@ -92,7 +92,7 @@ pub(super) async fn table(
         columns: described.iter().map(|column| format!("\"{}\"", column.0)).collect::<Vec<_>>().join(", "),
         key: if by_rowid { vec!["rowid".into()] } else { key.iter().map(|c| format!("\"{}\"", c.0)).collect() },
     };
-    let known = if by_rowid { known_keys(connection, &table).await? } else { BTreeSet::new() };
+    let (known, all_known) = if by_rowid { known_keys(connection, &table).await? } else { (BTreeSet::new(), false) };
     *highest = known.last().map_or(*highest, |last| (*highest).max(*last));
     let all = sqlx::query(AssertSqlSafe(table.insert(""))).execute(&mut *connection).await;
     if readable(all)?.is_some() {
@@ -106,13 +106,11 @@ pub(super) async fn table(
         let lost = there.map(|there| there.unsigned_abs().max(known.len() as u64).saturating_sub(rows));
         return Ok(Some(Carried { table: name.to_owned(), rows, lost, whole: lost == Some(0) }));
     }
-    sqlx::query("SAVEPOINT carry").execute(&mut *connection).await?;
     let lost = if by_rowid {
-        by_rowids(connection, &table, known, *highest).await?
+        by_rowids(connection, &table, known, all_known, *highest).await?
     } else {
         by_position(connection, &table).await?
     };
-    sqlx::query("RELEASE carry").execute(&mut *connection).await?;
     Ok(Some(Carried { table: name.to_owned(), rows: count(connection, name).await?, lost, whole: false }))
 }
 
@@ -155,6 +153,7 @@ async fn by_rowids(
     connection: &mut SqliteConnection,
     table: &Table<'_>,
     known: BTreeSet<i64>,
+    all_known: bool,
     highest: i64,
 ) -> Result<Option<u64>, sqlx::Error> {
     let first = from_end(connection, table, true).await?;
@@ -177,12 +176,13 @@ async fn by_rowids(
             }
         }
     }
-    if known.is_empty() {
-        return Ok(Some(unreadable.len() as u64));
-    }
     let sql = AssertSqlSafe(format!("SELECT rowid FROM main.{}", table.name));
     let there: BTreeSet<i64> = sqlx::query_scalar(sql).fetch_all(&mut *connection).await?.into_iter().collect();
-    Ok(Some(known.difference(&there).count() as u64))
+    let mut missing: BTreeSet<i64> = known.difference(&there).copied().collect();
+    if !all_known {
+        missing.extend(unreadable.difference(&there));
+    }
+    Ok(Some(missing.len() as u64))
 }
 
 /// How far rows could be carried from one end.
@@ -233,20 +233,29 @@ async fn from_end(connection: &mut SqliteConnection, table: &Table<'_>, forward:
     Ok(Reached { at: Some(at).filter(|at| *at != start), skipped, ended })
 }
 
-/// The keys that the table's indexes have: they are on other pages.
-async fn known_keys(connection: &mut SqliteConnection, table: &Table<'_>) -> Result<BTreeSet<i64>, sqlx::Error> {
+/// The keys that the table's indexes have, which are on other pages, and whether one of them could be read to its end.
+async fn known_keys(
+    connection: &mut SqliteConnection,
+    table: &Table<'_>,
+) -> Result<(BTreeSet<i64>, bool), sqlx::Error> {
     let indexes = sqlx::query_scalar("SELECT name FROM old.sqlite_schema WHERE type = 'index' AND tbl_name = ?1")
         .bind(table.name)
         .fetch_all(&mut *connection);
     let indexes: Vec<String> = readable(indexes.await)?.unwrap_or_default();
-    let mut known = BTreeSet::new();
+    let (mut known, mut is_whole) = (BTreeSet::new(), false);
     for index in indexes.iter().filter(|name| !name.contains('"')) {
         // Of one that has some of the rows alone, SQLite says that it won't do.
         let sql = format!("SELECT rowid FROM old.{} INDEXED BY \"{index}\"", table.name);
         let mut keys = sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql)).fetch(&mut *connection);
-        while let Some(Some(key)) = readable(keys.try_next().await)? {
-            known.insert(key);
-        }
+        is_whole |= loop {
+            match readable(keys.try_next().await)? {
+                Some(Some(key)) => {
+                    known.insert(key);
+                }
+                Some(None) => break true,
+                None => break false,
+            }
+        };
     }
-    Ok(known)
+    Ok((known, is_whole))
 }

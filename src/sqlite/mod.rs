@@ -216,7 +216,7 @@ impl Repair {
         let failed = database_error(path);
         let mut connection = SqliteConnectOptions::new()
             .filename(&new)
-            .journal_mode(SqliteJournalMode::Delete)
+            .journal_mode(SqliteJournalMode::Memory)
             .synchronous(SqliteSynchronous::Off)
             .foreign_keys(false)
             .connect()
@@ -363,7 +363,15 @@ async fn attach(connection: &mut SqliteConnection, old: &Path) -> Result<bool, s
     let attached = attached.await;
     match attached {
         Ok(_) => Ok(true),
-        Err(e) if is_damage(&e) => Ok(false),
+        Err(e) if is_damage(&e) => {
+            // What is attached and can't be read would fail every statement that follows.
+            if let Err(e) = sqlx::query("DETACH old").execute(&mut *connection).await
+                && !is_damage(&e)
+            {
+                return Err(e);
+            }
+            Ok(false)
+        }
         Err(e) => Err(e),
     }
 }
