@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `ops` joins them, one file an operation; `cli` translates a command line into one of them. Imports point
-//! downwards: `error`, `oci` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `fallback` ← `ops` ←
+//! downwards: `error`, `oci`, `sqlite` ← `artifact`, `registry`, `store`, `task` ← `trust`, `db`, `state` ← `engine` ← `fallback` ← `ops` ←
 //! `node` ← `server` ← `cli`. `confine` is what a node's process takes from itself, which `cli` has it do.
 
 pub mod artifact;
@@ -30,6 +30,7 @@ pub mod ops;
 pub mod receipt;
 pub mod registry;
 pub mod server;
+pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod task;

@@ -5,6 +5,7 @@ mod args;
 mod bundle;
 mod client;
 mod codes;
+mod doctor;
 mod new;
 mod print;
 mod progress;
@@ -149,8 +150,8 @@ enum Command {
     State(Box<state::State>),
     /// Copy the data folder while a node serves it, to a folder that a node starts from
     Backup(system::Backup),
-    /// Check what works on this machine and what is missing
-    Doctor(system::Doctor),
+    /// Check what works on this machine and what is missing, and repair what is damaged
+    Doctor(doctor::Doctor),
     /// Print the completion script of a shell
     Completions(system::Completions),
     /// Write the manual pages to a folder

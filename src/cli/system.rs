@@ -1,4 +1,4 @@
-//! `vyr backup`, `vyr doctor`, `vyr completions`, `vyr man`, `vyr version`.
+//! `vyr backup`, `vyr completions`, `vyr man`, `vyr version`.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -12,7 +12,6 @@ use super::print::human;
 use super::{Cli, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::backup::backup;
-use crate::ops::doctor::{State, examine};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -30,28 +29,6 @@ impl Backup {
             format!("{}: {files} files, {databases} of them databases, {}", done.folder.display(), human(done.bytes))
         })?;
         Ok(0)
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Doctor {}
-
-impl Doctor {
-    pub(super) async fn execute(self, session: &Session) -> Result<u8> {
-        let checks = examine(&session.vyr).await;
-        session.printer.list(&checks, &["check", "", "found"], |check| {
-            let mark = match check.state {
-                State::Ok => "ok",
-                State::Note => "note",
-                State::Fail => "FAIL",
-            };
-            let found = match &check.next {
-                Some(next) => format!("{}\n→ {next}", check.found),
-                None => check.found.clone(),
-            };
-            vec![check.name.to_owned(), mark.to_owned(), found]
-        })?;
-        Ok(if checks.iter().any(|c| c.state == State::Fail) { 125 } else { 0 })
     }
 }
 

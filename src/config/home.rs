@@ -22,6 +22,7 @@ use crate::oci::Digest;
 /// | `trust.toml` | the trust policy | `vyr trust` |
 /// | `config.toml` | settings | the user |
 /// | `audit.jsonl` | runs that went round the trust policy | `ops` |
+/// | `aside/` | what was damaged, as `vyr doctor --repair` found it | `sqlite`, `ops` |
 #[derive(Debug, Clone)]
 pub struct Home(PathBuf);
 

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use vyr_proto::v0::TaskStatus;
 
 use crate::error::{Error, ErrorKind, LATER_VERSION_HINT, is_from_later};
+use crate::sqlite;
 use crate::task::TaskId;
 
 mod read;
@@ -26,7 +27,7 @@ mod tests;
 
 pub use read::{Filter, Row};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/tasks");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/tasks");
 
 /// How many pages of 4 KiB the write-ahead log grows to before they are moved into the database.
 const LOG_PAGES: u64 = 2000;
@@ -108,6 +109,9 @@ impl From<DbError> for Error {
             DbError::Locked { .. } => Self::new(ErrorKind::Unavailable, why)
                 .hint("end the program that has it open (`fuser` names it), then try again"),
             DbError::Later { .. } => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
+            DbError::Failed { source, .. } | DbError::NotCopied { source, .. } if sqlite::is_damaged(&source) => {
+                Self::new(ErrorKind::Storage, why).hint(sqlite::DAMAGED_HINT)
+            }
             DbError::Failed { .. } | DbError::NotCopied { .. } => Self::new(ErrorKind::Storage, why),
             DbError::Closed => Self::new(ErrorKind::Unavailable, why).hint("try again when the node is back"),
         }
@@ -202,6 +206,10 @@ impl Db {
     /// # Errors
     /// It can't be opened, is damaged, or is from a later version.
     pub async fn open(path: &Path) -> Result<Self, DbError> {
+        sqlite::settle(path).map_err(|e| {
+            let source = Arc::new(sqlx::Error::Io(std::io::Error::other(e)));
+            DbError::Failed { path: path.to_owned(), source }
+        })?;
         create_private(path)
             .map_err(|e| DbError::Failed { path: path.to_owned(), source: Arc::new(sqlx::Error::Io(e)) })?;
         let options = SqliteConnectOptions::new()

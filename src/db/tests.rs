@@ -197,6 +197,39 @@ async fn a_database_of_a_later_version_is_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_database_of_an_older_version_is_brought_up_with_all_that_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db/tasks.sqlite");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    for version in super::MIGRATIONS.iter().map(|m| m.version) {
+        let _ = std::fs::remove_file(&path);
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut old = SqliteConnection::connect_with(&options).await.unwrap();
+        super::MIGRATIONS.run_to(version, &mut old).await.unwrap();
+        let (id, ended) = (TaskId::new(), TaskStatus::Succeeded);
+        let rows = "INSERT INTO task (seq, id, status, submitted_us, ended_us, submitter, spec, record, log)
+            VALUES (1, ?1, ?2, 1, 2, 'me', x'01', x'02', x'03')";
+        sqlx::query(rows).bind(&id.as_bytes()[..]).bind(ended as i32).execute(&mut old).await.unwrap();
+        let receipt = match version {
+            1 => None,
+            2 => Some("UPDATE task SET receipt = CAST('receipt' AS BLOB)"),
+            _ => Some("INSERT INTO receipt (seq, receipt) VALUES (1, CAST('receipt' AS BLOB))"),
+        };
+        if let Some(receipt) = receipt {
+            sqlx::query(receipt).execute(&mut old).await.unwrap();
+        }
+        old.close().await.unwrap();
+        let db = open(folder.path()).await;
+        let row = db.get(id).await.unwrap().expect("the task is there");
+        assert_eq!((row.seq, row.status, row.id), (1, ended, id), "from version {version}");
+        assert_eq!(db.log(id).await.unwrap().as_deref(), Some(&[3][..]), "from version {version}");
+        let kept = db.receipt(id).await.unwrap();
+        assert_eq!(kept.is_some(), receipt.is_some(), "from version {version}");
+        assert!(matches!(insert(&db, task(None)).await, Inserted::New { seq: 2 }));
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_is_named_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let db = open(folder.path()).await;

@@ -84,6 +84,15 @@ pub struct Cached {
     pub compile: Duration,
 }
 
+/// What was found of the entries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// How many there were.
+    pub entries: u64,
+    /// How many weren't what was sealed.
+    pub damaged: u64,
+}
+
 /// One entry, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -372,6 +381,33 @@ impl CodeCache {
             }
         }
         Ok((entries, litter))
+    }
+
+    /// Holds the code of each entry, of all engines, against what its seal says, and removes those that are something else.
+    /// It is only damage that is looked for: whether a seal is this node's is asked when its code is loaded.
+    ///
+    /// # Errors
+    /// The folder can't be read or changed.
+    pub fn check(&self, drop_damaged: bool) -> io::Result<Checked> {
+        let mut checked = Checked::default();
+        for (_, seal) in self.scan()?.0 {
+            let code = seal.with_extension("cwasm");
+            checked.entries += 1;
+            let holds = || -> io::Result<bool> {
+                let content = seal::content(&fs::read(&seal)?);
+                let file = open(&code)?;
+                Ok(content == Some(seal::sha256_file(&file)?))
+            };
+            if holds().unwrap_or(false) {
+                continue;
+            }
+            checked.damaged += 1;
+            if drop_damaged {
+                remove(&seal)?;
+                remove(&code)?;
+            }
+        }
+        Ok(checked)
     }
 
     /// Removes the longest unused entries until at most `max_bytes` are left, and what crashes left behind.

@@ -93,6 +93,14 @@ pub(super) struct Seal {
     pub(super) sealed_at: i128,
 }
 
+/// What a seal says of the code, whoever wrote it.
+pub(super) fn content(bytes: &[u8]) -> Option<[u8; 32]> {
+    if bytes.len() != LENGTH || !bytes.starts_with(MAGIC) {
+        return None;
+    }
+    bytes.get(MAGIC.len() + 1..MAGIC.len() + 33)?.try_into().ok()
+}
+
 impl Seal {
     /// Whether the file with `identity` is certain to be unaltered since it was sealed.
     pub(super) fn covers(&self, identity: &Identity) -> bool {

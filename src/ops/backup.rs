@@ -17,8 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What the folder of the databases is called, in the data folder and in a copy.
 const DATABASES: &str = "db";
-/// What can be had again by itself, or is of this process's life only.
-const LEFT_OUT: &[&str] = &[DATABASES, "cache", "snapshots", "ingest", "leases"];
+/// What can be had again by itself, or is of this process's life only; and what was damaged.
+const LEFT_OUT: &[&str] = &[DATABASES, "cache", "snapshots", "ingest", "leases", "aside"];
 
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -57,6 +57,7 @@ pub async fn backup(vyr: &Vyr, to: &Path) -> Result<Backup> {
     for name in ["tasks", "state", "vyr"] {
         let (from, to) =
             (home.join(DATABASES).join(format!("{name}.sqlite")), databases.join(format!("{name}.sqlite")));
+        crate::sqlite::settle(&from)?;
         if let Some(bytes) = db::snapshot(&from, &to).await? {
             done.databases.push(format!("{name}.sqlite"));
             done.files += 1;

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::Vyr;
+use super::repair::{Outcome, Report};
 use super::verify::Policy;
 use crate::config::EnvVars;
 use crate::confine::Abilities;
 use crate::engine::{CancellationToken, Engine, EngineOptions, RunSpec};
-use crate::error::plain;
+use crate::error::{Result, plain};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,8 +46,49 @@ fn check(name: &'static str, state: State, found: impl Into<String>, next: Optio
 /// A module whose `_start` does nothing.
 const EMPTY_COMMAND: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x05\x03\x01\0\x01\x07\x13\x02\x06_start\0\0\x06memory\x02\0\x0a\x04\x01\x02\0\x0b";
 
-/// Runs all checks. None changes anything but the data folder's own making.
-pub async fn examine(vyr: &Vyr) -> Vec<Check> {
+/// How many things that are broken are named.
+const NAMED: usize = 5;
+
+/// What was found of databases, blobs and compiled code.
+fn held(found: Result<Report>) -> Vec<Check> {
+    const NEXT: &str = "`vyr doctor --repair` repairs what can be, with --dry-run says what it would do";
+    let report = match found {
+        Ok(report) => report,
+        Err(e) => return vec![check("data folder", State::Fail, e.why(), e.next())],
+    };
+    let mut wrong: Vec<String> = report
+        .databases
+        .iter()
+        .filter_map(|database| Some(format!("{}: {}", database.name, database.complaints.first()?)))
+        .collect();
+    let databases = match wrong.is_empty() {
+        true if report.databases.is_empty() => check("databases", State::Ok, "none yet", None),
+        true => check("databases", State::Ok, format!("{} are sound", report.databases.len()), None),
+        false => check("databases", State::Fail, wrong.join("; "), Some(NEXT)),
+    };
+    let content = &report.content;
+    let broken = content.wrong.iter().filter(|blob| blob.outcome != Outcome::Unused);
+    wrong = broken.map(|blob| format!("{}: {}", blob.digest, blob.found)).collect();
+    let all = format!("{} blobs, {}", content.checked, ByteSize::b(content.bytes).display().iec());
+    let more = wrong.len().saturating_sub(NAMED);
+    let content = match wrong.is_empty() {
+        true => check("content", State::Ok, all, None),
+        false => {
+            let named = wrong.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            check("content", State::Fail, format!("{} of {all}: {named}{more}", wrong.len()), Some(NEXT))
+        }
+    };
+    let compiled = match report.compiled.damaged {
+        _ if report.quick => check("compiled code", State::Note, "not read (--quick)", None),
+        0 => check("compiled code", State::Ok, format!("{} entries", report.compiled.checked), None),
+        damaged => check("compiled code", State::Fail, format!("{damaged} entries are damaged"), Some(NEXT)),
+    };
+    vec![databases, content, compiled]
+}
+
+/// Runs all checks; `found` is what the data folder holds. None changes anything but the data folder's own making.
+pub async fn examine(vyr: &Vyr, found: Result<Report>) -> Vec<Check> {
     let mut checks = vec![check(
         "vyr",
         State::Ok,
@@ -53,7 +96,11 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
         None,
     )];
     let home = vyr.config().home.root();
-    checks.push(match vyr.store().await {
+    // To open a damaged one would change it.
+    let is_damaged =
+        found.as_ref().is_ok_and(|found| found.databases.iter().any(|d| d.name == "vyr.sqlite" && !d.is_sound()));
+    let store = if is_damaged { None } else { Some(vyr.store().await) };
+    checks.extend(store.map(|store| match store {
         Ok(store) if store.is_read_only() => check(
             "store",
             State::Note,
@@ -62,7 +109,8 @@ pub async fn examine(vyr: &Vyr) -> Vec<Check> {
         ),
         Ok(_) => check("store", State::Ok, format!("{}, {}", home.display(), free(home)), None),
         Err(e) => check("store", State::Fail, e.why(), e.next().or(Some("set VYR_HOME to another folder"))),
-    });
+    }));
+    checks.extend(held(found));
     checks.push(match vyr.secret() {
         Ok(_) => check("node secret", State::Ok, "there, and only this user can read it", None),
         Err(e) => check("node secret", State::Fail, e.why(), e.next()),
@@ -169,7 +217,7 @@ async fn wasm() -> Check {
 
 fn free(path: &Path) -> String {
     match rustix::fs::statvfs(path) {
-        Ok(fs) => format!("{} free", bytesize::ByteSize::b(fs.f_bavail.saturating_mul(fs.f_frsize)).display().iec()),
+        Ok(fs) => format!("{} free", ByteSize::b(fs.f_bavail.saturating_mul(fs.f_frsize)).display().iec()),
         Err(e) => format!("free space unknown: {e}"),
     }
 }

@@ -18,6 +18,7 @@ pub mod push;
 pub mod put;
 mod ready;
 pub mod receipt;
+pub mod repair;
 pub mod replay;
 pub mod resolve;
 pub mod run;

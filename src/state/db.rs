@@ -16,7 +16,7 @@ use super::folder::Flusher;
 use super::lock::{self, Queues};
 use super::{Folder, State, StateClass, StateError, StateId, StateKind, StateName, Usage};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/states");
+pub(crate) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/states");
 
 /// The file that says that something was bound to an artifact.
 const BOUND: &str = "bound";
@@ -161,6 +161,7 @@ impl States {
             builder.create(&folder).map_err(StateError::io("create the folder", &folder))?;
             super::folder::sync_name(&folder)?;
         }
+        crate::sqlite::settle(&database).map_err(|e| sqlx::Error::Io(std::io::Error::other(e)))?;
         let options = SqliteConnectOptions::new()
             .filename(&database)
             .create_if_missing(true)

@@ -107,6 +107,9 @@ impl From<StateError> for Error {
             StateError::Db(sqlx::Error::Database(ref e)) if e.code().is_some_and(|c| c == "13") => {
                 Self::new(ErrorKind::Exhausted, why).hint("free some space; nothing was lost")
             }
+            StateError::Db(ref e) if crate::sqlite::is_damaged(e) => {
+                Self::new(ErrorKind::Storage, why).hint(crate::sqlite::DAMAGED_HINT)
+            }
             StateError::Later => Self::new(ErrorKind::Storage, why).hint(LATER_VERSION_HINT),
             StateError::Io { ref path, ref source, .. } => {
                 let hint = io_hint(path, source);

@@ -51,6 +51,7 @@ mod tests_synced;
 
 pub use chain::{Chain, Fork};
 pub use changeset::{Applied, OUTBOX, Target};
+pub(crate) use db::MIGRATIONS;
 pub use db::{Bound, NewState, States};
 pub use digest::content_digest;
 pub use error::StateError;

@@ -37,6 +37,35 @@ async fn a_state_is_found_by_name_and_id_until_it_is_removed() {
 }
 
 #[tokio::test]
+async fn a_database_of_an_older_version_is_brought_up_and_one_of_a_later_version_is_left_as_it_is() {
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{Connection as _, SqliteConnection};
+    for version in super::MIGRATIONS.iter().map(|m| m.version) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("db/state.sqlite");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let mut old = SqliteConnection::connect_with(&options).await.unwrap();
+        super::MIGRATIONS.run_to(version, &mut old).await.unwrap();
+        let row = "INSERT INTO state (id, name, class, kind, quota, created_us) VALUES (randomblob(16), 'readings', ?1, ?2, 7, 1)";
+        let (class, kind) = (StateClass::Node.number(), StateKind::Files.number());
+        sqlx::query(row).bind(class).bind(kind).execute(&mut old).await.unwrap();
+        old.close().await.unwrap();
+        let states = States::open(home.path()).await.unwrap();
+        assert_eq!(states.get("readings").await.unwrap().quota_bytes, 7, "from version {version}");
+        states.create(new("synced", StateClass::Node)).await.unwrap();
+        drop(states);
+        let mut later = SqliteConnection::connect_with(&options).await.unwrap();
+        let migration = "INSERT INTO _sqlx_migrations SELECT 9000, 'later', installed_on, 1, checksum, 1 FROM _sqlx_migrations LIMIT 1";
+        sqlx::query(migration).execute(&mut later).await.unwrap();
+        let refused = States::open(home.path()).await.unwrap_err();
+        assert!(matches!(refused, StateError::Later), "{refused}");
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM state").fetch_one(&mut later).await.unwrap();
+        assert_eq!(count, 2, "from version {version}");
+    }
+}
+
+#[tokio::test]
 async fn one_writes_and_any_number_reads() {
     let (_home, states) = states().await;
     let state = states.create(new("a", StateClass::Node)).await.unwrap();

@@ -22,7 +22,7 @@ use super::{Result, StoreError, disk};
 use crate::error::is_from_later;
 use crate::oci::{Descriptor, Digest, MediaType};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/store");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/store");
 
 /// The store: the layout and its listing. Cheap to clone; several processes may have one open.
 #[derive(Debug, Clone)]
@@ -152,6 +152,13 @@ impl Store {
 
     async fn open_writable(layout: Layout, lock: File) -> Result<Self> {
         let database = layout.home().join("db/vyr.sqlite");
+        let settling = database.clone();
+        disk::blocking(move || {
+            crate::sqlite::settle(&settling).map_err(|e| {
+                StoreError::io("end the repair of", &settling)(std::io::Error::other(e))
+            })
+        })
+        .await?;
         let options = SqliteConnectOptions::new()
             .filename(&database)
             .create_if_missing(true)

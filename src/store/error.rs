@@ -251,7 +251,7 @@ fn database_hint(path: &Path, source: &sqlx::Error) -> Option<String> {
             let free = free_bytes(path).map_or(String::new(), |n| format!(" ({n} bytes are free there)"));
             Some(format!("make room on the disk of {}{free}", path.display()))
         }
-        11 | 26 => Some(format!("move {} away: it's made again from the layout at the next start", path.display())),
+        11 | 26 => Some(crate::sqlite::DAMAGED_HINT.into()),
         _ => None,
     }
 }

@@ -203,7 +203,7 @@ fn copy_to(layout: &Layout, content: &Content, out: &Layout) -> Result<()> {
         }
         let mut writer = out.writer(Some(digest), None)?;
         std::io::copy(&mut from, &mut writer).map_err(|e| StoreError::from_write(e, &out.blob_path(digest)))?;
-        writer.commit_with(None)?;
+        writer.commit_with(None, false)?;
     }
     // What the folder had before stays, except names that now stand for something else.
     let place = out.index_path();

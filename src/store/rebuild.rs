@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::SystemTime;
 
+use sqlx::SqliteConnection;
+
 use super::db::Store;
 use super::index::REF_NAME;
 use super::layout::Layout;
@@ -34,9 +36,9 @@ fn own_repository(name: &str) -> Option<&str> {
 
 /// What a layout holds.
 #[derive(Debug, Default)]
-struct Found {
-    manifests: Vec<NewManifest>,
-    tags: Vec<(String, Digest)>,
+pub(super) struct Found {
+    pub(super) manifests: Vec<NewManifest>,
+    pub(super) tags: Vec<(String, Digest)>,
 }
 
 impl Store {
@@ -55,17 +57,7 @@ impl Store {
             for (name, digest) in &found.tags {
                 insert_tag(&mut tx, name, digest, now).await?;
             }
-            let own = found.tags.iter().filter_map(|(name, digest)| Some((own_repository(name)?, digest)));
-            for (repository, digest) in own {
-                for query in [SHOW_MANIFESTS, SHOW_BLOBS] {
-                    sqlx::query(query)
-                        .bind(repository)
-                        .bind(digest.as_ref())
-                        .bind(millis(now))
-                        .execute(&mut *tx)
-                        .await?;
-                }
-            }
+            show_own(&mut tx).await?;
             sqlx::query("UPDATE meta SET value = 1 WHERE key = 'imported'").execute(&mut *tx).await?;
             Ok(())
         };
@@ -82,7 +74,20 @@ impl Store {
     }
 }
 
-fn read_layout(layout: &Layout) -> Result<Found> {
+/// Shows in each repository of the node's own registry what its tags reach.
+pub(super) async fn show_own(to: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let tags: Vec<(String, String)> =
+        sqlx::query_as("SELECT name, digest FROM tags ORDER BY name").fetch_all(&mut *to).await?;
+    let now = millis(SystemTime::now());
+    for (repository, digest) in tags.iter().filter_map(|(name, digest)| Some((own_repository(name)?, digest))) {
+        for query in [SHOW_MANIFESTS, SHOW_BLOBS] {
+            sqlx::query(query).bind(repository).bind(digest).bind(now).execute(&mut *to).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn read_layout(layout: &Layout) -> Result<Found> {
     let mut found = Found::default();
     let mut seen = HashSet::new();
     match read_index_file(&layout.index_path()) {

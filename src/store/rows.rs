@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Sqlite, SqliteConnection};
 
 use super::{Result, StoreError, manifest};
 use crate::oci::Digest;
@@ -42,7 +42,7 @@ pub(super) struct NewManifest {
 
 impl NewManifest {
     /// Writes the rows; for a manifest that is there already, only when it was used and where it came from.
-    pub(super) async fn insert(&self, tx: &mut Transaction<'static, Sqlite>) -> Result<Put, sqlx::Error> {
+    pub(super) async fn insert(&self, tx: &mut SqliteConnection) -> Result<Put, sqlx::Error> {
         let m = &self.parsed;
         let annotations = Some(&m.annotations).filter(|a| !a.is_empty());
         let annotations = annotations.and_then(|a| serde_json::to_string(a).ok());
@@ -58,35 +58,43 @@ impl NewManifest {
         .bind(m.subject.as_ref().map(AsRef::as_ref))
         .bind(annotations)
         .bind(millis(self.at))
-        .execute(&mut **tx)
+        .execute(&mut *tx)
         .await?
         .rows_affected()
             > 0;
         if new {
-            for (position, edge) in m.edges.iter().enumerate() {
-                sqlx::query("INSERT INTO edges (parent, position, child, kind, size, media_type) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
-                    .bind(m.digest.as_ref())
-                    .bind(i64::try_from(position).unwrap_or(i64::MAX))
-                    .bind(edge.digest.as_ref())
-                    .bind(edge.kind.as_str())
-                    .bind(signed(edge.size))
-                    .bind(&edge.media_type)
-                    .execute(&mut **tx)
-                    .await?;
-            }
+            insert_edges(tx, m).await?;
         } else {
             sqlx::query("UPDATE manifests SET last_used = max(last_used, ?2) WHERE digest = ?1")
                 .bind(m.digest.as_ref())
                 .bind(millis(self.at))
-                .execute(&mut **tx)
+                .execute(&mut *tx)
                 .await?;
         }
         let moved = match &self.origin {
-            Some(origin) => insert_origin(&mut **tx, &m.digest, origin).await?,
+            Some(origin) => insert_origin(&mut *tx, &m.digest, origin).await?,
             None => false,
         };
         Ok(if new { Put::New } else { Put::Known { moved } })
     }
+}
+
+/// Writes down what a manifest names.
+pub(super) async fn insert_edges(to: &mut SqliteConnection, m: &manifest::Parsed) -> Result<(), sqlx::Error> {
+    for (position, edge) in m.edges.iter().enumerate() {
+        sqlx::query(
+            "INSERT INTO edges (parent, position, child, kind, size, media_type) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(m.digest.as_ref())
+        .bind(i64::try_from(position).unwrap_or(i64::MAX))
+        .bind(edge.digest.as_ref())
+        .bind(edge.kind.as_str())
+        .bind(signed(edge.size))
+        .bind(&edge.media_type)
+        .execute(&mut *to)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Records that a manifest, which is listed, was got from `repository` or sent there; says whether that wasn't known.
@@ -104,7 +112,7 @@ pub(super) async fn insert_origin<'c>(
 
 /// Names a manifest; `false` when there's no such manifest.
 pub(super) async fn insert_tag(
-    tx: &mut Transaction<'static, Sqlite>,
+    tx: &mut SqliteConnection,
     name: &str,
     digest: &Digest,
     at: SystemTime,
@@ -117,7 +125,7 @@ pub(super) async fn insert_tag(
     .bind(digest.as_ref())
     .bind(manifest::signed_digest(name).map(|d| d.to_string()))
     .bind(millis(at))
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(done.rows_affected() > 0)
 }

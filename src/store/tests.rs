@@ -2,6 +2,7 @@
 
 mod collecting;
 mod crashing;
+mod mending;
 mod model;
 mod moving;
 mod power;

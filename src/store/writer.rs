@@ -242,10 +242,10 @@ impl BlobWriter {
     /// [`StoreError::WrongSize`], [`StoreError::Mismatch`], or the file system's own; nothing is left then.
     #[tracing::instrument(skip_all, fields(size = self.position))]
     pub fn commit(self, lease: &Lease) -> Result<(Digest, u64)> {
-        self.commit_with(Some(lease))
+        self.commit_with(Some(lease), false)
     }
 
-    pub(super) fn commit_with(mut self, lease: Option<&Lease>) -> Result<(Digest, u64)> {
+    pub(super) fn commit_with(mut self, lease: Option<&Lease>, anew: bool) -> Result<(Digest, u64)> {
         if let Some(wanted) = self.exact.filter(|n| *n != self.position || self.failed) {
             return Err(StoreError::WrongSize { what: self.name(), wanted, found: self.position });
         }
@@ -262,7 +262,7 @@ impl BlobWriter {
             Some(lease) => lease.hold(&found)?,
             None => self.layout.blob_size(&found)?,
         };
-        if present == Some(self.position) {
+        if present == Some(self.position) && !anew {
             return Ok((found, self.position));
         }
         self.file.get_ref().sync_data().map_err(StoreError::io("sync", &self.path))?;

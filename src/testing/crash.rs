@@ -32,6 +32,8 @@ enum Call {
     Folder(PathBuf),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
+    /// A second name of a file.
+    Link(PathBuf, PathBuf),
     /// What was done before the call with this number is forced to disk.
     Sync(PathBuf, usize),
     SyncAll(usize),
@@ -204,6 +206,11 @@ impl Disk {
                 assert!(matches!(node, Some(Node::File(_))), "{} is {node:?}, and no file", from.display());
                 self.name(number, to.clone(), node);
                 self.name(number, from.clone(), None);
+            }
+            Call::Link(from, to) => {
+                let node = self.now.get(from).copied();
+                assert!(matches!(node, Some(Node::File(_))), "{} is {node:?}, and no file", from.display());
+                self.name(number, to.clone(), node);
             }
             Call::Sync(path, began) => match self.now.get(path).copied() {
                 Some(Node::File(at)) => self.files[at].sync(*began),
@@ -545,18 +552,23 @@ impl Reader {
                 self.names.remove(&path);
                 self.calls.push(Call::Remove(path));
             }
-            "rename" | "renameat" | "renameat2" => {
+            "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
                 let relative = |at: usize| match arguments.get(at) {
                     Some(Argument::Open(path, _)) => Some(path.clone()),
                     _ => None,
                 };
-                let (from_folder, to_folder) = if name == "rename" { (None, None) } else { (relative(0), relative(2)) };
+                let (from_folder, to_folder) =
+                    if matches!(name, "rename" | "link") { (None, None) } else { (relative(0), relative(2)) };
                 let from = texts.next().and_then(|name| self.inside(from_folder.as_deref(), &name));
                 let to = texts.next().and_then(|name| self.inside(to_folder.as_deref(), &name));
                 let (Some(from), Some(to)) = (from, to) else { return };
-                self.names.remove(&from);
                 self.names.insert(to.clone());
-                self.calls.push(Call::Rename(from, to));
+                if name.starts_with("link") {
+                    self.calls.push(Call::Link(from, to));
+                } else {
+                    self.names.remove(&from);
+                    self.calls.push(Call::Rename(from, to));
+                }
             }
             "fsync" | "fdatasync" => {
                 let Some((file, gone)) = opened.next() else { return };

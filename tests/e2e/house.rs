@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const RANKS: &[(&str, u8)] = &[
     ("error", 1),
     ("oci", 1),
+    ("sqlite", 1),
     ("config", 2),
     ("telemetry", 2),
     ("artifact", 2),

@@ -25,6 +25,7 @@ mod push;
 mod put;
 mod reference;
 mod refusals;
+mod repair;
 mod run;
 mod sdk;
 mod state;

@@ -33,6 +33,30 @@ async fn many_readers_follow_one_guest_and_get_all_of_it() {
 }
 
 #[tokio::test]
+async fn what_the_node_writes_may_be_rotated_while_it_runs() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let digest = home.oras_push(&registry.reference("app", "v1"), &vyr_guests::guest("hello-p1"));
+    let unsigned = registry.by_digest("app", &digest);
+    let node = Node::start_with(&home, &["--allow-unsigned"], &[("VYR_LOG", "info")]);
+    let mut client = node.connect().await;
+    let submit = || TaskSpec { allow_unsigned: true, ..spec(&unsigned, &[]) };
+    assert_eq!(client.run(submit()).await.status(), TaskStatus::Succeeded);
+    // What it does goes to stderr, here a file: cut as logrotate's `copytruncate` cuts it.
+    let log = home.work().join("serve.log");
+    assert!(node.said().len() > 100, "{}", node.said());
+    std::fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    // The record of what was overruled is opened for each line: it may be renamed.
+    let (audit, rotated) = (home.vyr_home().join("audit.jsonl"), home.vyr_home().join("audit.jsonl.1"));
+    let first = std::fs::read_to_string(&audit).unwrap();
+    std::fs::rename(&audit, &rotated).unwrap();
+    assert_eq!(client.run(submit()).await.status(), TaskStatus::Succeeded);
+    let said = std::fs::read(&log).unwrap();
+    assert!(!said.is_empty() && said[0] != 0, "it goes on at the beginning: {:?}", String::from_utf8_lossy(&said));
+    assert_eq!(std::fs::read_to_string(&rotated).unwrap(), first);
+    assert_eq!(std::fs::read_to_string(&audit).unwrap().lines().count(), 1);
+}
+
+#[tokio::test]
 async fn the_cut_is_stated_and_others_do_not_feel_the_flood() {
     let (registry, home) = (Registry::start(), Home::new());
     let (noisy, hello) = (pushed(&home, &registry, "noisy-p1"), pushed(&home, &registry, "hello-p1"));

@@ -152,6 +152,8 @@ async fn a_machine_with_few_addresses_runs_fewer_guests_at_once() {
     let mut client = node.connect().await;
     let at = client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap();
     assert!((4..128).contains(&at.max_running), "{}", at.max_running);
+    let said = format!("don't do for 2048 guests at once; at most {} run at a time", at.max_running);
+    assert!(node.said().contains(&said), "{}", node.said());
     for task in [spec(&hello, &[]), TaskSpec { deterministic: Some(Deterministic::default()), ..spec(&hello, &[]) }] {
         assert_eq!(client.run(task).await.status(), TaskStatus::Succeeded);
     }
