@@ -154,9 +154,8 @@ impl Store {
         let database = layout.home().join("db/vyr.sqlite");
         let settling = database.clone();
         disk::blocking(move || {
-            crate::sqlite::settle(&settling).map_err(|e| {
-                StoreError::io("end the repair of", &settling)(std::io::Error::other(e))
-            })
+            crate::sqlite::settle(&settling)
+                .map_err(|e| StoreError::io("end the repair of", &settling)(std::io::Error::other(e)))
         })
         .await?;
         let options = SqliteConnectOptions::new()
