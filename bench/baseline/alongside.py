@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kube import HELLO, PROJECT, digest, image, programs, tool
-from peers import Peers
+from peers import Peers, tree
 
 sys.path.insert(0, str(PROJECT / "sdk/python/src"))
 
@@ -259,7 +259,8 @@ class Alongside:
         def count(what: str, things: list[str]) -> None:
             self.say(f"vyr, mandatory components: {what}", 0, len(things), "count", ", ".join(things) or "none")
 
-        count("processes that must run, none of them a workload's", ["vyr serve"])
+        names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in tree(self.node.pid)] if self.node else []
+        count("processes that must run, none of them a workload's", names)
         count("packages", ["vyr", "ca-certificates"])
         count("images beside the workload's", [])
         count("certificates and keys to make", ["the signer's key"])
