@@ -238,6 +238,11 @@ async fn a_restored_backup_overwrites_nothing() {
     drop(state);
     let backup = home.work().join("backup");
     let copy = |from: &std::path::Path, to: &std::path::Path| {
+        // Whoever closes a database last takes its log away, which is done behind `drop`.
+        let end = Instant::now() + Duration::from_secs(10);
+        while home.vyr_home().join("db/state.sqlite-shm").exists() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut cp = home.command("/bin/cp");
         cp.arg("-a").arg(from).arg(to);
         run(cp, b"").expect(0);
