@@ -39,7 +39,7 @@ fn trust(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
     std::fs::write(folder.path().join("signer.pub"), key.public_pem()).unwrap();
-    let text = "[[rule]]\nmatch = \"registry.example/**\"\nkeys = [\"signer.pub\"]\n".to_owned();
+    let text = "version = 1\n\n[[rule]]\nrepository = \"registry.example\"\nkeys = [\"signer.pub\"]\n".to_owned();
     criterion.bench_function("policy: parse", |b| {
         b.iter_batched(
             || text.clone(),
