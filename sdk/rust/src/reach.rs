@@ -63,7 +63,10 @@ pub(crate) fn told(address: &str, words: &str, first: bool) -> Option<(String, O
             "what listens there speaks no gRPC: it is no node, or one that speaks TLS",
             Some("correct the port, or write https:// for a node with a certificate"),
         )
-    } else if first && address.starts_with("https:") && has("connection closed") {
+    } else if first
+        && address.starts_with("https:")
+        && (has("connection closed") || has("broken pipe") || has("reset by peer") || has("unexpected end of file"))
+    {
         // In TLS 1.3 whoever shows a certificate speaks before it is judged: the reason may come after the connection's end.
         (
             "it closed the connection before it said anything",
@@ -111,6 +114,7 @@ mod tests {
             ("https://a:1", "invalid peer certificate: UnknownIssuer", "nobody issued", None),
             ("https://a:1", "received fatal alert: CertificateExpired", "by its clock", Some("clock")),
             ("https://a:1", "operation was canceled: connection closed", "closed the connection", Some("its log")),
+            ("https://a:1", "stream closed because of a broken pipe", "closed the connection", Some("its log")),
             (
                 "https://a:1",
                 "invalid peer certificate: certificate expired: verification time 1796000000 (UNIX), but certificate is \
