@@ -75,7 +75,7 @@ fn a_certificate_out_of_its_time_is_refused_in_words_that_name_the_clock() {
         let (certificate, key) = authority.issue_for(from, until);
         let (certificate, key) = (put("node.pem", &certificate), put("node.key", &key));
         let node = Node::start(&home, &["--tls-cert", &certificate, "--tls-key", &key]);
-        assert!(node.said().contains(&format!("clients will not take this node's certificate: the certificate {why}")));
+        says(&node, &format!("clients will not take this node's certificate: the certificate {why}"));
         let host = node.host();
         let called = home.vyr(["tasks", "--node", &format!("https://{host}"), "--node-ca", &ca]);
         called.expect(125).says(&["no node answers at", why, "set the clock that is wrong, or renew the certificate"]);
@@ -98,11 +98,17 @@ fn a_certificate_out_of_its_time_is_refused_in_words_that_name_the_clock() {
         let told =
             ["by its clock the certificate that is shown to it has expired, or is not valid yet", "its log says why"];
         assert!(told.iter().any(|words| heard.contains(words)), "{heard}");
-        let end = Instant::now() + Duration::from_secs(10);
-        let is_said = |said: &str| said.contains("a client's certificate is not taken") && said.contains(why);
-        while !is_said(&node.said()) {
-            assert!(Instant::now() < end, "{}", node.said());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        says(&node, "a client's certificate is not taken");
+        says(&node, why);
+    }
+}
+
+/// Waits until the node has said so: its log is read by another thread.
+#[track_caller]
+fn says(node: &Node, words: &str) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !node.said().contains(words) {
+        assert!(Instant::now() < end, "it doesn't say `{words}`: {}", node.said());
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
