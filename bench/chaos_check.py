@@ -173,7 +173,7 @@ class Account:
                 by_key[key].append(task)
         ends: collections.Counter[str] = collections.Counter()
         kinds: collections.Counter[str] = collections.Counter()
-        acknowledged = accounted = unanswered = cancelled = kept = overtaken = 0
+        acknowledged = accounted = unanswered = cancelled = kept = early = early_kept = 0
         for key, intent in self.journal.intents.items():
             there = by_key.pop(key, [])
             acknowledged += bool(intent.id)
@@ -192,11 +192,12 @@ class Account:
                 accounted += 1
             kinds[intent.kind] += 1
             ends[f"{STATUSES[task.status]}: {self.reason(task)}"] += 1
-            # An answer that shows no end yet: the node has heard of it, and a kill may come before the end is on disk.
             told_end = intent.cancelled >= SUCCEEDED
             cancelled += told_end
             kept += told_end and intent.cancelled == task.status
-            overtaken += bool(intent.cancelled) and not told_end and bool(task.interruptions) and task.status == SUCCEEDED
+            told_early = bool(intent.cancelled) and not told_end
+            early += told_early
+            early_kept += told_early and not self.goes_on(intent, task)
             if why := self.wrong_end(intent, task):
                 self.find(f"{intent.kind} {task.id}: {why}: {task.status} {task.end}".replace("\n", " "))
         if by_key:
@@ -207,7 +208,8 @@ class Account:
             "tasks_made_by_submits_that_were_never_answered": unanswered,
             "cancels_answered_with_an_end": cancelled,
             "cancels_kept": kept,
-            "cancels_overtaken_by_a_kill": overtaken,
+            "cancels_answered_before_the_end": early,
+            "cancels_before_the_end_kept": early_kept,
             "tasks_by_kind": dict(kinds.most_common()),
             "ends": dict(ends.most_common()),
             "run_again": sum(task.interruptions for task in tasks.values()),
@@ -218,6 +220,10 @@ class Account:
         names = task.end.DESCRIPTOR.fields_by_name["reason"].enum_type.values_by_number
         reason: str = names[task.end.reason].name.removeprefix("END_REASON_").lower()
         return f"{reason}, {task.end.error_kind}" if task.end.error_kind else reason
+
+    def goes_on(self, intent: Intent, task: Any) -> bool:
+        """Whether a kill overtook a cancel that was answered. The task's own end may have come before it was stopped."""
+        return bool(task.status == LOST or task.attempt > intent.cancelled_in)
 
     def wrong_end(self, intent: Intent, task: Any) -> str:
         """What is wrong with how a task ended, if anything."""
@@ -231,6 +237,8 @@ class Account:
         again = intent.spec["on_interrupt"] == 2
         if intent.cancelled >= SUCCEEDED and intent.cancelled != status:
             return f"a cancel was answered with {STATUSES[intent.cancelled]}"
+        if intent.cancelled and self.goes_on(intent, task):
+            return "a cancel was answered, and it is lost or was run again"
         if status == LOST:
             return "lost, though it was to run again" if again or not self.faults["kill"] else ""
         if status == CANCELLED:

@@ -39,6 +39,8 @@ class Intent:
     id: str = ""
     # The status that a cancel was answered with; a cancel that was not answered may have come through.
     cancelled: int = 0
+    # The attempt that the answer was of.
+    cancelled_in: int = 0
     cancel_tried: bool = False
     # What watchers were told of its end.
     told: set[tuple[int, int]] = field(default_factory=set)
@@ -219,7 +221,7 @@ class Load:
             except grpc.RpcError as error:
                 self.passing(error, "cancel")
                 continue
-            chosen.cancelled = answer.task.status
+            chosen.cancelled, chosen.cancelled_in = answer.task.status, answer.task.attempt
             self.journal.note("cancelled", key=chosen.key, status=answer.task.status)
             self.journal.count("cancels")
 

@@ -41,7 +41,7 @@ of are the ends on record.
 
 {run_again} attempts that a death of the node cut off were made again, as their submits said. A task whose submit said nothing
 is `lost` when the node died while it ran: that is its one truthful end. {unanswered} tasks were made by submits whose answer
-never came. {overtaken} cancels that were answered before their task had ended were overtaken by a kill, and the task ran again.
+never came.
 
 Of {output} of output {dropped} were dropped, and counted as dropped, while the disk was full.
 
@@ -137,6 +137,12 @@ def page(lines: list[dict[str, Any]]) -> str:
                     line["cancels_kept"],
                     "answered with the task's end, which is the end on record",
                 ),
+                (
+                    "cancels before the end",
+                    line["cancels_answered_before_the_end"],
+                    line["cancels_before_the_end_kept"],
+                    "answered before the task had ended; it is not lost, and was not run again",
+                ),
             ]
         ),
         verdict="Nothing that was acknowledged is missing."
@@ -151,7 +157,6 @@ def page(lines: list[dict[str, Any]]) -> str:
         ends=rows(line["ends"].items()),
         run_again=f"{line['run_again']:,}",
         unanswered=f"{line['tasks_made_by_submits_that_were_never_answered']:,}",
-        overtaken=f"{line['cancels_overtaken_by_a_kill']:,}",
         output=size(line["output_bytes"]),
         dropped=size(line["output_bytes_dropped"]),
         calls=rows(line["calls"].items()),

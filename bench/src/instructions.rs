@@ -1,18 +1,17 @@
 //! Owns how many instructions a start takes: counted by callgrind, which a busy machine doesn't disturb, and compared with what was
 //! recorded last.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
-use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 use vyr::engine::{CancellationToken, CodeCache, Engine, EngineOptions, Outcome, RunSpec};
 use vyr::error::Error;
 use vyr::oci::ArtifactRef;
 
 use super::samples;
+use super::since::{self, Since};
 use super::stage::{Stage, version};
 
 /// What is counted: this often, and a few times less; the difference is what the step takes without what is around it.
@@ -32,7 +31,7 @@ pub(crate) enum Step {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Counted {
+pub(crate) struct Counted {
     case: String,
     instructions: u64,
     /// What the record before said.
@@ -83,36 +82,22 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
         let last = before.iter().find(|b| b.case == case).map(|b| b.instructions);
         counted.push(Counted { case, instructions, last });
     }
-    println!("{}", table(&counted));
+    println!("{}", since::table(&counted));
     let versions = vec![version(&stage.vyr, "--version")?, version("valgrind".as_ref(), "--version")?];
     let note = "user-space instructions a step by callgrind: the difference of 120 and 20 of them, by 100";
     stage.keep("instructions", versions, note, &counted)
 }
 
-/// The section of the page, from the raw file; nothing where there is none.
-pub(crate) fn report(results: &Path) -> Result<String> {
-    let path = results.join("instructions.jsonl");
-    if !path.exists() {
-        return Ok(String::new());
-    }
-    let (facts, counted) = samples::read::<Counted>(&path)?;
-    let (table, note, versions) = (table(&counted), facts.note, facts.versions.join(", "));
-    Ok(format!("## instructions\n\n{note}. {versions}; {}. Raw: `{}`.\n\n{table}\n\n", facts.date, path.display()))
-}
+impl Since for Counted {
+    const NAME: &str = "instructions";
+    const HEADER: &[&str] = &["instructions", "now", "last", "change"];
 
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn table(counted: &[Counted]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["instructions", "now", "last", "change"]);
-    for now in counted {
-        let last = now.last.map_or_else(String::new, |last| last.to_string());
-        let change = now.last.filter(|last| *last > 0).map_or_else(String::new, |last| {
-            format!("{:+.1} %", (now.instructions as f64 / last as f64 - 1.0) * 100.0)
-        });
-        table.add_row([now.case.clone(), now.instructions.to_string(), last, change]);
+    fn row(&self) -> Vec<String> {
+        let last = self.last.map_or_else(String::new, |last| last.to_string());
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let change = since::change(self.instructions as f64, self.last.map(|last| last as f64));
+        vec![self.case.clone(), self.instructions.to_string(), last, change]
     }
-    table
 }
 
 fn count(step: &str, times: u64) -> Result<u64> {

@@ -14,6 +14,7 @@ mod pull;
 mod registry;
 mod report;
 mod samples;
+mod since;
 mod stage;
 mod state;
 mod store;

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 
 use super::samples;
+use super::since::{self, Since};
 use super::stage::{Stage, version};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Measured {
+pub(crate) struct Measured {
     case: String,
     median_ns: f64,
     /// The ends of the 95 % interval of the median.
@@ -69,35 +69,21 @@ pub(crate) fn measure(stage: &Stage) -> Result<()> {
     for now in &mut measured {
         now.last_ns = before.iter().find(|b| b.case == now.case).map(|b| b.median_ns);
     }
-    println!("{}", table(&measured));
+    println!("{}", since::table(&measured));
     let note = "median of one call and its 95 % interval, by Criterion: 100 samples over 3 s each";
     stage.keep("micro", vec![version(&stage.vyr, "--version")?, "criterion 0.8".into()], note, &measured)
 }
 
-/// The section of the page, from the raw file; nothing where there is none.
-pub(crate) fn report(results: &Path) -> Result<String> {
-    let path = results.join("micro.jsonl");
-    if !path.exists() {
-        return Ok(String::new());
-    }
-    let (facts, measured) = samples::read::<Measured>(&path)?;
-    let (table, note, versions) = (table(&measured), facts.note, facts.versions.join(", "));
-    Ok(format!("## micro\n\n{note}. {versions}; {}. Raw: `{}`.\n\n{table}\n\n", facts.date, path.display()))
-}
+impl Since for Measured {
+    const NAME: &str = "micro";
+    const HEADER: &[&str] = &["µs, median", "now", "95 %", "last", "change"];
 
-fn table(measured: &[Measured]) -> Table {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["µs, median", "now", "95 %", "last", "change"]);
-    let micro = |ns: f64| format!("{:.2}", ns / 1e3);
-    for now in measured {
-        let last = now.last_ns.map_or_else(String::new, micro);
-        let change =
-            now.last_ns.map_or_else(String::new, |last| format!("{:+.1} %", (now.median_ns / last - 1.0) * 100.0));
-        let interval = format!("{} – {}", micro(now.from_ns), micro(now.to_ns));
-        table.add_row([now.case.clone(), micro(now.median_ns), interval, last, change]);
+    fn row(&self) -> Vec<String> {
+        let micro = |ns: f64| format!("{:.2}", ns / 1e3);
+        let last = self.last_ns.map_or_else(String::new, micro);
+        let interval = format!("{} – {}", micro(self.from_ns), micro(self.to_ns));
+        vec![self.case.clone(), micro(self.median_ns), interval, last, since::change(self.median_ns, self.last_ns)]
     }
-    table
 }
 
 /// Criterion keeps a folder for each benchmark, in a folder of its group where it has one.

@@ -297,8 +297,8 @@ pub(crate) fn write(stage: &Stage) -> Result<()> {
         std::fs::create_dir_all("docs/img")?;
         std::fs::write(Path::new("docs/img").join(format!("bench-{}.svg", facts.part)), picture(samples))?;
     }
-    page.push_str(&super::instructions::report(&stage.results)?);
-    page.push_str(&super::micro::report(&stage.results)?);
+    page.push_str(&super::since::section::<super::instructions::Counted>(&stage.results)?);
+    page.push_str(&super::since::section::<super::micro::Measured>(&stage.results)?);
     page.push_str(&super::api::report(&stage.results)?);
     Ok(std::fs::write("docs/benchmarks.md", page)?)
 }

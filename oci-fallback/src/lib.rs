@@ -18,9 +18,9 @@ pub mod engine;
 pub mod keeper;
 pub mod probe;
 pub mod process;
+pub mod seccomp;
 pub mod snapshot;
 pub mod unpack;
 
 mod cgroup;
-mod seccomp;
 mod spec;

@@ -186,6 +186,9 @@ pub struct Node {
     /// Whether `TaskSpec.allow_unsigned` is accepted.
     #[prost(bool, tag = "14")]
     pub allows_unsigned: bool,
+    /// What holds its process, so that a guest that got out would get no further: `landlock`, `seccomp`; empty where nothing does.
+    #[prost(string, repeated, tag = "15")]
+    pub confined_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A named, quota-limited, expiring piece of data that tasks bind.
 #[derive(Clone, PartialEq, ::prost::Message)]

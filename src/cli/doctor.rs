@@ -7,7 +7,7 @@ use super::print::{harmless, human};
 use crate::error::{Error, Result};
 use crate::node::Lock;
 use crate::ops::doctor::{State, examine};
-use crate::ops::repair::{Database, Outcome, Report, Wish, repair};
+use crate::ops::repair::{Database, Fate, Outcome, Report, Wish, repair};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -64,14 +64,12 @@ fn tell(report: &Report) -> String {
         report.databases.iter().filter(|d| !d.complaints.is_empty()).map(tell_database).collect();
     for blob in &report.content.wrong {
         let of = if blob.of.is_empty() { String::new() } else { format!(" (of {})", blob.of.join(", ")) };
-        let mut line = format!("{}{of}: {}; {}", blob.digest, blob.found, blob.outcome.as_str());
+        let mut line = format!("{}{of}: {}; {}", blob.digest, blob.found, blob.fate.outcome.as_str());
         if let Some(from) = &blob.from {
             line.push_str(&format!(", fetched from {from}"));
         }
         lines.push(line);
-        lines.extend(blob.why.iter().map(|why| format!("  why: {why}")));
-        lines.extend(blob.aside.iter().map(|path| format!("  put aside: {}", path.display())));
-        lines.extend(blob.next.iter().map(|next| format!("  next: {next}")));
+        lines.extend(tell_fate(&blob.fate));
     }
     if report.compiled.damaged > 0 {
         let (damaged, would) = (report.compiled.damaged, if report.dry_run { "would be dropped" } else { "dropped" });
@@ -94,8 +92,8 @@ fn tell(report: &Report) -> String {
 
 fn tell_database(database: &Database) -> String {
     let complaint = database.complaints.first().map(String::as_str).unwrap_or_default();
-    let mut lines = vec![format!("{}: {complaint}; {}", database.name, database.outcome.as_str())];
-    if database.outcome == Outcome::Repaired {
+    let mut lines = vec![format!("{}: {complaint}; {}", database.name, database.fate.outcome.as_str())];
+    if database.fate.outcome == Outcome::Repaired {
         lines.extend(database.carried.iter().map(|table| {
             let lost = match (table.whole, table.lost) {
                 (true, _) => "all of them".to_owned(),
@@ -108,8 +106,12 @@ fn tell_database(database: &Database) -> String {
             lines.push("  nothing of it could be read".to_owned());
         }
     }
-    lines.extend(database.why.iter().map(|why| format!("  why: {why}")));
-    lines.extend(database.aside.iter().map(|path| format!("  put aside: {}", path.display())));
-    lines.extend(database.next.iter().map(|next| format!("  next: {next}")));
+    lines.extend(tell_fate(&database.fate));
     lines.join("\n")
+}
+
+fn tell_fate(fate: &Fate) -> impl Iterator<Item = String> {
+    let why = fate.why.iter().map(|why| format!("  why: {why}"));
+    let aside = fate.aside.iter().map(|path| format!("  put aside: {}", path.display()));
+    why.chain(aside).chain(fate.next.iter().map(|next| format!("  next: {next}")))
 }

@@ -207,7 +207,7 @@ impl Serve {
     /// What comes before the runtime, while this process has one thread: a Landlock domain is its own and its children's.
     pub(super) fn begin(&mut self, session: &Session) -> Result<()> {
         let listen = self.listen(session)?;
-        let options = self.options(session)?;
+        let mut options = self.options(session)?;
         let mode = self.mode(&session.vyr.config().serve)?;
         let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
         // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
@@ -215,23 +215,30 @@ impl Serve {
         let lock = Lock::acquire(&vyr.config().home)?;
         let server = Server::bind(&listen)?;
         let mut remarks = Vec::new();
-        let outside = match mode {
-            Mode::Off => None,
+        let (outside, confined_by) = match mode {
+            Mode::Off => (None, Vec::new()),
             Mode::Auto | Mode::Required => self.confine(mode, &vyr, &listen, &mut remarks)?,
         };
+        options.confined_by = confined_by;
         self.begun = Some(Begun { listen, options, vyr, lock, server, outside, remarks });
         Ok(())
     }
 
     /// Confines this process; what is to be said of that, the first in one line, is added to `remarks`.
-    fn confine(&self, mode: Mode, vyr: &Vyr, listen: &Listen, remarks: &mut Vec<Remark>) -> Result<Option<Outside>> {
+    fn confine(
+        &self,
+        mode: Mode,
+        vyr: &Vyr,
+        listen: &Listen,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<(Option<Outside>, Vec<String>)> {
         let files = self.files(vyr, listen);
         // Both start processes.
         vyr.prepare_containers();
         let outside = match Outside::start(&self.tools(vyr, listen)) {
             Err(e) if mode == Mode::Auto => {
                 remarks.push(Remark::Warning(format!("this node is not confined: {}", e.why())));
-                return Ok(None);
+                return Ok((None, Vec::new()));
             }
             other => other?,
         };
@@ -255,7 +262,7 @@ impl Serve {
                 ));
             }
         }
-        Ok(Some(outside))
+        Ok((Some(outside), confinement.words()))
     }
 
     /// What the node opens later, by paths that it was given.
@@ -281,7 +288,7 @@ impl Serve {
             files.folder(Path::new(folder));
         }
         if let Some(docker) = &config.docker_config {
-            files.folder(docker);
+            files.file(&docker.join("config.json"));
         }
         if EnvVars::get(EnvVars::NOTIFY_SOCKET).is_some_and(|socket| socket.starts_with('@')) {
             files.tells_by_abstract_socket();

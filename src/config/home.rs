@@ -12,7 +12,9 @@ use crate::oci::Digest;
 /// | `ingest/`, `leases/`, `store.lock` | writes under way | `store` |
 /// | `db/vyr.sqlite` | the index over the layout | `store` |
 /// | `db/tasks.sqlite` | the node's tasks | `db` |
+/// | `db/state.sqlite`, `state/` | states: what there is, and their data | `state` |
 /// | `logs/` | long outputs of tasks | `node` |
+/// | `snapshots/` | unpacked layers of images | `ops` |
 /// | `node.lock`, `node.sock` | who serves this folder, and where | `node`, `server` |
 /// | `node.address` | the address that its registry has, or had last | `ops` |
 /// | `cache/code-v1/` | compiled code | `engine` |

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule as Rule, TargetArch, sock_filter,
+    SeccompFilter, SeccompRule as Rule, TargetArch,
 };
 
 /// By the C library's constants.
@@ -61,9 +61,6 @@ const HERE: &[i64] = &[];
 /// cachestat, fchmodat2, map_shadow_stack, futex_wake, futex_wait, futex_requeue, mseal: from 424 on the numbers are the same
 /// on every machine.
 const NEWER: &[i64] = &[451, 452, 453, 454, 455, 456, 462];
-
-/// The first number that no kernel had when this was written.
-const UNKNOWN: u32 = 470;
 
 /// `CLONE_THREAD` of clone(2), without which a process is made.
 const THREAD: u64 = 0x1_0000;
@@ -129,26 +126,9 @@ fn program() -> Result<BpfProgram, Box<dyn std::error::Error>> {
     let denied = SeccompAction::Errno(u32::try_from(libc::EPERM)?);
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, arch)?;
-    let mut program = missing(u32::try_from(libc::SYS_clone3)?);
+    let mut program = vyr_oci_fallback::seccomp::missing()?;
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
-}
-
-/// Some calls aren't there at all, so that libraries take the older one: `clone3`, whose flags a filter can't see, and whatever
-/// is newer than the list. Goes before the filter, and leaves all others to it.
-fn missing(clone3: u32) -> BpfProgram {
-    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    const ENOSYS: u32 = 0x0005_0000 | 38; // SECCOMP_RET_ERRNO
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    vec![
-        step(LOAD, 0, 0, 0), // the number
-        step(EQUAL, 1, 0, clone3),
-        step(AT_LEAST, 0, 1, UNKNOWN),
-        step(RETURN, 0, 0, ENOSYS),
-    ]
 }
 
 #[cfg(test)]

@@ -96,6 +96,15 @@ pub struct Confinement {
     pub lacking: Vec<String>,
 }
 
+impl Confinement {
+    /// What holds it, a word each.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let held = [("landlock", self.landlock.is_some()), ("seccomp", self.seccomp)];
+        held.into_iter().filter(|(_, holds)| *holds).map(|(word, _)| word.to_owned()).collect()
+    }
+}
+
 impl fmt::Display for Confinement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.landlock, self.seccomp) {

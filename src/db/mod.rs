@@ -166,6 +166,15 @@ pub struct Change {
     pub receipt: Option<Bytes>,
 }
 
+/// A client's wish that a task end.
+#[derive(Debug, Clone, Copy)]
+struct Cancel {
+    /// The task's place.
+    seq: i64,
+    /// When it was said, in microseconds since the Unix epoch.
+    asked_us: i64,
+}
+
 /// A task that was forgotten.
 #[derive(Debug, Clone, Copy)]
 pub struct Forgotten {
@@ -181,6 +190,7 @@ type Reply<T> = Box<dyn FnOnce(Result<T, DbError>) + Send>;
 enum Write {
     Insert(NewTask, Reply<Inserted>),
     Change(Change, Reply<()>),
+    Cancel(Cancel, Reply<()>),
     #[cfg(test)]
     LimitPages(u32, oneshot::Sender<()>),
     Forget {
@@ -206,7 +216,7 @@ impl Db {
     /// # Errors
     /// It can't be opened, is damaged, or is from a later version.
     pub async fn open(path: &Path) -> Result<Self, DbError> {
-        sqlite::settle(path).map_err(|e| {
+        let _opening = sqlite::settled(path).await.map_err(|e| {
             let source = Arc::new(sqlx::Error::Io(std::io::Error::other(e)));
             DbError::Failed { path: path.to_owned(), source }
         })?;
@@ -281,6 +291,22 @@ impl Db {
         answer.await.map_err(|_| DbError::Closed)?
     }
 
+    /// Keeps that a client has cancelled the task at a place, at a time in microseconds since the Unix epoch; the first such
+    /// time stays. `done` is called as for [`Db::insert`].
+    fn cancel(&self, seq: i64, asked_us: i64, done: impl FnOnce(Result<(), DbError>) + Send + 'static) {
+        self.send(Write::Cancel(Cancel { seq, asked_us }, Box::new(done)));
+    }
+
+    /// As [`Db::cancel`], to be waited for.
+    ///
+    /// # Errors
+    /// It isn't on disk.
+    pub async fn cancelled(&self, seq: i64, asked_us: i64) -> Result<(), DbError> {
+        let (reply, answer) = oneshot::channel();
+        self.cancel(seq, asked_us, |done| drop(reply.send(done)));
+        answer.await.map_err(|_| DbError::Closed)?
+    }
+
     /// Forgets up to `most` ended tasks, the oldest first, that ended before a time or stand below a place.
     ///
     /// # Errors
@@ -304,7 +330,7 @@ impl Db {
         if let Err(mpsc::error::SendError(write)) = self.writes.send(write) {
             match write {
                 Write::Insert(_, done) => done(Err(DbError::Closed)),
-                Write::Change(_, done) => done(Err(DbError::Closed)),
+                Write::Change(_, done) | Write::Cancel(_, done) => done(Err(DbError::Closed)),
                 Write::Forget { reply, .. } => reply(Err(DbError::Closed)),
                 #[cfg(test)]
                 Write::LimitPages(..) => {}

@@ -27,6 +27,8 @@ pub struct Row {
     pub spec: Bytes,
     /// The encoded record; empty before the first change.
     pub record: Bytes,
+    /// A client was told that it is cancelled, before it had ended.
+    pub is_cancelled: bool,
 }
 
 /// What a listing is narrowed to.
@@ -38,7 +40,8 @@ pub struct Filter {
     pub submitter: Option<String>,
 }
 
-const COLUMNS: &str = "seq, id, status, submitted_us, submitter, idem_key, spec, record";
+const COLUMNS: &str = "seq, id, status, submitted_us, submitter, idem_key, spec, record, \
+                       cancel_asked_us IS NOT NULL AS is_cancelled";
 
 fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
     let id = row.try_get::<&[u8], _>("id")?;
@@ -55,6 +58,7 @@ fn row(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         key: row.try_get("idem_key")?,
         spec: bytes("spec")?,
         record: bytes("record")?,
+        is_cancelled: row.try_get("is_cancelled")?,
     })
 }
 

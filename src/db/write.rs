@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::mpsc;
 
-use super::{Change, DbError, Forgotten, Inserted, NewTask, Reply, Write, classify};
+use super::{Cancel, Change, DbError, Forgotten, Inserted, NewTask, Reply, Write, classify};
 use crate::task::TaskId;
 
 /// The most writes that are taken at once.
@@ -24,9 +24,9 @@ pub(super) struct Writer {
     next_seq: i64,
     /// Counts up after each write that was answered.
     written: Arc<AtomicU64>,
-    /// What a transaction of so many inserts, changes and receipts is in SQL. It goes to SQLite's thread in one piece, since
+    /// What a transaction of so many inserts, changes, receipts and cancels is in SQL. It goes to SQLite's thread in one piece, since
     /// each change of threads costs more than a row.
-    texts: HashMap<[usize; 3], Arc<str>>,
+    texts: HashMap<[usize; 4], Arc<str>>,
 }
 
 /// What was taken at once.
@@ -34,13 +34,14 @@ pub(super) struct Writer {
 struct Group {
     inserts: Vec<(i64, NewTask, Reply<Inserted>)>,
     changes: Vec<(Change, Reply<()>)>,
+    cancels: Vec<(Cancel, Reply<()>)>,
 }
 
 fn rows(row: &str, count: usize) -> String {
     vec![row; count].join(",")
 }
 
-fn text([inserts, changes, receipts]: [usize; 3]) -> String {
+fn text([inserts, changes, receipts, cancels]: [usize; 4]) -> String {
     let mut parts = Vec::new();
     if inserts > 0 {
         parts.push(format!(
@@ -61,6 +62,13 @@ fn text([inserts, changes, receipts]: [usize; 3]) -> String {
         parts.push(format!(
             "INSERT OR REPLACE INTO receipt (seq,receipt) SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL",
             rows("(?,?)", receipts)
+        ));
+    }
+    if cancels > 0 {
+        parts.push(format!(
+            "WITH new(seq,asked_us) AS (VALUES {}) \
+             UPDATE task SET cancel_asked_us=coalesce(task.cancel_asked_us, new.asked_us) FROM new WHERE task.seq=new.seq",
+            rows("(?,?)", cancels)
         ));
     }
     // One statement is a transaction by itself.
@@ -94,6 +102,7 @@ impl Writer {
                         }
                         group.changes.push((change, reply));
                     }
+                    Write::Cancel(cancel, reply) => group.cancels.push((cancel, reply)),
                     Write::Insert(task, reply) => {
                         let repeats = |known: &NewTask| known.submitter == task.submitter && key(known) == key(&task);
                         if task.key.is_some() && group.inserts.iter().any(|(_, known, _)| repeats(known)) {
@@ -155,29 +164,35 @@ impl Writer {
 
     /// Writes the group in one transaction, and answers everybody in it.
     async fn write(&mut self, group: &mut Group) {
-        let Group { inserts, changes } = std::mem::take(group);
-        if inserts.is_empty() && changes.is_empty() {
+        let Group { inserts, changes, cancels } = std::mem::take(group);
+        if inserts.is_empty() && changes.is_empty() && cancels.is_empty() {
             return;
         }
         let (new, inserted): (Vec<_>, Vec<_>) =
             inserts.into_iter().map(|(seq, task, reply)| ((seq, task), reply)).unzip();
         let (changes, changed): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
-        let done = self.commit(&new, &changes).await.map_err(|e| {
+        let (cancels, noted): (Vec<_>, Vec<_>) = cancels.into_iter().unzip();
+        let done = self.commit(&new, &changes, &cancels).await.map_err(|e| {
             tracing::error!(error = %e, "tasks could not be written");
             classify(&self.path, e)
         });
         for ((seq, _), reply) in new.iter().zip(inserted) {
             reply(done.clone().map(|()| Inserted::New { seq: *seq }));
         }
-        for reply in changed {
+        for reply in changed.into_iter().chain(noted) {
             reply(done.clone());
         }
         self.written.fetch_add(1, Ordering::Relaxed);
     }
 
-    async fn commit(&mut self, inserts: &[(i64, NewTask)], changes: &[Change]) -> Result<(), sqlx::Error> {
+    async fn commit(
+        &mut self,
+        inserts: &[(i64, NewTask)],
+        changes: &[Change],
+        cancels: &[Cancel],
+    ) -> Result<(), sqlx::Error> {
         let receipts: Vec<_> = changes.iter().filter_map(|c| Some((c.seq, c.receipt.as_deref()?))).collect();
-        let sizes = [inserts.len(), changes.len(), receipts.len()].map(room);
+        let sizes = [inserts.len(), changes.len(), receipts.len(), cancels.len()].map(room);
         let text = self.texts.entry(sizes).or_insert_with(|| text(sizes).into());
         let mut query = sqlx::query::<sqlx::Sqlite>(AssertSqlSafe(Arc::clone(text)));
         for (seq, task) in inserts {
@@ -197,6 +212,10 @@ impl Writer {
             query = query.bind(*seq).bind(*receipt);
         }
         query = nothing(query, (sizes[2] - receipts.len()) * 2);
+        for Cancel { seq, asked_us } in cancels {
+            query = query.bind(*seq).bind(*asked_us);
+        }
+        query = nothing(query, (sizes[3] - cancels.len()) * 2);
         let done = query.execute(&mut self.connection).await.map(drop);
         if done.is_err() && sizes.iter().filter(|size| **size > 0).count() > 1 {
             // Fails where SQLite has rolled back by itself.

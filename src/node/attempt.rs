@@ -216,7 +216,7 @@ impl Node {
             stdout: Output::Stream(Box::new(Capture::stdout(&live.log))),
             stderr: Output::Stream(Box::new(Capture::stderr(&live.log))),
             budget: Some(Arc::clone(&self.inner.budget)),
-            container: container(live.spec.container.as_ref()),
+            container: container_options(live.spec.container.as_ref()),
         }
     }
 
@@ -367,7 +367,7 @@ pub(super) fn made(made: vyr_proto::v0::Deterministic) -> Deterministic {
 }
 
 /// How a submit wants its container.
-fn container(asked: Option<&vyr_proto::v0::Container>) -> Options {
+pub(super) fn container_options(asked: Option<&vyr_proto::v0::Container>) -> Options {
     let defaults = Options::default();
     let Some(asked) = asked else { return defaults };
     Options {

@@ -7,8 +7,9 @@ use super::Node;
 use super::live::Live;
 use crate::task::micros;
 
-/// How old an output may be that a killed node loses.
-const FLUSH: Duration = Duration::from_millis(250);
+/// How often outputs are looked over, and how old one is that goes into its file then: what is twice as old is there, and a
+/// killed node loses what is younger.
+const FLUSH: Duration = Duration::from_millis(125);
 /// How often ended tasks are looked over.
 const FORGET: Duration = Duration::from_secs(30);
 /// How often states whose time is over are looked for.

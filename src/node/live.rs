@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use vyr_proto::v0::{EndReason, Execution, StartTier, Task, TaskSpec, TaskStatus};
+use vyr_proto::v0::{EndReason, Execution, ExecutionPath, StartTier, Task, TaskSpec, TaskStatus};
 
-use super::attempt::about;
+use super::attempt::{about, container_options};
 use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
@@ -131,6 +131,12 @@ impl Live {
     pub(super) fn runnable(&self) -> Option<Arc<Runnable>> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.as_ref().map(|(runnable, _)| Arc::clone(runnable))
+    }
+
+    /// How long it may take to end once it is told to: a container has time to finish.
+    pub(super) fn stop_grace(&self) -> Duration {
+        let is_container = self.runnable().is_some_and(|runnable| about(&runnable).path() == ExecutionPath::Container);
+        if is_container { container_options(self.spec.container.as_ref()).stop_grace } else { Duration::ZERO }
     }
 
     /// Lets go of what ran: who reads on would hold it against collection.

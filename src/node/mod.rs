@@ -93,6 +93,8 @@ pub struct Options {
     pub compiled_only: bool,
     /// Whether each task gets a signed receipt.
     pub receipts: bool,
+    /// What this process has confined itself by, to be told.
+    pub confined_by: Vec<String>,
 }
 
 impl Default for Options {
@@ -115,6 +117,7 @@ impl Default for Options {
             compile_largest: (machine_memory() / MEMORY_PER_WASM / at_once as u64).min(64 << 20),
             compile_memory: machine_memory().max(1 << 30) / 4 * 3,
             compiled_only: false,
+            confined_by: Vec::new(),
         }
     }
 }
@@ -277,6 +280,7 @@ impl Node {
             stopping: self.is_stopping(),
             capabilities: self.capabilities(),
             allows_unsigned: self.inner.options.allow_unsigned,
+            confined_by: self.inner.options.confined_by.clone(),
         }
     }
 

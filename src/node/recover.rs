@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use prost::Message as _;
 use vyr_proto::v0::{EndReason, OnInterrupt, Task, TaskEnd, TaskSpec, TaskStatus};
@@ -60,6 +61,16 @@ impl Node {
         ));
         let _ = live.seq.set(row.seq);
         self.live().insert(live.id, Arc::clone(&live));
+        if row.is_cancelled {
+            let _ = live.cancelled.set((EndReason::CancelledByClient, Instant::now()));
+            let end = TaskEnd {
+                reason: EndReason::CancelledByClient.into(),
+                message: "it was cancelled, and the node died before that was done".into(),
+                ..TaskEnd::default()
+            };
+            self.ended(&live, (TaskStatus::Cancelled, end), None, false);
+            return Ok(());
+        }
         if row.status.may_have_run() && !again {
             let end = TaskEnd {
                 reason: EndReason::NodeDied.into(),

@@ -10,7 +10,7 @@ use super::Node;
 use super::live::Live;
 use crate::store::Lease;
 
-/// How long cancelled guests may take to end and to be recorded.
+/// How long cancelled guests may take to end and to be recorded, beyond the time that a container has for it.
 const CANCEL: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -30,11 +30,15 @@ impl Node {
         }
         self.inner.stopped.store(true, Ordering::SeqCst);
         let running = self.started();
-        for live in &running {
-            self.cancel_live(live, EndReason::NodeStopped);
-        }
-        let idle = self.until(|node| node.started().is_empty() && node.inner.starting.load(Ordering::SeqCst) == 0);
-        if tokio::time::timeout(CANCEL, idle).await.is_err() {
+        let idle = self.until(|node| {
+            // First who is about to start: whoever was is among the started then.
+            let starting = node.inner.starting.load(Ordering::SeqCst);
+            let started = node.started();
+            started.iter().for_each(|live| node.cancel_live(live, EndReason::NodeStopped));
+            starting == 0 && started.is_empty()
+        });
+        let grace = running.iter().map(|live| live.stop_grace()).max().unwrap_or_default();
+        if tokio::time::timeout(CANCEL + grace, idle).await.is_err() {
             tracing::warn!(tasks = self.started().len(), "guests did not end in time; the next start records them");
         }
         running.len()

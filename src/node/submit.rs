@@ -75,6 +75,9 @@ pub fn check(spec: &TaskSpec, key: &str) -> Vec<(String, String)> {
     wrong
 }
 
+/// How often a task that a cancel is for is looked for in memory, a millisecond apart.
+const LOOKS: u32 = 200;
+
 impl Node {
     /// Takes a task. When this returns it is on disk, and goes on whatever becomes of the caller.
     ///
@@ -233,16 +236,32 @@ impl Node {
         }
     }
 
-    /// Ends a task; one that has ended stays as it is. With `wait`, the answer is held until its end, or for this long.
+    /// Ends a task; one that has ended stays as it is. With `wait`, the answer is held until its end, or for this long. What
+    /// was answered is on disk: the end, or that it was asked for.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], and what the database fails with.
+    /// [`ErrorKind::NotFound`], and what the database fails with: the guest is stopped then all the same.
     pub async fn cancel(&self, id: TaskId, wait: Option<Duration>) -> Result<Task> {
-        let live = self.live().get(&id).cloned();
-        let Some(live) = live else { return self.get(id, None).await };
+        let mut looks = 0;
+        let live = loop {
+            if let Some(live) = { self.live().get(&id).cloned() } {
+                break live;
+            }
+            let task = self.get(id, None).await?;
+            // One that can't be taken up again is neither ended nor in memory.
+            if task.status().is_end() || looks == LOOKS {
+                return Ok(task);
+            }
+            // It is on disk, where a listing may have shown it, and not in memory yet, or no more.
+            looks += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
         self.cancel_live(&live, EndReason::CancelledByClient);
         if let Some(wait) = wait {
             self.wait_for(&live, wait).await;
+        }
+        if !live.told.borrow().status().is_end() {
+            self.inner.db.cancelled(live.seq(), micros(SystemTime::now())).await?;
         }
         Ok(live.task())
     }

@@ -57,7 +57,7 @@ pub async fn backup(vyr: &Vyr, to: &Path) -> Result<Backup> {
     for name in ["tasks", "state", "vyr"] {
         let (from, to) =
             (home.join(DATABASES).join(format!("{name}.sqlite")), databases.join(format!("{name}.sqlite")));
-        crate::sqlite::settle(&from)?;
+        let _opening = crate::sqlite::settled(&from).await?;
         if let Some(bytes) = db::snapshot(&from, &to).await? {
             done.databases.push(format!("{name}.sqlite"));
             done.files += 1;

@@ -67,7 +67,7 @@ fn held(found: Result<Report>) -> Vec<Check> {
         false => check("databases", State::Fail, wrong.join("; "), Some(NEXT)),
     };
     let content = &report.content;
-    let broken = content.wrong.iter().filter(|blob| blob.outcome != Outcome::Unused);
+    let broken = content.wrong.iter().filter(|blob| blob.fate.outcome != Outcome::Unused);
     wrong = broken.map(|blob| format!("{}: {}", blob.digest, blob.found)).collect();
     let all = format!("{} blobs, {}", content.checked, ByteSize::b(content.bytes).display().iec());
     let more = wrong.len().saturating_sub(NAMED);

@@ -15,11 +15,13 @@ pub(super) struct Silence<B> {
     body: B,
     limit: Duration,
     sleep: Pin<Box<Sleep>>,
+    /// The service waits since the last piece came, which is when silence begins: it may have been busy with that.
+    waits: bool,
 }
 
 impl<B> Silence<B> {
     pub(super) fn new(body: B, limit: Duration) -> Self {
-        Self { body, limit, sleep: Box::pin(tokio::time::sleep(limit)) }
+        Self { body, limit, sleep: Box::pin(tokio::time::sleep(limit)), waits: false }
     }
 }
 
@@ -34,8 +36,11 @@ where
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.sleep.as_mut().reset(Instant::now() + this.limit);
+            this.waits = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        if !std::mem::replace(&mut this.waits, true) {
+            this.sleep.as_mut().reset(Instant::now() + this.limit);
         }
         ready!(this.sleep.as_mut().poll(cx));
         // The service answers with it.

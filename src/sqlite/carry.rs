@@ -72,13 +72,17 @@ pub(super) async fn table(
     name: &str,
     highest: &mut i64,
 ) -> Result<Option<Carried>, sqlx::Error> {
-    let described: Vec<(String, i64)> = sqlx::query_as("SELECT name, pk FROM pragma_table_info(?1, 'main')")
+    let mut described: Vec<(String, i64)> = sqlx::query_as("SELECT name, pk FROM pragma_table_info(?1, 'main')")
         .bind(name)
         .fetch_all(&mut *connection)
         .await?;
     if described.is_empty() {
         return Ok(None);
     }
+    // Where its version couldn't be read, it may be an earlier one's, and SQLite takes a column that isn't there for a text.
+    let there = sqlx::query_scalar::<_, String>("SELECT name FROM pragma_table_info(?1, 'old')").bind(name);
+    let there = readable(there.fetch_all(&mut *connection).await)?.unwrap_or_default();
+    described.retain(|column| there.is_empty() || there.contains(&column.0));
     // `pragma_table_list` would look into the damaged one, too.
     let sql: String = sqlx::query_scalar("SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")
         .bind(name)

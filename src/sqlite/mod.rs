@@ -173,6 +173,8 @@ pub struct Repair {
     /// What was carried over, table by table.
     pub carried: Vec<Carried>,
     _held: Option<File>,
+    /// Nobody opens a database of this folder meanwhile.
+    _alone: File,
 }
 
 impl Repair {
@@ -182,9 +184,15 @@ impl Repair {
     /// # Errors
     /// Another process has it open; it is of a later version; the disk's own.
     pub async fn begin(path: &Path, migrations: &Migrator, tables: &[&str]) -> Result<Self, SqliteError> {
-        settle(path)?;
-        let held = hold_alone(path)?;
-        let begun = Self::read(path, migrations, tables, held).await;
+        let own = path.to_owned();
+        let begin = tokio::task::spawn_blocking(move || {
+            let alone = repair_lock(&own)?;
+            alone.lock().map_err(io_error("lock the databases for the repair of", &own))?;
+            settle_alone(&own)?;
+            Ok((hold_alone(&own)?, alone))
+        });
+        let (held, alone) = begin.await.map_err(|e| io_error("repair", path)(e.into()))??;
+        let begun = Self::read(path, migrations, tables, held, alone).await;
         if begun.is_err() {
             // The room may be what was lacking.
             let _ = forget(&beside(path, ".old")).and(forget(&beside(path, ".new")));
@@ -197,6 +205,7 @@ impl Repair {
         migrations: &Migrator,
         tables: &[&str],
         held: Option<File>,
+        alone: File,
     ) -> Result<Self, SqliteError> {
         let (old, new) = (beside(path, ".old"), beside(path, ".new"));
         forget(&old)?;
@@ -241,7 +250,7 @@ impl Repair {
         }
         migrations.run(&mut connection).await.map_err(|e| failed(e.into()))?;
         forget(&old)?;
-        Ok(Self { path: path.to_owned(), connection, carried, _held: held })
+        Ok(Self { path: path.to_owned(), connection, carried, _held: held, _alone: alone })
     }
 
     /// The new database, for what else belongs into it.
@@ -265,29 +274,75 @@ impl Repair {
         File::open(&new).and_then(|file| file.sync_all()).map_err(io_error("force to the disk", &new))?;
         rename(&new, &repaired)?;
         let aside = aside_of(&self.path, &repaired)?;
-        settle(&self.path)?;
+        settle_alone(&self.path)?;
         Ok(aside)
     }
 }
 
+/// While one lives, no database of the folder is repaired: who opens one has it until the connection is there, which holds
+/// the file itself.
+#[derive(Debug)]
+#[must_use = "a repair is kept from beginning only while it lives"]
+pub struct Opening(Option<File>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // What it holds by the lock ends with the file; here for the reader, and for the compiler.
+        drop(self.0.take());
+    }
+}
+
+/// The lock that a repair has alone, and those who open a database together.
+fn repair_lock(path: &Path) -> Result<File, SqliteError> {
+    let lock_path = path.with_file_name("repair.lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+    lock.map_err(io_error("open", &lock_path))
+}
+
 /// Ends a repair of the database at `path` that was whole already: what is damaged goes aside, and the repaired one takes its
-/// place. To be called before each opening; without a repair it looks for one file.
+/// place. To be called before each opening, on a thread that may block: it waits for a repair under way.
 ///
 /// # Errors
 /// The disk's own.
-pub fn settle(path: &Path) -> Result<(), SqliteError> {
+pub fn settle(path: &Path) -> Result<Opening, SqliteError> {
+    let repaired = beside(path, ".repaired");
+    loop {
+        if repaired.exists() {
+            let alone = repair_lock(path)?;
+            alone.lock().map_err(io_error("lock the databases for the repair of", path))?;
+            settle_alone(path)?;
+        }
+        let opening = match repair_lock(path) {
+            Ok(lock) => {
+                lock.lock_shared().map_err(io_error("lock for its opening", path))?;
+                Opening(Some(lock))
+            }
+            // Where nothing can be written, nobody repairs.
+            Err(_) => Opening(None),
+        };
+        if !repaired.exists() {
+            return Ok(opening);
+        }
+    }
+}
+
+/// As [`settle`], from an async task.
+///
+/// # Errors
+/// As there.
+pub async fn settled(path: &Path) -> Result<Opening, SqliteError> {
+    let own = path.to_owned();
+    let settling = tokio::task::spawn_blocking(move || settle(&own));
+    settling.await.map_err(|e| io_error("open", path)(e.into()))?
+}
+
+/// As [`settle`], for who has the lock alone.
+fn settle_alone(path: &Path) -> Result<(), SqliteError> {
     let repaired = beside(path, ".repaired");
     if !repaired.exists() {
         return Ok(());
     }
     let folder = path.parent().unwrap_or(path);
-    let lock_path = folder.join("repair.lock");
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
-    let lock = lock.map_err(io_error("open", &lock_path))?;
-    lock.lock().map_err(io_error("lock", &lock_path))?;
-    if !repaired.exists() {
-        return Ok(());
-    }
     let aside = aside_of(path, &repaired)?;
     make_private(&aside)?;
     for end in ["", "-wal"] {

@@ -138,6 +138,47 @@ async fn a_damaged_database_of_an_older_version_is_brought_up_as_well() {
 }
 
 #[tokio::test]
+async fn an_older_version_s_rows_are_carried_over_when_nobody_can_read_which_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db/tasks.sqlite");
+    make_private(path.parent().unwrap()).unwrap();
+    let mut old = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
+    // Its tasks have a column less than those of today.
+    MIGRATIONS.run_to(3, &mut old).await.unwrap();
+    let insert = "INSERT INTO task (seq, id, status, submitted_us, submitter, spec) \
+                  VALUES (?1, randomblob(16), 1, 1, 'me', zeroblob(300))";
+    for seq in 1..=300_i64 {
+        sqlx::query(insert).bind(seq).execute(&mut old).await.unwrap();
+    }
+    let versions = "SELECT rootpage FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    let page: i64 = sqlx::query_scalar(versions).fetch_one(&mut old).await.unwrap();
+    old.close().await.unwrap();
+    overwrite(&path, page.unsigned_abs() - 1, 1);
+    let (carried, _) = repaired(&path).await;
+    assert_eq!((carried[0].rows, carried[0].whole), (300, true), "{carried:?}");
+    drop(Db::open(&path).await.unwrap());
+}
+
+#[tokio::test]
+async fn nobody_opens_a_database_while_it_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db/tasks.sqlite");
+    tasks(&path, 30).await;
+    let repair = Repair::begin(&path, &MIGRATIONS, TABLES).await.unwrap();
+    let own = path.clone();
+    let mut opening = tokio::spawn(async move { settled(&own).await.unwrap() });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut opening).await;
+    assert!(early.is_err(), "it was opened in the middle");
+    repair.finish().await.unwrap();
+    let opening = opening.await.unwrap();
+    // And none begins while one is opened.
+    let begun = tokio::time::timeout(Duration::from_millis(200), Repair::begin(&path, &MIGRATIONS, TABLES)).await;
+    assert!(begun.is_err(), "it was begun in the middle");
+    drop(opening);
+    assert_eq!(all(&path, SPECS).await.len(), 30);
+}
+
+#[tokio::test]
 async fn one_of_a_later_version_is_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("db/tasks.sqlite");

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::segment::SegmentKind;
 
@@ -179,9 +179,9 @@ impl Target {
         for part in path.parent().into_iter().flat_map(Path::components) {
             let Component::Normal(name) = part else { continue };
             let open = |folder: &File| {
+                // One name, so there is nothing to follow but itself.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-                rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve)
+                rustix::fs::openat(folder, name, flags, Mode::empty())
             };
             here = match open(&here) {
                 Ok(found) => File::from(found),

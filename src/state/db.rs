@@ -161,7 +161,8 @@ impl States {
             builder.create(&folder).map_err(StateError::io("create the folder", &folder))?;
             super::folder::sync_name(&folder)?;
         }
-        crate::sqlite::settle(&database).map_err(|e| sqlx::Error::Io(std::io::Error::other(e)))?;
+        let _opening =
+            crate::sqlite::settled(&database).await.map_err(|e| sqlx::Error::Io(std::io::Error::other(e)))?;
         let options = SqliteConnectOptions::new()
             .filename(&database)
             .create_if_missing(true)

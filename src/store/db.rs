@@ -153,7 +153,8 @@ impl Store {
     async fn open_writable(layout: Layout, lock: File) -> Result<Self> {
         let database = layout.home().join("db/vyr.sqlite");
         let settling = database.clone();
-        disk::blocking(move || {
+        // Until the database is open; the lock that is held keeps the store's own repairs out as well.
+        let _opening = disk::blocking(move || {
             crate::sqlite::settle(&settling)
                 .map_err(|e| StoreError::io("end the repair of", &settling)(std::io::Error::other(e)))
         })

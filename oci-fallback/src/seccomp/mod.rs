@@ -1,4 +1,4 @@
-//! Owns what a container's processes may ask of the kernel.
+//! Owns what a container's processes may ask of the kernel, and what no filter of VYR's lets anybody know of.
 
 mod profile;
 
@@ -45,26 +45,29 @@ fn compile() -> Result<BpfProgram, Box<dyn std::error::Error>> {
     rules.insert(libc::SYS_socket, vec![Rule::new(vec![family(Is::Le, LAST_FAMILY)?, family(Is::Ne, ALG)?])?]);
     let errno = |number: i32| u32::try_from(number).map(SeccompAction::Errno);
     let filter = SeccompFilter::new(rules, errno(libc::EPERM)?, SeccompAction::Allow, arch)?;
-    let mut program = missing(u32::try_from(libc::SYS_clone3)?);
+    let mut program = missing()?;
     program.extend(BpfProgram::try_from(filter)?);
     Ok(program)
 }
 
 /// Some calls aren't there at all, so that programs take the older one: `clone3`, whose flags a filter can't see, and
-/// whatever is newer than the list. Goes before the filter, and leaves all others to it.
-fn missing(clone3: u32) -> BpfProgram {
+/// whatever is newer than what was known when this was written. Goes before a filter, and leaves all others to it.
+///
+/// # Errors
+/// A machine whose `clone3` has no number.
+pub fn missing() -> Result<BpfProgram, std::num::TryFromIntError> {
     const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
     const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
     const AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
     const ENOSYS: u32 = 0x0005_0000 | 38; // SECCOMP_RET_ERRNO
     let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    vec![
+    Ok(vec![
         step(LOAD, 0, 0, 0), // the number
-        step(EQUAL, 1, 0, clone3),
+        step(EQUAL, 1, 0, u32::try_from(libc::SYS_clone3)?),
         step(AT_LEAST, 0, 1, profile::UNKNOWN),
         step(RETURN, 0, 0, ENOSYS),
-    ]
+    ])
 }
 
 fn allowed() -> impl Iterator<Item = (&'static str, i64)> {

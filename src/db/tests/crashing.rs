@@ -7,25 +7,28 @@ use vyr_proto::v0::TaskStatus as Status;
 use super::*;
 use crate::testing::crash::{HOME, MARKER, Recording, TOLD};
 
-/// What is done one after the other: a task comes in, one changes, or the oldest ended ones are forgotten.
+/// What is done one after the other: a task comes in, one changes or is cancelled, or the oldest ended ones are forgotten.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Insert,
     Change(i64, Status),
+    Cancel(i64),
     Forget(u32),
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     Step::Insert,
     Step::Insert,
     Step::Change(1, Status::Preparing),
     Step::Change(1, Status::Running),
+    Step::Cancel(1),
     Step::Insert,
     Step::Change(1, Status::Succeeded),
     Step::Change(2, Status::Preparing),
     Step::Change(2, Status::Refused),
     Step::Forget(1),
     Step::Insert,
+    Step::Cancel(3),
     Step::Change(3, Status::Cancelled),
     Step::Insert,
 ];
@@ -34,16 +37,17 @@ fn is_end(status: Status) -> bool {
     crate::task::StatusExt::is_end(status)
 }
 
-/// The tasks after so many steps: place and status.
-fn after(steps: usize) -> Vec<(i64, Status)> {
+/// The tasks after so many steps: place, status, and whether it was cancelled.
+fn after(steps: usize) -> Vec<(i64, Status, bool)> {
     let (mut tasks, mut next) = (Vec::new(), 1);
     for step in &STEPS[..steps.min(STEPS.len())] {
         match *step {
             Step::Insert => {
-                tasks.push((next, Status::Queued));
+                tasks.push((next, Status::Queued, false));
                 next += 1;
             }
             Step::Change(seq, status) => tasks.iter_mut().filter(|t| t.0 == seq).for_each(|t| t.1 = status),
+            Step::Cancel(seq) => tasks.iter_mut().filter(|t| t.0 == seq).for_each(|t| t.2 = true),
             Step::Forget(most) => {
                 for _ in 0..most {
                     if let Some(at) = tasks.iter().position(|t| is_end(t.1)) {
@@ -74,6 +78,7 @@ async fn recorded() {
                 let log = Some(Bytes::from(vec![b'l'; 9000]));
                 db.changed(Change { log, receipt, ..change(seq, status, ended) }).await.unwrap();
             }
+            Step::Cancel(seq) => db.cancelled(seq, number).await.unwrap(),
             Step::Forget(most) => drop(db.forget(i64::MAX, 0, most).await.unwrap()),
         }
         told.write_all(format!("{number}\n").as_bytes()).unwrap();
@@ -86,7 +91,7 @@ fn cut(each: usize) -> usize {
         runtime.block_on(async {
             let db = open(home).await;
             let rows = db.list(None, 1000, &Filter::default()).await.unwrap();
-            let found: Vec<(i64, Status)> = rows.iter().rev().map(|row| (row.seq, row.status)).collect();
+            let found: Vec<_> = rows.iter().rev().map(|row| (row.seq, row.status, row.is_cancelled)).collect();
             let acknowledged = told.len();
             let may_be = [after(acknowledged), after(acknowledged + 1)];
             assert!(may_be.contains(&found), "after {acknowledged} steps there is {found:?}");

@@ -21,6 +21,9 @@ enum Step {
         log: Option<u8>,
         receipt: Option<u8>,
     },
+    Cancel {
+        at: usize,
+    },
     Forget {
         before: i64,
         below: i64,
@@ -37,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(submitter, key)| Step::Insert { submitter, key }),
         12 => (0..16_usize, 0..8_usize, proptest::option::of(any::<u8>()), proptest::option::of(any::<u8>()))
             .prop_map(|(at, to, log, receipt)| Step::Change { at, to, log, receipt }),
+        2 => (0..16_usize).prop_map(|at| Step::Cancel { at }),
         1 => (0..40_i64, 0..30_i64, 0..5_u32).prop_map(|(before, below, most)| Step::Forget { before, below, most }),
         3 => Just(Step::Look),
         1 => Just(Step::Reopen),
@@ -53,6 +57,7 @@ struct Known {
     record: Vec<u8>,
     log: Option<Vec<u8>>,
     receipt: Option<Vec<u8>>,
+    is_cancelled: bool,
 }
 
 const STATUSES: [TaskStatus; 9] = [
@@ -114,6 +119,7 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                             record: Vec::new(),
                             log: None,
                             receipt: None,
+                            is_cancelled: false,
                         };
                         model.insert(seq, known);
                         Inserted::New { seq }
@@ -150,6 +156,15 @@ async fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 db.change(change, |done| drop(reply.send(done)));
                 sent.changes.push(answer);
             }
+            Step::Cancel { at } => {
+                let open: Vec<i64> = model.iter().filter(|(_, t)| !t.status.is_end()).map(|(seq, _)| *seq).collect();
+                let Some(seq) = open.get(at % open.len().max(1)).copied() else { continue };
+                clock += 1;
+                model.entry(seq).and_modify(|known| known.is_cancelled = true);
+                let (reply, answer) = oneshot::channel();
+                db.cancel(seq, clock, |done| drop(reply.send(done)));
+                sent.changes.push(answer);
+            }
             Step::Forget { before, below, most } => {
                 let ended = model.iter().filter(|(_, t)| t.ended_us.is_some()).take(most as usize);
                 let gone: Vec<i64> = ended
@@ -183,6 +198,7 @@ async fn agrees(db: &Db, model: &BTreeMap<i64, Known>) -> Result<(), TestCaseErr
     for (seq, known) in model {
         let row = db.get(known.id).await.unwrap().expect("it was acknowledged");
         prop_assert_eq!((row.seq, row.status, &row.record[..]), (*seq, known.status, &known.record[..]));
+        prop_assert_eq!(row.is_cancelled, known.is_cancelled);
         prop_assert_eq!((&row.submitter, row.key.as_ref()), (&known.submitter, known.key.as_ref().map(|(key, _)| key)));
         prop_assert_eq!(db.log(known.id).await.unwrap().map(Vec::from), known.log.clone());
         prop_assert_eq!(db.receipt(known.id).await.unwrap().map(Vec::from), known.receipt.clone());

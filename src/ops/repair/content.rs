@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::super::{Vyr, blocking, own};
-use super::{Outcome, Report, Wish};
+use super::{Fate, Outcome, Report, Wish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Digest, OWN_HOST, Reference, parse_reference};
 use crate::registry::ThreadedSink;
@@ -33,22 +33,14 @@ pub struct Blob {
     pub wrong: Wrong,
     /// That in words.
     pub found: String,
-    /// What became of it.
-    pub outcome: Outcome,
     /// The artifacts that it belongs to: names, else digests.
     pub of: Vec<String>,
     /// The repository that it was fetched from again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Where what was damaged is now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub aside: Option<PathBuf>,
-    /// Why it is left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// What to do next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
+    /// What became of it.
+    #[serde(flatten)]
+    pub fate: Fate,
 }
 
 struct Finding {
@@ -93,17 +85,18 @@ pub(super) async fn all(vyr: &Vyr, wish: Wish, thorough: bool, report: &mut Repo
             let mut blob = blob(&finding, &referred);
             match (&mut mender, &finding.expected) {
                 (_, None) if store.is_some() => {
-                    blob.outcome = Outcome::Unused;
-                    blob.next = Some("`vyr gc` removes it".into());
+                    blob.fate.outcome = Outcome::Unused;
+                    blob.fate.next = Some("`vyr gc` removes it".into());
                 }
                 (Some(mender), Some(expected)) => mender.mend(&finding, expected, &referred, &mut blob).await?,
                 _ if wish == Wish::DryRun => {
-                    blob.outcome = Outcome::WouldRepair;
-                    blob.next = sources(vyr, &referred).first().map(|from| format!("it would be fetched from {from}"));
+                    blob.fate.outcome = Outcome::WouldRepair;
+                    blob.fate.next =
+                        sources(vyr, &referred).first().map(|from| format!("it would be fetched from {from}"));
                 }
                 _ if wish == Wish::Repair => {
-                    blob.outcome = Outcome::Left;
-                    blob.why = Some("the store can't be opened for it, or not be written".into());
+                    blob.fate.outcome = Outcome::Left;
+                    blob.fate.why = Some("the store can't be opened for it, or not be written".into());
                 }
                 _ => {}
             }
@@ -193,12 +186,9 @@ fn blob(finding: &Finding, referred: &Referred) -> Blob {
         digest: finding.digest.to_string(),
         wrong: finding.wrong,
         found: finding.found.clone(),
-        outcome: Outcome::Found,
         of,
         from: None,
-        aside: None,
-        why: None,
-        next: None,
+        fate: Fate::default(),
     }
 }
 
@@ -264,7 +254,7 @@ impl Mender<'_> {
                     if expected.manifest.is_some() {
                         self.store.relist(&finding.digest).await?;
                     }
-                    blob.outcome = Outcome::Repaired;
+                    blob.fate.outcome = Outcome::Repaired;
                     blob.from = Some(repository.clone());
                     return Ok(());
                 }
@@ -278,13 +268,13 @@ impl Mender<'_> {
                 }
             }
         }
-        blob.outcome = Outcome::Left;
-        blob.why = Some(why);
-        blob.next = Some(next(referred, &sources));
+        blob.fate.outcome = Outcome::Left;
+        blob.fate.why = Some(why);
+        blob.fate.next = Some(next(referred, &sources));
         // Out of the way of whoever brings it again, by a pull or a push: what is there isn't written anew.
         let folder = self.aside()?;
         let (layout, digest) = (self.store.layout().clone(), finding.digest.clone());
-        blob.aside = blocking(move || Ok(layout.put_aside(&digest, &folder)?)).await?;
+        blob.fate.aside = blocking(move || Ok(layout.put_aside(&digest, &folder)?)).await?;
         Ok(())
     }
 

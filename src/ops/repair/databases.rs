@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::super::Vyr;
-use super::{Outcome, Wish};
+use super::{Fate, Outcome, Wish};
 use crate::error::{Error, Result};
 use crate::sqlite::{Carried, Repair, SqliteError, complaints};
 use crate::store::mend_database;
@@ -17,26 +17,18 @@ pub struct Database {
     pub name: &'static str,
     /// What SQLite says is wrong; nothing for one that is sound.
     pub complaints: Vec<String>,
-    /// What became of it.
-    pub outcome: Outcome,
     /// What was carried over into a new one, table by table.
     pub carried: Vec<Carried>,
-    /// The damaged one, as it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub aside: Option<PathBuf>,
-    /// Why it is left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-    /// What to do next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
+    /// What became of it.
+    #[serde(flatten)]
+    pub fate: Fate,
 }
 
 impl Database {
     /// Whether it is as it should be, now.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.complaints.is_empty() || self.outcome == Outcome::Repaired
+        self.complaints.is_empty() || self.fate.outcome == Outcome::Repaired
     }
 }
 
@@ -71,23 +63,15 @@ pub(super) async fn all(vyr: &Vyr, wish: Wish, thorough: bool, served: Option<&E
             _ => false,
         };
         let complaints = complaints(&path, used, thorough).await?;
-        let mut found = Database {
-            name,
-            complaints,
-            outcome: Outcome::Found,
-            carried: Vec::new(),
-            aside: None,
-            why: None,
-            next: None,
-        };
+        let mut found = Database { name, complaints, carried: Vec::new(), fate: Fate::default() };
         if !found.complaints.is_empty() {
             match (wish, served) {
                 (Wish::Look, _) => {}
-                (Wish::DryRun, _) => found.outcome = Outcome::WouldRepair,
+                (Wish::DryRun, _) => found.fate.outcome = Outcome::WouldRepair,
                 (Wish::Repair, Some(served)) => {
-                    found.outcome = Outcome::Left;
-                    found.why = Some(served.why().to_owned());
-                    found.next = Some("end the node (SIGTERM), then repair again".into());
+                    found.fate.outcome = Outcome::Left;
+                    found.fate.why = Some(served.why().to_owned());
+                    found.fate.next = Some("end the node (SIGTERM), then repair again".into());
                 }
                 (Wish::Repair, None) => mend(vyr, &path, &mut found).await?,
             }
@@ -108,13 +92,13 @@ async fn mend(vyr: &Vyr, path: &Path, found: &mut Database) -> Result<()> {
     match mended {
         Ok((carried, aside)) => {
             let lossy = carried.iter().any(|table| !table.whole) || carried.is_empty();
-            found.next = (lossy && found.name != "vyr.sqlite").then(|| RESTORE.to_owned());
-            (found.outcome, found.carried, found.aside) = (Outcome::Repaired, carried, Some(aside));
+            found.fate.next = (lossy && found.name != "vyr.sqlite").then(|| RESTORE.to_owned());
+            (found.fate.outcome, found.carried, found.fate.aside) = (Outcome::Repaired, carried, Some(aside));
         }
         Err(e @ (SqliteError::Open { .. } | SqliteError::Later { .. })) => {
             let e = Error::from(e);
-            found.outcome = Outcome::Left;
-            (found.why, found.next) = (Some(e.why().to_owned()), e.next().map(str::to_owned));
+            found.fate.outcome = Outcome::Left;
+            (found.fate.why, found.fate.next) = (Some(e.why().to_owned()), e.next().map(str::to_owned));
         }
         Err(e) => return Err(e.into()),
     }

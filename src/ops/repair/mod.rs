@@ -29,10 +29,11 @@ pub enum Wish {
 }
 
 /// What became of something that isn't as it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It was looked for alone.
+    #[default]
     Found,
     /// It would be repaired, or its repair would be tried.
     WouldRepair,
@@ -56,6 +57,22 @@ impl Outcome {
             Self::Unused => "unused",
         }
     }
+}
+
+/// What became of something that isn't as it should be.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Fate {
+    /// In a word.
+    pub outcome: Outcome,
+    /// Where what was damaged is now, as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aside: Option<PathBuf>,
+    /// Why it is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// The blobs of the store.
@@ -104,7 +121,7 @@ impl Report {
     fn count(&mut self) {
         let is_open = |outcome: Outcome| !matches!(outcome, Outcome::Repaired | Outcome::Unused);
         let databases = self.databases.iter().filter(|d| !d.is_sound()).count();
-        let blobs = self.content.wrong.iter().filter(|blob| is_open(blob.outcome)).count();
+        let blobs = self.content.wrong.iter().filter(|blob| is_open(blob.fate.outcome)).count();
         self.broken = databases as u64 + blobs as u64 + self.compiled.damaged - self.compiled.dropped;
     }
 }
@@ -135,8 +152,8 @@ pub async fn repair(vyr: &Vyr, wish: Wish, thorough: bool, served: Option<&Error
         let dropped = if drop_them { checked.damaged } else { 0 };
         report.compiled = Compiled { checked: checked.entries, damaged: checked.damaged, dropped };
     }
-    let asides = report.databases.iter().filter_map(|d| d.aside.clone());
-    report.aside = asides.chain(report.content.wrong.iter().filter_map(|b| b.aside.clone())).next();
+    let asides = report.databases.iter().filter_map(|d| d.fate.aside.clone());
+    report.aside = asides.chain(report.content.wrong.iter().filter_map(|b| b.fate.aside.clone())).next();
     report.count();
     Ok(report)
 }

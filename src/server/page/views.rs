@@ -35,6 +35,7 @@ pub(super) struct NodeView {
     disk_bytes: Option<u64>,
     capabilities: Vec<String>,
     allows_unsigned: bool,
+    confined_by: Vec<String>,
     /// As whom the node knows who is looking.
     caller: String,
 }
@@ -61,6 +62,7 @@ impl NodeView {
             disk_bytes: disk.as_ref().map(|fs| fs.f_blocks.saturating_mul(fs.f_frsize)),
             capabilities: told.capabilities,
             allows_unsigned: told.allows_unsigned,
+            confined_by: told.confined_by,
             caller: caller.to_owned(),
         }
     }

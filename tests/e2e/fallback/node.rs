@@ -1,6 +1,6 @@
 //! The same through a node: on record, counted, in the trace and in the receipt.
 
-use vyr_proto::v0::{Container, EndReason, ExecutionPath, StartTier, TaskStatus};
+use vyr_proto::v0::{CancelTaskRequest, Container, EndReason, ExecutionPath, OnInterrupt, StartTier, TaskStatus};
 
 use super::{needs_more, shell};
 use crate::support::{Home, Node, spec};
@@ -8,7 +8,12 @@ use crate::support::{Home, Node, spec};
 /// A node with the dual artifact in its own registry.
 #[track_caller]
 fn serving(home: &Home, wasm: &std::path::Path) -> (Node, String) {
-    let node = Node::start(home, &[]);
+    serving_with(home, wasm, &[])
+}
+
+#[track_caller]
+fn serving_with(home: &Home, wasm: &std::path::Path, arguments: &[&str]) -> (Node, String) {
+    let node = Node::start(home, arguments);
     let target = format!("{}/dual:v1", node.host());
     let pushed = home.vyr(["push", &target, wasm.to_str().unwrap(), "--fallback", &shell(home)]).expect(0);
     (node, pushed.stdout.trim().to_owned())
@@ -76,6 +81,65 @@ async fn a_submit_says_which_way_and_how() {
         (task.execution.unwrap().path(), client.stdout(&task.id).await),
         (ExecutionPath::Wasm, "hello from wasm\n".into())
     );
+}
+
+#[tokio::test]
+async fn what_was_cancelled_stays_so_when_the_node_is_killed() {
+    let home = Home::new();
+    let (node, reference) = serving(&home, &needs_more(&home));
+    let mut client = node.connect().await;
+    let (mut cancelled, mut all) = (Vec::new(), Vec::new());
+    for on_interrupt in [OnInterrupt::RunAgain, OnInterrupt::Lose] {
+        // It takes no notice of the signal that asks it to end, for longer than the node lives.
+        let mut wanted = spec(&reference, &["trap '' TERM; while true; do sleep 1; done"]);
+        wanted.container = Some(Container { stop_grace: crate::support::seconds(60), ..Container::default() });
+        wanted.on_interrupt = on_interrupt.into();
+        for is_cancelled in [true, false] {
+            let id = client.submit(wanted.clone()).await.id;
+            client.until(&id, TaskStatus::Running).await;
+            if is_cancelled {
+                let request = CancelTaskRequest { id: id.clone(), wait: None };
+                let told = client.0.cancel_task(request).await.unwrap().into_inner().task.unwrap();
+                assert_eq!(told.status(), TaskStatus::Running, "it is still there when that is answered");
+                cancelled.push(id.clone());
+            }
+            all.push(id);
+        }
+    }
+    node.kill();
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    for id in &cancelled {
+        let task = client.wait(id).await;
+        assert_eq!((task.status(), task.attempt), (TaskStatus::Cancelled, 1), "{task:?}");
+        assert_eq!(task.end.unwrap().reason(), EndReason::CancelledByClient);
+    }
+    assert_eq!(client.until(&all[1], TaskStatus::Running).await.attempt, 2, "nobody cancelled this one");
+    assert_eq!(client.wait(&all[3]).await.status(), TaskStatus::Lost);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_gives_its_containers_their_time() {
+    let home = Home::new();
+    let (node, reference) = serving_with(&home, &needs_more(&home), &["--drain", "0s"]);
+    let mut client = node.connect().await;
+    // Longer than anything else may take.
+    let wanted =
+        spec(&reference, &["trap 'sleep 7; echo tidied; exit 0' TERM; echo begun; while true; do sleep 0.1; done"]);
+    let id = client.submit(wanted).await.id;
+    client.until(&id, TaskStatus::Running).await;
+    let begun = std::time::Instant::now();
+    while client.stdout(&id).await.is_empty() {
+        assert!(begun.elapsed().as_secs() < 60, "it has not begun");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    node.terminate();
+    assert_eq!(node.wait(), 0);
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let task = client.get(&id).await;
+    assert_eq!((task.status(), task.end.unwrap().reason()), (TaskStatus::Cancelled, EndReason::NodeStopped));
+    assert_eq!(client.stdout(&id).await, "begun\ntidied\n");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use vyr_proto::v0::GetNodeRequest;
 
 use crate::support::{Client, Home, Node, PASSWORD, Registry, USER, pushed, run, spec};
 
@@ -213,6 +214,7 @@ async fn what_breaks_out_of_wasm_gets_no_further_than_the_data_folder() {
     assert!(node.said().contains("note: confined by Landlock and seccomp"), "{}", node.said());
     let mut client = node.connect().await;
     assert_eq!(ran(&mut client, &hello).await, "hello from wasm\n");
+    assert_eq!(told(&mut client).await, ["landlock", "seccomp"]);
 
     // Those that run guests among them, and those that were started meanwhile.
     let threads = statuses(&node, "Seccomp");
@@ -244,12 +246,17 @@ async fn ran(client: &mut Client, reference: &str) -> String {
     client.stdout(&task.id).await
 }
 
-#[test]
+async fn told(client: &mut Client) -> Vec<String> {
+    client.0.get_node(GetNodeRequest {}).await.unwrap().into_inner().node.unwrap().confined_by
+}
+
+#[tokio::test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "escape.py knows the registers of x86-64")]
-fn the_same_attempts_succeed_where_a_node_is_not_confined() {
+async fn the_same_attempts_succeed_where_a_node_is_not_confined() {
     let (home, outside) = (Home::new(), secret());
     let node = Node::start(&home, &["--confine", "off"]);
     assert!(!node.said().contains("confined"), "{}", node.said());
+    assert!(told(&mut node.connect().await).await.is_empty());
     assert!(statuses(&node, "Seccomp").iter().all(|mode| mode == "0"));
     let attempts = [
         opening("read a secret outside", &outside.path().join("secret"), 0, 0),

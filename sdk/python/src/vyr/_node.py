@@ -29,6 +29,7 @@ class Node:
         stopping: It was told to stop and takes no more submits.
         capabilities: What it runs: `wasi-preview1`, `wasi-0.2` and, where there is one, the container engine.
         allows_unsigned: Whether `TaskSpec.allow_unsigned` is accepted.
+        confined_by: What holds its process: `landlock`, `seccomp`; empty where nothing does.
     """
 
     version: str
@@ -45,10 +46,12 @@ class Node:
     stopping: bool
     capabilities: tuple[str, ...]
     allows_unsigned: bool
+    confined_by: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "started_at": text(self.started_at), "capabilities": list(self.capabilities)}
+        lists = {"capabilities": list(self.capabilities), "confined_by": list(self.confined_by)}
+        return {**asdict(self), "started_at": text(self.started_at), **lists}
 
 
 def from_proto(node: pb.Node) -> Node:
@@ -68,4 +71,5 @@ def from_proto(node: pb.Node) -> Node:
         stopping=node.stopping,
         capabilities=tuple(node.capabilities),
         allows_unsigned=node.allows_unsigned,
+        confined_by=tuple(node.confined_by),
     )

@@ -84,6 +84,7 @@ export function nodeView() {
         ["Started", moment(node.started_at), " ", since("age", node.started_at, { class: "dim" }), h("span", { class: "dim" }, " ago")],
         ["Runs", node.capabilities.join(", ")],
         ["Unsigned", node.allows_unsigned ? h("span", { class: "bad" }, "a submit may overrule the trust policy") : "never by a submit's wish"],
+        ["Confined", node.confined_by.length ? `by ${node.confined_by.join(" and ")}` : h("span", { class: "bad" }, "not at all")],
         ["You are", node.caller],
       ]));
       fill(load, facts([
