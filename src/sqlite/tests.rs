@@ -237,7 +237,7 @@ fn whenever_the_power_is_cut_the_damaged_one_or_the_repaired_one_is_there() {
         }
         runtime.block_on(async {
             let path = home.join("db/tasks.sqlite");
-            settle(&path).unwrap();
+            drop(settle(&path).unwrap());
             if !complaints(&path, true, true).await.unwrap().is_empty() {
                 assert!(!told.iter().any(|line| line.starts_with("repaired")), "what was told is undone");
                 drop(repaired(&path).await);

@@ -7,6 +7,7 @@ use shuttle::thread;
 
 use agreement::Agreement;
 
+#[expect(clippy::duplicate_mod, reason = "of other types: that is the point")]
 #[path = "agreement.rs"]
 mod agreement;
 
