@@ -792,7 +792,8 @@ pub struct CancelTaskRequest {
 /// The task.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CancelTaskResponse {
-    /// As it stands. A task that had ended before is as it was: cancelling is not an error then.
+    /// As it stands. A task that had ended before is as it was: cancelling is not an error then. One that has not ended yet will
+    /// end as cancelled, or was about to end by itself; that holds when the node dies too.
     #[prost(message, optional, tag = "1")]
     pub task: ::core::option::Option<Task>,
 }
