@@ -47,8 +47,11 @@ impl Node {
             }
             let began = Instant::now();
             let span = live.trace.preparing();
-            let preparing =
-                node.inner.ready.prepare(&node.inner.vyr, &live.spec, live.asked_by()).instrument(span.clone());
+            let preparing = node
+                .inner
+                .ready
+                .prepare(&node.inner.vyr, &live.spec, live.asked_by(), &live.root)
+                .instrument(span.clone());
             let prepared = tokio::select! {
                 biased;
                 () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
@@ -88,6 +91,8 @@ impl Node {
             let mut record = Task::clone(&live.told.borrow());
             record.status = TaskStatus::Running.into();
             record.attempt = live.attempt();
+            // What a node that dies now leaves to be told.
+            record.execution = Some(Execution { tier: tier.into(), ..about(&runnable) });
             node.write(&live, TaskStatus::Running, None, &record, None).await;
             node.start(live, runnable, Some(queued), Some((prepare, tier)), bindings);
             node.inner.starting.fetch_sub(1, Ordering::SeqCst);

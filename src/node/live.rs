@@ -12,6 +12,7 @@ use super::attempt::{about, container_options};
 use super::executor::Tag;
 use super::log::TaskLog;
 use super::trace::TaskTrace;
+use crate::oci::Digest;
 use crate::ops::audit::AskedBy;
 use crate::ops::prepare::Runnable;
 use crate::receipt::StateFacts;
@@ -45,6 +46,8 @@ pub(super) struct Live {
     /// What its receipt says of its states.
     states: Mutex<Vec<StateFacts>>,
     attempt: AtomicU32,
+    /// The digest that its reference was found to name, also where it came to nothing then. The first one counts.
+    pub(super) root: OnceLock<Digest>,
     /// What runs, while it does: so that it can be told before its end, at no cost to its start.
     running: Mutex<Option<(Arc<Runnable>, StartTier)>>,
 }
@@ -85,6 +88,7 @@ impl Live {
             cancelled: OnceLock::new(),
             own_states: OnceLock::new(),
             states: Mutex::default(),
+            root: OnceLock::new(),
             running: Mutex::default(),
         }
     }

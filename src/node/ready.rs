@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use quick_cache::Weighter;
@@ -132,12 +132,14 @@ impl ReadyGuests {
         Ok((Arc::new(container), tier))
     }
 
-    /// Makes a task's guest ready, once for all that want it at a time.
+    /// Makes a task's guest ready, once for all that want it at a time. `root` is told which digest the reference names, as
+    /// soon as that is known.
     pub(super) async fn prepare(
         &self,
         vyr: &Vyr,
         spec: &TaskSpec,
         asked_by: AskedBy,
+        root: &OnceLock<Digest>,
     ) -> Result<(Arc<Runnable>, StartTier)> {
         let mut reference: ArtifactRef = spec.reference.parse()?;
         let mut pull = match spec.pull() {
@@ -158,6 +160,7 @@ impl ReadyGuests {
         {
             let located = locate(vyr, &reference, pull, Purpose::Run).await?;
             pulled = located.pulled;
+            let _ = root.set(located.root.clone());
             name = format!("{}/{}@{}", registry.registry(), registry.repository(), located.root);
             reference = ArtifactRef::Registry(parse_reference(&name)?);
             pull = PullMode::Missing;

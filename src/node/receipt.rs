@@ -60,7 +60,8 @@ impl Node {
 fn subject(live: &Live, record: &Task) -> Option<(Digest, String)> {
     let reference: Option<ArtifactRef> = live.spec.reference.parse().ok();
     let ran = record.execution.as_ref().and_then(|execution| parse_digest(&execution.digest).ok());
-    let digest = ran.or_else(|| reference.as_ref()?.digest().ok().flatten())?;
+    let asked = || reference.as_ref()?.digest().ok().flatten();
+    let digest = ran.or_else(asked).or_else(|| live.root.get().cloned())?;
     let name = match &reference {
         Some(ArtifactRef::Registry(reference)) => repository_of(reference),
         _ => digest.to_string(),

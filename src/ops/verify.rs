@@ -152,6 +152,16 @@ pub async fn verify(vyr: &Vyr, policy: &Policy, located: &mut Located, selected:
     Err(refusal.into())
 }
 
+/// Whether it is refused for want of any signature. That is no verdict on it where nobody has asked to run it: its signature
+/// may be on its way.
+///
+/// # Errors
+/// The store can't be read.
+pub(super) async fn is_unsigned(vyr: &Vyr, policy: &Policy, located: &Located, selected: &Digest) -> Result<bool> {
+    let digests = [located.root.clone(), selected.clone()];
+    Ok(matches!(ask(vyr, policy, located, &digests, Override::None).await?, Err(Refusal::Unsigned { .. })))
+}
+
 /// As [`verify`], but goes on where the policy refuses, and records it first.
 ///
 /// # Errors

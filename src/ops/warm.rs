@@ -8,7 +8,7 @@ use super::Vyr;
 use super::prepare::{Origin, Pool, Wanted, examine, prepare, prove, proven};
 use super::pull::Purpose;
 use super::resolve::{Located, PullMode, locate};
-use super::verify::Policy;
+use super::verify::{Policy, is_unsigned};
 use crate::artifact::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::PathChoice;
@@ -124,6 +124,9 @@ pub async fn arrived(vyr: &Vyr, digest: &Digest, repository: Option<&str>, how: 
     };
     if let Some(ready) = proven(vyr, &policy, &wanted, &located.root, located.repository.as_deref())? {
         return Ok(ready.origin);
+    }
+    if is_unsigned(vyr, &policy, &located, &found.selected).await? {
+        return Err(Error::new(ErrorKind::Refused, format!("{} has no signature yet", located.root)));
     }
     // Without a reference no registry is asked for newer signatures.
     located.reference = None;

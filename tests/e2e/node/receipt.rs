@@ -111,6 +111,26 @@ fn what_did_not_run_has_its_receipt_too_and_none_is_made_where_none_is_wanted() 
     let receipt = stated(&home, url, &task);
     assert_eq!(receipt["predicate"]["end"]["status"].as_str(), Some("refused"), "{receipt}");
     assert!(receipt["predicate"]["artifact"].get("path").is_none(), "nothing ran");
+
+    // What a tag named then is on record, whatever it names later.
+    let by_tag = home.vyr(["submit", &registry.reference("other", "v1"), "--node", url]).expect(0);
+    let by_tag = by_tag.stdout.trim().to_owned();
+    home.vyr(["wait", &by_tag, "--node", url]).expect(126);
+    assert_eq!(stated(&home, url, &by_tag)["subject"], receipt["subject"]);
+    let sleep = pushed(&home, &registry, "sleep-p1");
+    let (_, digest) = sleep.rsplit_once('@').unwrap();
+    let lost = home.vyr(["submit", &registry.reference("sleep", "v1"), "--node", url, "--", "60"]).expect(0);
+    let lost = lost.stdout.trim().to_owned();
+    while home.vyr(["status", &lost, "--node", url, "--output", "json"]).expect(0).json()["status"] != "running" {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    node.kill();
+    let node = Node::start(&home, &[]);
+    let url = &format!("http://{}", node.address);
+    home.vyr(["wait", &lost, "--node", url]).expect(125);
+    let told = stated(&home, url, &lost);
+    assert_eq!(told["predicate"]["end"]["status"].as_str(), Some("lost"), "{told}");
+    assert_eq!(told["subject"][0]["digest"]["sha256"].as_str(), digest.strip_prefix("sha256:"));
     node.kill();
 
     let node = Node::start(&home, &["--no-receipts"]);
