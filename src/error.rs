@@ -117,7 +117,7 @@ impl ErrorKind {
 }
 
 /// What is shown to the user, once: attempted, why, next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     attempted: Option<String>,

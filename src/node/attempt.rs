@@ -52,10 +52,12 @@ impl Node {
                 .ready
                 .prepare(&node.inner.vyr, &live.spec, live.asked_by(), &live.root)
                 .instrument(span.clone());
+            // Strangers' content is read and compiled there.
+            let preparing = AssertUnwindSafe(preparing).catch_unwind();
             let prepared = tokio::select! {
                 biased;
                 () = live.cancel.cancelled() => return node.end_before_start(&live, None, true),
-                prepared = preparing => prepared,
+                prepared = preparing => prepared.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "to make it ready panicked"))),
             };
             let (runnable, tier) = match prepared {
                 Ok(ready) => ready,
@@ -178,7 +180,13 @@ impl Node {
                 }
                 // It may be that the container beside it can.
                 Err(e) => {
-                    match self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e, live.asked_by()).await {
+                    let instead = self.inner.ready.instead(&self.inner.vyr, &live.spec, &runnable, e, live.asked_by());
+                    let found = tokio::select! {
+                        biased;
+                        () = live.cancel.cancelled() => Err(Error::new(ErrorKind::Cancelled, "it was cancelled before it started")),
+                        found = instead => found,
+                    };
+                    match found {
                         Ok((container, tier)) => {
                             (runnable, fell_back) = (container, tier);
                             live.set_running(&runnable, tier);

@@ -232,7 +232,9 @@ impl Node {
         Lease::use_again();
         metrics::observe(&node);
         node.recover().await?;
-        node.sweep_states().await?;
+        if let Err(e) = node.sweep_states().await {
+            tracing::warn!(error = %e, "what tasks have left of their states could not be removed");
+        }
         node.keep_house();
         node.keep_synced();
         let containers = node.clone();

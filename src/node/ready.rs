@@ -1,10 +1,10 @@
 //! Owns the guests that are ready to be instantiated: verified under the trust policy in force, compiled, linked, mapped.
 //! The least recently used go when their code takes more than was set.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use quick_cache::Weighter;
@@ -27,6 +27,8 @@ const GUESTS: usize = 512;
 const OVERHEAD: u64 = 64 << 10;
 /// The trust policy's files are looked at for each task; the keys it names are read again this often.
 const RELOAD: Duration = Duration::from_secs(2);
+/// How long a failure is kept for those who waited for the attempt: they look at once.
+const FAILED: Duration = Duration::from_secs(10);
 
 /// Guests by the reference with digest that they were submitted under: what the trust policy says depends on both, and on
 /// where the content is from, which was asked when they were made.
@@ -34,6 +36,8 @@ const RELOAD: Duration = Duration::from_secs(2);
 pub(super) struct ReadyGuests {
     guests: Cache<String, Arc<Runnable>, ByCode>,
     policy: Mutex<PolicyInForce>,
+    /// Failures of the last seconds, by the same names.
+    failed: Mutex<HashMap<String, (Instant, Error)>>,
     compiled_only: bool,
 }
 
@@ -63,7 +67,12 @@ fn look(path: &Path) -> Look {
 
 impl ReadyGuests {
     pub(super) fn new(code_bytes: u64, compiled_only: bool) -> Self {
-        Self { guests: Cache::with_weighter(GUESTS, code_bytes, ByCode), policy: Mutex::default(), compiled_only }
+        Self {
+            guests: Cache::with_weighter(GUESTS, code_bytes, ByCode),
+            policy: Mutex::default(),
+            failed: Mutex::default(),
+            compiled_only,
+        }
     }
 
     /// What the guests take, in bytes.
@@ -81,6 +90,21 @@ impl ReadyGuests {
             *known = PolicyInForce { looks, loaded: Some(Instant::now()), hash };
         }
         known.hash.clone()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, HashMap<String, (Instant, Error)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The failure of an attempt that ended since `came`.
+    fn failed_since(&self, name: &str, came: Instant) -> Option<Error> {
+        self.failures().get(name).filter(|(ended, _)| *ended >= came).map(|(_, e)| e.clone())
+    }
+
+    fn note_failed(&self, name: &str, error: &Error) {
+        let mut failures = self.failures();
+        failures.retain(|_, (ended, _)| ended.elapsed() < FAILED);
+        failures.insert(name.to_owned(), (Instant::now(), error.clone()));
     }
 
     /// The guest of a task, if it is ready and nothing has to be asked.
@@ -169,15 +193,27 @@ impl ReadyGuests {
         if let Some(runnable) = self.under_policy(vyr, &name) {
             return Ok((runnable, if pulled { StartTier::S0 } else { StartTier::S3 }));
         }
-        // What is there was made ready under another policy.
-        self.guests.remove(&name);
-        let mut own = None;
+        // What is there was made ready under another policy; one that is being made ready now stays, to be waited for.
+        let policy = self.policy(vyr);
+        self.guests.remove_if(&name, |guest| policy.as_deref() != Some(&*guest.policy));
+        let (mut own, came) = (None, Instant::now());
         let guest = self
             .guests
             .get_or_insert_async(&name, async {
-                let runnable = prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await?;
-                own = Some(tier(&runnable));
-                Ok::<_, Error>(Arc::new(runnable))
+                // Whoever waited for one that failed has its failure: to try again one after the other would take for ever.
+                if let Some(e) = self.failed_since(&name, came) {
+                    return Err(e);
+                }
+                match prepare(vyr, &self.wanted(spec, reference, pull, asked_by)).await {
+                    Ok(runnable) => {
+                        own = Some(tier(&runnable));
+                        Ok(Arc::new(runnable))
+                    }
+                    Err(e) => {
+                        self.note_failed(&name, &e);
+                        Err(e)
+                    }
+                }
             })
             .await?;
         let tier = match own {

@@ -114,9 +114,14 @@ impl Node {
             oldest = [oldest, pending.oldest].into_iter().flatten().min();
             // The first look after a start finds what an earlier process left unsealed.
             let first = !plans.contains_key(&state.id);
+            let busy = running.len() >= AT_ONCE || self.inner.vyr.config().offline;
+            if first && busy {
+                // Its first look is still to come.
+                continue;
+            }
             let plan = plans.entry(state.id).or_insert_with(Plan::new);
             let wanted = first || pending.segments > 0 || states.has_unsealed(state.id).await?;
-            if !wanted || plan.due > Instant::now() || running.len() >= AT_ONCE || self.inner.vyr.config().offline {
+            if !wanted || plan.due > Instant::now() || busy {
                 continue;
             }
             // Until it has ended.

@@ -285,7 +285,7 @@ async fn one(
     };
     let [layer] = manifest.layers().as_slice() else { return Err(refused("has not one layer".into())) };
     let layer: Descriptor = layer.clone();
-    let material = stored(vyr, digest).await?;
+    let material = stored(vyr, digest, repository).await?;
     let native = trust::verify_native((), policy.rules(), policy.machine_key(), repository, digest, &material)?;
     let layout = layout.clone();
     let code = blocking(move || {

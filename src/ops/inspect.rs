@@ -138,9 +138,10 @@ pub async fn inspect(vyr: &Vyr, reference: &ArtifactRef, mode: PullMode) -> Resu
         Ok(accepted) => inspection.acceptance = Some(accepted.acceptance().clone()),
         Err(e) => inspection.refusal = Some(e.why().to_owned()),
     }
-    let mut material = stored(vyr, &located.root).await?;
+    let repository = located.repository.clone();
+    let mut material = stored(vyr, &located.root, repository.as_deref()).await?;
     if selected != located.root {
-        material.extend(stored(vyr, &selected).await?);
+        material.extend(stored(vyr, &selected, repository.as_deref()).await?);
     }
     material.extend(located.unusable);
     for one in material {

@@ -83,10 +83,17 @@ async fn whole(vyr: &Vyr, reference: &Reference, purpose: Purpose, repository: O
         Manifest::Index(index) => {
             let below = async {
                 let mut kept = Vec::new();
-                let offer = mover.offered(&mut kept, offer(&index)?).await?;
+                // A mirror passes on what others run.
+                let is_mirror = repository.is_some();
+                let offered = match offer(&index) {
+                    Err(_) if is_mirror => Offer::default(),
+                    other => other?,
+                };
+                let offer = mover.offered(&mut kept, offered).await?;
                 let (first, second) = match (offer.wasm, offer.image) {
                     (Some(wasm), image) => (wasm, image.filter(|_| purpose == Purpose::Keep)),
                     (None, Some(image)) => (image, None),
+                    (None, None) if is_mirror => return Ok((kept, Vec::new())),
                     (None, None) => {
                         return Err(Error::new(
                             ErrorKind::InvalidContent,
@@ -369,13 +376,13 @@ impl<'a> Mover<'a> {
         }
         let writer = finished.map_err(|e| Error::from(StoreError::from_write(e, self.vyr.layout().home())))?;
         blocking(move || {
-            writer.commit(&lease)?;
+            writer.commit_anew(&lease)?;
             Ok(())
         })
         .await
     }
 
-    /// Whether the store has the blob whole. One that was damaged on disk is taken out, to be fetched again.
+    /// Whether the store has the blob whole. One that was damaged on disk is fetched again.
     async fn present(&self, digest: &Digest, size: u64) -> Result<bool> {
         let (layout, lease, digest) = (self.vyr.layout().clone(), self.lease.clone(), digest.clone());
         let damaged = blocking(move || {
@@ -388,13 +395,9 @@ impl<'a> Mover<'a> {
                     ErrorKind::Refused,
                     format!("the manifest says that blob {digest} has {size} bytes, but it has {found}"),
                 )),
-                Err(_) => {
-                    let path = layout.blob_path(&digest);
-                    std::fs::remove_file(&path).map_err(|e| {
-                        Error::new(ErrorKind::Storage, format!("the damaged {} can't be removed: {e}", path.display()))
-                    })?;
-                    Ok(Some(Some(digest)))
-                }
+                // It stays until what is fetched takes its place in one step: another process may be at the same.
+                Err(StoreError::Mismatch { .. }) => Ok(Some(Some(digest))),
+                Err(e) => Err(e.into()),
             }
         })
         .await?;

@@ -6,8 +6,11 @@ use super::resolve::{Located, prove_origin};
 use super::{Vyr, audit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES};
+use crate::store::StoreError;
 use crate::telemetry;
-use crate::trust::{self, Acceptance, Override, Refusal, SignatureMaterial, TrustPolicy, Verified, VerifyingKey};
+use crate::trust::{
+    self, Acceptance, Override, Refusal, SignatureMaterial, TrustPolicy, Unusable, Verified, VerifyingKey,
+};
 
 /// The largest signature blob that is read, in bytes: over it the trust module refuses by itself.
 const MAX_SIGNATURE_BYTES: u64 = 8 << 20;
@@ -194,7 +197,7 @@ async fn ask(
 ) -> Result<Result<Verified<()>, Refusal>> {
     let mut found = Vec::new();
     for digest in digests {
-        let mut material = stored(vyr, digest).await?;
+        let mut material = stored(vyr, digest, located.repository.as_deref()).await?;
         material.extend(located.unusable.iter().cloned());
         found.push((digest.clone(), material));
     }
@@ -216,32 +219,87 @@ async fn ask(
     Ok(judged)
 }
 
-/// The signatures of `digest` that the store holds, re-hashed as they are read.
+/// The signatures of `digest` that the store holds, re-hashed as they are read; those that stand in `repository`
+/// (`host[:port]/repository`) first, since only so many are looked at and anybody who may write elsewhere in this store can
+/// put some there. What is damaged or absent can't be used, and hides no other.
 ///
 /// # Errors
-/// The store's own; a damaged signature is as one that was altered.
-pub async fn stored(vyr: &Vyr, digest: &Digest) -> Result<Vec<SignatureMaterial>> {
+/// The disk's own.
+pub async fn stored(vyr: &Vyr, digest: &Digest, repository: Option<&str>) -> Result<Vec<SignatureMaterial>> {
     let store = vyr.store().await?;
-    let mut material = Vec::new();
     let wanted = trust::sig_tag(digest);
+    // The host of a name is what this machine is called; the path is what says where in a registry it stands.
+    let path = |name: &str| name.split_once('/').map_or_else(|| name.to_owned(), |(_, path)| path.to_owned());
+    let own = repository.map(path);
+    let stands_here = |name: &str| own.is_some() && name.rsplit_once(':').map(|(name, _)| path(name)) == own;
+    let mut tagged: Vec<(bool, Digest)> = Vec::new();
     for (name, manifest) in store.signature_tags(digest).await? {
         if name.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted) {
-            let bytes = vyr.layout().read_verified(&manifest, MAX_MANIFEST_BYTES)?;
-            material.extend(trust::material_from_sig_manifest(&bytes, |layer| {
-                vyr.layout().read_verified(layer.digest(), MAX_SIGNATURE_BYTES)
-            })?);
+            tagged.push((!stands_here(&name), manifest));
         }
     }
-    for referrer in store.referrers(digest, None).await? {
-        let bytes = vyr.layout().read_verified(referrer.digest(), MAX_MANIFEST_BYTES)?;
-        match trust::bundle_descriptor(&bytes) {
-            Ok(None) => {}
-            Err(unusable) => material.push(unusable.into()),
-            Ok(Some(layer)) => {
-                let layer = vyr.layout().read_verified(layer.digest(), MAX_SIGNATURE_BYTES)?;
-                material.extend(trust::material_from_referrer(&bytes, layer));
+    let here = match &own {
+        Some(own) => store.shown_referrers(own, digest, None).await?,
+        None => Vec::new(),
+    };
+    let mut referring: Vec<(bool, Digest)> = store
+        .referrers(digest, None)
+        .await?
+        .into_iter()
+        .filter(|referrer| !trust::states_something_else(referrer.annotations().as_ref()))
+        .map(|referrer| (!here.iter().any(|h| h.digest() == referrer.digest()), referrer.digest().clone()))
+        .collect();
+    tagged.sort_by_key(|(elsewhere, _)| *elsewhere);
+    referring.sort_by_key(|(elsewhere, _)| *elsewhere);
+    let all = |elsewhere: bool| {
+        let of = move |carriers: &[(bool, Digest)]| -> Vec<Digest> {
+            carriers.iter().filter(|(e, _)| *e == elsewhere).map(|(_, digest)| digest.clone()).collect()
+        };
+        of(&tagged).into_iter().map(|digest| (true, digest)).chain(of(&referring).into_iter().map(|d| (false, d)))
+    };
+    let mut material: Vec<SignatureMaterial> = Vec::new();
+    for (is_tag, carrier) in all(false).chain(all(true)) {
+        if material.len() > trust::MAX_SIGNATURES {
+            break;
+        }
+        for one in carried(vyr, &carrier, is_tag)? {
+            if !material.contains(&one) {
+                material.push(one);
             }
         }
     }
     Ok(material)
+}
+
+/// The signatures in one manifest: of the tag's form, or a referrer with a bundle.
+fn carried(vyr: &Vyr, manifest: &Digest, is_tag: bool) -> Result<Vec<SignatureMaterial>> {
+    // The error of a damaged or absent one says what it is; the disk's own is nobody's doing.
+    let read = |digest: &Digest, most: u64| match vyr.layout().read_verified(digest, most) {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(e @ StoreError::Io { .. }) => Err(e),
+        Err(e) => Ok(Err(e.to_string())),
+    };
+    let bytes = match read(manifest, MAX_MANIFEST_BYTES)? {
+        Ok(bytes) => bytes,
+        Err(why) if is_tag => return Ok(vec![Unusable::Payload(why).into()]),
+        Err(why) => return Ok(vec![Unusable::Bundle(why).into()]),
+    };
+    if is_tag {
+        let (layers, mut material) = trust::sig_layers(&bytes);
+        for layer in layers.into_iter().take(trust::MAX_SIGNATURES + 1) {
+            material.push(match read(layer.descriptor.digest(), MAX_SIGNATURE_BYTES)? {
+                Ok(payload) => layer.material(payload),
+                Err(why) => Unusable::Payload(why).into(),
+            });
+        }
+        return Ok(material);
+    }
+    Ok(match trust::bundle_descriptor(&bytes) {
+        Ok(None) => Vec::new(),
+        Err(unusable) => vec![unusable.into()],
+        Ok(Some(layer)) => match read(layer.digest(), MAX_SIGNATURE_BYTES)? {
+            Ok(bundle) => trust::material_from_referrer(&bytes, bundle).into_iter().collect(),
+            Err(why) => vec![Unusable::Bundle(why).into()],
+        },
+    })
 }

@@ -348,8 +348,9 @@ impl States {
             lock::alone(&locking.users_lock())?.map(Some).ok_or(StateError::InUse { name })
         })
         .await?;
-        sqlx::query("DELETE FROM state WHERE id = ?").bind(&state.id.as_bytes()[..]).execute(&self.0.pool).await?;
+        // In this order: data that no row names would be there for good.
         super::blocking(move || folder.remove()).await?;
+        sqlx::query("DELETE FROM state WHERE id = ?").bind(&state.id.as_bytes()[..]).execute(&self.0.pool).await?;
         drop(alone);
         Ok(())
     }

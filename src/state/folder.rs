@@ -100,7 +100,12 @@ impl Folder {
     }
 
     pub(super) fn remove(&self) -> Result<(), StateError> {
-        match fs::remove_dir_all(&self.0) {
+        let mut done = fs::remove_dir_all(&self.0);
+        if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+            // A container may have closed its folders, to their owner too.
+            done = super::inside::open_all(&self.0).and_then(|()| fs::remove_dir_all(&self.0));
+        }
+        match done {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StateError::io("remove the folder", &self.0)(e)),
             _ => Ok(()),
         }
@@ -209,6 +214,9 @@ struct Turns {
     ended: u64,
     /// Of the last one that ended.
     failed: Option<(io::ErrorKind, String)>,
+    /// Something that was written is not on disk and never will be: nothing is said to be from then on. The next start goes by
+    /// what is there.
+    lost: Option<(io::ErrorKind, String)>,
 }
 
 impl Flusher {
@@ -239,14 +247,20 @@ impl Flusher {
             turns.begun += 1;
             let number = turns.begun;
             drop(turns);
-            let done = fs::File::open(&shared.folder).and_then(|f| rustix::fs::syncfs(&f).map_err(io::Error::from));
+            let opened = fs::File::open(&shared.folder);
+            let synced = opened.as_ref().map(|folder| rustix::fs::syncfs(folder).map_err(io::Error::from));
+            let told = |e: &io::Error| (e.kind(), e.to_string());
             turns = shared.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.running = false;
             turns.ended = number;
-            turns.failed = done.err().map(|e| (e.kind(), e.to_string()));
+            turns.failed = synced.as_ref().err().map(|e| told(e));
+            // The kernel says it once, and another try would succeed without what is lost. It is not known whose that was.
+            if let Ok(Err(e)) = &synced {
+                turns.lost.get_or_insert_with(|| told(e));
+            }
             shared.turned.notify_all();
         }
-        match &turns.failed {
+        match turns.lost.as_ref().or(turns.failed.as_ref()) {
             Some((kind, why)) => Err(io::Error::new(*kind, why.clone())),
             None => Ok(()),
         }

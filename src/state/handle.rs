@@ -324,8 +324,11 @@ impl States {
                 let name = task.file_name().to_string_lossy().into_owned();
                 let folder = root.of_task(&name);
                 if !keep(&name) && lock::alone(&folder.users_lock())?.is_some() {
-                    folder.remove()?;
-                    gone += 1;
+                    // One keeps neither the others nor the node.
+                    match folder.remove() {
+                        Ok(()) => gone += 1,
+                        Err(e) => tracing::warn!(error = %e, "a task's state could not be removed"),
+                    }
                 }
             }
             Ok(gone)

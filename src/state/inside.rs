@@ -43,6 +43,33 @@ fn open_up(at: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd, Errno> {
     folder_at(at, name)
 }
 
+/// Opens all folders below `path` to their owner.
+///
+/// # Errors
+/// The file system's.
+pub(super) fn open_all(path: &Path) -> io::Result<()> {
+    fn below(folder: &OwnedFd, depth: usize) -> io::Result<()> {
+        if depth > DEPTH {
+            return Ok(());
+        }
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            let name = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()));
+            if name == Path::new(".") || name == Path::new("..") {
+                continue;
+            }
+            match open_up(folder.as_fd(), name) {
+                Ok(inner) => below(&inner, depth + 1)?,
+                // No folder, or a link.
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+    below(&folder_at(CWD, path)?, 0)
+}
+
 impl Inside {
     /// The folder at `path`, which is no link itself.
     ///
@@ -231,5 +258,21 @@ mod tests {
             at = folder_at(at.as_fd(), Path::new(&"d".repeat(200))).unwrap();
         }
         assert!(refused(seen(&inside)));
+    }
+
+    #[test]
+    fn folders_that_a_guest_has_closed_can_be_opened_all_to_be_removed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, _) = fixture();
+        let data = folder.path().join("data");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let before = mode(&folder.path().join("outside"));
+        for (path, shut) in [("a/b", 0o000), ("a", 0o555)] {
+            std::fs::set_permissions(data.join(path), std::fs::Permissions::from_mode(shut)).unwrap();
+        }
+        open_all(&data).unwrap();
+        assert_eq!((mode(&data.join("a")), mode(&data.join("a/b"))), (0o700, 0o700));
+        assert_eq!(mode(&folder.path().join("outside")), before, "no link was followed");
+        std::fs::remove_dir_all(&data).unwrap();
     }
 }

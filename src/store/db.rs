@@ -63,7 +63,8 @@ pub struct Entry {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
-    /// The bytes of it and of all that it reaches, each blob counted once, as the descriptors say.
+    /// The bytes of it and of all that it reaches, each blob counted once, as the descriptors say. Down to the fourth of indexes
+    /// that list one another.
     pub total_size: u64,
     /// Its `artifactType`.
     pub artifact_type: Option<String>,
@@ -99,11 +100,13 @@ pub enum Target<'a> {
     Tag(&'a str),
 }
 
-// Totals of all manifests in one pass, each blob counted once a root.
+// Totals of all manifests in one pass, each blob counted once a root. Nothing that runs lists further down than twice; without a
+// bound a chain of indexes, which costs its pusher little, would take the square of its length.
 const TOTALS: &str = "
-WITH RECURSIVE reach(root, d) AS (
-    SELECT digest, digest FROM manifests
-    UNION SELECT r.root, e.child FROM reach r JOIN edges e ON e.parent = r.d WHERE e.kind = 'manifest')
+WITH RECURSIVE reach(root, d, depth) AS (
+    SELECT digest, digest, 0 FROM manifests
+    UNION SELECT r.root, e.child, r.depth + 1 FROM reach r JOIN edges e ON e.parent = r.d
+        WHERE e.kind = 'manifest' AND r.depth < 4)
 SELECT m.digest, m.media_type, m.artifact_type, m.config_media_type, m.subject, m.created_at, m.last_used,
     m.size + coalesce(t.total, 0) AS total,
     EXISTS (SELECT 1 FROM edges p WHERE p.child = m.digest AND p.kind = 'manifest') AS has_parent
@@ -114,8 +117,9 @@ FROM manifests m LEFT JOIN (
 ORDER BY m.created_at, m.digest";
 
 const TOTAL_OF_ONE: &str = "
-WITH RECURSIVE reach(d) AS (
-    SELECT ?1 UNION SELECT e.child FROM reach r JOIN edges e ON e.parent = r.d WHERE e.kind = 'manifest')
+WITH RECURSIVE reach(d, depth) AS (
+    SELECT ?1, 0 UNION SELECT e.child, r.depth + 1 FROM reach r JOIN edges e ON e.parent = r.d
+        WHERE e.kind = 'manifest' AND r.depth < 4)
 SELECT m.digest, m.media_type, m.artifact_type, m.config_media_type, m.subject, m.created_at, m.last_used,
     m.size + (SELECT coalesce(sum(size), 0) FROM (
         SELECT DISTINCT e.child, e.size FROM reach r JOIN edges e ON e.parent = r.d)) AS total,

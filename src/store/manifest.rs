@@ -28,6 +28,15 @@ impl EdgeKind {
     }
 }
 
+/// The layers that registries needn't have (image spec 1.1, layer.md, "Non-Distributable Layers"), and Docker's.
+pub(super) const NOT_DISTRIBUTED: [&str; 5] = [
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
+
 #[derive(Debug, Clone)]
 pub(super) struct Edge {
     pub(super) kind: EdgeKind,
@@ -40,9 +49,8 @@ impl Edge {
     /// Whether the manifest can be stored without it: children of an index may be absent, and so may layers that must
     /// not be distributed (image spec 1.1, layer.md, "Non-Distributable Layers").
     pub(super) fn may_be_absent(&self) -> bool {
-        self.kind == EdgeKind::Manifest
-            || self.media_type.contains("nondistributable")
-            || self.media_type.contains("foreign")
+        let is_layer = self.kind == EdgeKind::Layer;
+        self.kind == EdgeKind::Manifest || is_layer && NOT_DISTRIBUTED.contains(&self.media_type.as_str())
     }
 }
 

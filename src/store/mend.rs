@@ -43,7 +43,9 @@ const EXPECTED: &str = "
 SELECT digest, size, media_type FROM manifests
 UNION ALL
 SELECT DISTINCT e.child, e.size, NULL FROM edges e
-WHERE e.kind <> 'manifest' AND e.media_type NOT LIKE '%nondistributable%' AND e.media_type NOT LIKE '%foreign%'
+WHERE e.kind <> 'manifest'
+    AND NOT (e.kind = 'layer' AND (e.media_type LIKE 'application/vnd.oci.image.layer.nondistributable.v1.tar%'
+        OR e.media_type LIKE 'application/vnd.docker.image.rootfs.foreign.diff.tar%'))
     AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.digest = e.child)";
 
 macro_rules! above {

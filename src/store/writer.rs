@@ -262,12 +262,21 @@ impl BlobWriter {
             Some(lease) => lease.hold(&found)?,
             None => self.layout.blob_size(&found)?,
         };
-        if present == Some(self.position) && !anew {
-            return Ok((found, self.position));
-        }
-        self.file.get_ref().sync_data().map_err(StoreError::io("sync", &self.path))?;
         let place = self.layout.blob_path(&found);
         let folder = place.parent().unwrap_or(&place).to_owned();
+        if present == Some(self.position) && !anew {
+            match self.layout.verify_blob(&found) {
+                Ok(_) => {
+                    // Whoever put it there may not have come so far.
+                    disk::fsync_folder(&folder)?;
+                    return Ok((found, self.position));
+                }
+                // What was received is what the disk has spoilt.
+                Err(StoreError::Mismatch { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.file.get_ref().sync_data().map_err(StoreError::io("sync", &self.path))?;
         disk::make_folder(&folder)?;
         disk::rename(&self.path, &place)?;
         self.settled = true;

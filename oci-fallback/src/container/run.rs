@@ -86,18 +86,19 @@ pub async fn run_until(engine: &Choice, request: Request<'_>, stop: Stop<'_>) ->
 
     let mut started = None;
     let (mut told, mut killed) = (false, false);
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     let end = loop {
         tokio::select! {
-            read = socket.read_line(&mut answer) => {
+            // Goes on with what it has read of a line, when something else came first.
+            read = socket.read_until(b'\n', &mut answer) => {
                 match read {
                     Ok(0) | Err(_) => break None,
                     Ok(_) => {}
                 }
-                match serde_json::from_str(&answer) {
+                match serde_json::from_slice(&answer) {
                     Ok(Report::Started { at }) => started = Some(at),
                     Ok(report) => break Some(report),
-                    Err(error) => break Some(Report::Refused(wire::Refusal::Failed(format!("the keeper says {answer:?}: {error}")))),
+                    Err(error) => break Some(Report::Refused(wire::Refusal::Failed(format!("the keeper says {:?}: {error}", String::from_utf8_lossy(&answer))))),
                 }
                 answer.clear();
             }

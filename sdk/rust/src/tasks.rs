@@ -243,7 +243,11 @@ impl ListTasks {
     async fn send(mut self) -> Result<Vec<Task>> {
         let mut tasks = Vec::new();
         while tasks.len() < self.limit {
-            self.request.page_size = u32::try_from(self.limit - tasks.len()).unwrap_or(PAGE).min(PAGE);
+            // By labels the node looks through a page at a time: of a small one it would have to be asked very often.
+            self.request.page_size = match self.request.labels.is_empty() {
+                true => u32::try_from(self.limit - tasks.len()).unwrap_or(PAGE).min(PAGE),
+                false => PAGE,
+            };
             let page =
                 self.client.call(None, self.request.clone(), |mut c, r| async move { c.list_tasks(r).await }).await?;
             tasks.extend(page.tasks);

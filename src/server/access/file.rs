@@ -25,7 +25,7 @@ pub struct Tokens {
 
 #[derive(Debug, Default)]
 struct Known {
-    look: Option<(SystemTime, u64, u64)>,
+    look: Option<Look>,
     holders: HashMap<[u8; 32], Holder>,
 }
 
@@ -51,9 +51,12 @@ impl std::fmt::Display for Line {
     }
 }
 
-fn look(path: &Path) -> Option<(SystemTime, u64, u64)> {
+/// By what a file that has changed is known: who may write it decides as well as what is in it, so the time of that too.
+type Look = (SystemTime, u64, u64, i64, i64);
+
+fn look(path: &Path) -> Option<Look> {
     let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.ino(), found.size()))
+    Some((found.modified().ok()?, found.ino(), found.size(), found.ctime(), found.ctime_nsec()))
 }
 
 fn parse(path: &Path) -> Result<Vec<Line>> {
@@ -102,7 +105,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    fn take(&self, look: Option<(SystemTime, u64, u64)>, lines: Vec<Line>) {
+    fn take(&self, look: Option<Look>, lines: Vec<Line>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.look = look;
         known.holders = lines
@@ -165,7 +168,9 @@ impl Tokens {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("the system gave no random bytes: {e}")))?;
         let token = format!("vyr_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(secret));
         let line = Line { name: name.to_owned(), hash: sha256_bytes(token.as_bytes()), limits };
-        let line = format!("{line}\n");
+        // An editor may have left the last line without its end.
+        let ends = std::fs::read(path).map_or(true, |text| text.is_empty() || text.ends_with(b"\n"));
+        let line = if ends { format!("{line}\n") } else { format!("\n{line}\n") };
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)
                 .map_err(|e| Error::new(ErrorKind::Storage, format!("{} can't be made: {e}", folder.display())))?;
@@ -224,6 +229,26 @@ mod tests {
         // A right that this version doesn't know lets nobody in.
         std::fs::write(&path, format!("{}, admin:x\n", std::fs::read_to_string(&path).unwrap().trim())).unwrap();
         assert!(tokens.holder(&sha256_bytes(new.as_bytes())).is_none());
+    }
+
+    #[test]
+    fn a_token_is_added_behind_a_line_without_end_and_a_file_that_was_made_private_counts() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens");
+        let first = Tokens::add(&path, "first", None).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.trim_end()).unwrap();
+        let second = Tokens::add(&path, "second", None).unwrap();
+        let tokens = Tokens::open(&path).unwrap();
+        let known = |token: &str| tokens.holder(&sha256_bytes(token.as_bytes())).is_some();
+        assert!(known(&first) && known(&second));
+        // Others may write it: then it lets nobody in, until they may not.
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o666);
+        assert!(!known(&first));
+        mode(0o600);
+        assert!(known(&first) && known(&second));
     }
 
     #[test]

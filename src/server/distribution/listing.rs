@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::refusal::{Code, Refusal};
 use super::{Distribution, Query, answer};
-use crate::oci::{Digest, media};
+use crate::oci::{Descriptor, Digest, media};
 use crate::server::access::Rights;
 
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -97,11 +97,48 @@ impl Distribution {
             Some(found) => found,
             None => self.store.shown_referrers(repository, subject, filter).await?,
         };
+        let (found, last) = referrers_page(found, query.get("last"));
         let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": found });
         let mut headers = vec![(header::CONTENT_TYPE, media::INDEX.to_owned())];
+        if let Some(last) = last {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(filter.map(|filter| ("artifactType", filter))).append_pair("last", last.as_ref());
+            let link = format!("</v2/{repository}/referrers/{subject}?{}>; rel=\"next\"", query.finish());
+            headers.push((header::LINK, link));
+        }
         headers.extend(filter.map(|_| (FILTERS, "artifactType".to_owned())));
         Ok(answer(StatusCode::OK, &headers, Body::from(index.to_string())))
     }
+}
+
+/// One page of referrers, and its last one where there are more. Clients read 4 MiB of a listing, and what is listed is written
+/// by whoever may push: what is longer is cut, and annotations that would fill a page by themselves are left out.
+fn referrers_page(mut found: Vec<Descriptor>, last: Option<&str>) -> (Vec<Descriptor>, Option<Digest>) {
+    const PAGE_BYTES: usize = 2 << 20;
+    const ONE_BYTES: usize = 256 << 10;
+    let size = |of: &Descriptor| serde_json::to_string(of).map_or(0, |text| text.len());
+    let mut all = 0;
+    for one in &mut found {
+        if size(one) > ONE_BYTES {
+            one.set_annotations(None);
+        }
+        all += size(one);
+    }
+    if all <= PAGE_BYTES && last.is_none() {
+        return (found, None);
+    }
+    found.sort_by(|a, b| a.digest().as_ref().cmp(b.digest().as_ref()));
+    found.retain(|one| last.is_none_or(|last| one.digest().as_ref() > last));
+    let mut bytes = 0;
+    let fits = found.iter().take_while(|one| {
+        bytes += size(one);
+        bytes <= PAGE_BYTES
+    });
+    let fits = fits.count().max(1);
+    let more = found.len() > fits;
+    found.truncate(fits);
+    let end = found.last().filter(|_| more).map(|one| one.digest().clone());
+    (found, end)
 }
 
 #[cfg(test)]

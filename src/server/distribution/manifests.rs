@@ -10,6 +10,7 @@ use super::path::{self, Named};
 use super::receive;
 use super::refusal::{Code, Refusal};
 use super::{CONTENT_DIGEST, Distribution, Query, answer, blocking, header_text};
+use crate::error::Error;
 use crate::oci::{Digest, Hasher, MAX_MANIFEST_BYTES, OWN_HOST, parse_reference, sha256};
 use crate::store::{Shown, own_name};
 use crate::trust::signed_by_tag;
@@ -55,7 +56,9 @@ impl Distribution {
             return Ok(answer(StatusCode::OK, &headers, Body::empty()));
         }
         let layout = self.layout.clone();
-        let bytes = blocking(move || layout.read_verified(&found.digest, MAX_MANIFEST_BYTES)).await?;
+        // It is listed: that it isn't there whole is this node's own fault.
+        let read = move || layout.read_verified(&found.digest, MAX_MANIFEST_BYTES).map_err(Error::from);
+        let bytes = tokio::task::spawn_blocking(read).await??;
         Ok(answer(StatusCode::OK, &headers, Body::from(bytes)))
     }
 

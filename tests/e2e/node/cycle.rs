@@ -5,6 +5,26 @@ use vyr_proto::v0::*;
 use crate::support::{Home, Node, Registry, pushed, seconds, spec};
 
 #[tokio::test]
+async fn what_many_want_at_the_same_time_is_made_ready_once() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let hello = pushed(&home, &registry, "hello");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let mut ids = Vec::new();
+    for _ in 0..8 {
+        ids.push(client.submit(spec(&hello, &[])).await.id);
+    }
+    let mut tiers = std::collections::BTreeMap::<i32, usize>::new();
+    for id in &ids {
+        let ended = client.wait(id).await;
+        assert_eq!(ended.status(), TaskStatus::Succeeded, "{ended:?}");
+        *tiers.entry(ended.execution.unwrap().tier).or_default() += 1;
+    }
+    // All others waited for the one that compiled it.
+    assert_eq!(tiers, [(StartTier::S1.into(), 1), (StartTier::S3.into(), 7)].into(), "{tiers:?}");
+}
+
+#[tokio::test]
 async fn a_task_goes_from_submit_to_its_end_and_is_told_all_the_way() {
     let (registry, home) = (Registry::start(), Home::new());
     let hello = pushed(&home, &registry, "hello-p1");

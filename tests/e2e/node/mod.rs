@@ -9,6 +9,7 @@ mod cli;
 mod clock;
 mod confined;
 mod crash;
+mod crowded;
 mod cycle;
 mod logs;
 mod mirror;

@@ -282,13 +282,14 @@ class Client:
         request = list_tasks(statuses, labels or {}, submitter)
         found: list[Task] = []
         while limit is None or len(found) < limit:
-            request.page_size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            # By labels the node looks through a page at a time: of a small one it would have to be asked very often.
+            request.page_size = _PAGE if limit is None or labels else min(_PAGE, limit - len(found))
             page = self._transport.call(LIST_TASKS, request)
             found.extend(_task.from_proto(task) for task in page.tasks)
             if not page.next_page_token:
                 break
             request.page_token = page.next_page_token
-        return found
+        return found[:limit]
 
     def watch(self, id: str) -> Watch:  # noqa: A002
         """A task's changes, from what it is now to its end. Iterating may raise.
