@@ -237,7 +237,8 @@ class Account:
         again = intent.spec["on_interrupt"] == 2
         if intent.cancelled >= SUCCEEDED and intent.cancelled != status:
             return f"a cancel was answered with {STATUSES[intent.cancelled]}"
-        if intent.cancelled and self.goes_on(intent, task):
+        # One that had ended before stays as it was, lost or not.
+        if 0 < intent.cancelled < SUCCEEDED and self.goes_on(intent, task):
             return "a cancel was answered, and it is lost or was run again"
         if status == LOST:
             return "lost, though it was to run again" if again or not self.faults["kill"] else ""

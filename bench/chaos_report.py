@@ -147,7 +147,7 @@ def page(lines: list[dict[str, Any]]) -> str:
         ),
         verdict="Nothing that was acknowledged is missing."
         if not line["findings"]
-        else f"{line['findings']} things were wrong.",
+        else f"{line['findings']} things were found wrong. {line.get('note', '')}".strip(),
         minutes=f"{line['minutes']:g}",
         tasks_drained_s=line["tasks_drained_s"],
         segments_drained_s=line["segments_drained_s"],
