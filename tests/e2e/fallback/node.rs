@@ -1,6 +1,8 @@
 //! The same through a node: on record, counted, in the trace and in the receipt.
 
-use vyr_proto::v0::{CancelTaskRequest, Container, EndReason, ExecutionPath, OnInterrupt, StartTier, TaskStatus};
+use vyr_proto::v0::{
+    CancelTaskRequest, Container, EndReason, ExecutionPath, LogStream, OnInterrupt, StartTier, TaskStatus,
+};
 
 use super::{needs_more, shell};
 use crate::support::{Home, Node, spec};
@@ -129,7 +131,7 @@ async fn a_node_that_stops_gives_its_containers_their_time() {
     let id = client.submit(wanted).await.id;
     client.until(&id, TaskStatus::Running).await;
     let begun = std::time::Instant::now();
-    while client.stdout(&id).await.is_empty() {
+    while client.output(&id, LogStream::Stdout, false).await.0.is_empty() {
         assert!(begun.elapsed().as_secs() < 60, "it has not begun");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }

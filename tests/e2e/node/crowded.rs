@@ -61,7 +61,7 @@ async fn what_others_put_beside_an_artifact_keeps_nobody_from_running_it() {
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": BUNDLE, "config": config,
         "layers": [absent], "subject": subject });
     let refused = refusal(put(&http, "zzz/other", &sha256(manifest.to_string().as_bytes()), &manifest).await).await;
-    assert_eq!(refused, (404, "MANIFEST_BLOB_UNKNOWN".into()));
+    assert_eq!(refused, (400, "MANIFEST_BLOB_UNKNOWN".into()));
 
     // One that is there, and that the disk spoils.
     let spoilt = http.blob("zzz/other", b"no bundle").await;

@@ -116,7 +116,8 @@ fn what_did_not_run_has_its_receipt_too_and_none_is_made_where_none_is_wanted() 
     let by_tag = home.vyr(["submit", &registry.reference("other", "v1"), "--node", url]).expect(0);
     let by_tag = by_tag.stdout.trim().to_owned();
     home.vyr(["wait", &by_tag, "--node", url]).expect(126);
-    assert_eq!(stated(&home, url, &by_tag)["subject"], receipt["subject"]);
+    let subject = receipt["subject"].as_str().unwrap();
+    assert_eq!(stated(&home, url, &by_tag)["subject"].as_str(), Some(subject));
     let sleep = pushed(&home, &registry, "sleep-p1");
     let (_, digest) = sleep.rsplit_once('@').unwrap();
     let lost = home.vyr(["submit", &registry.reference("sleep", "v1"), "--node", url, "--", "60"]).expect(0);
@@ -130,7 +131,7 @@ fn what_did_not_run_has_its_receipt_too_and_none_is_made_where_none_is_wanted() 
     home.vyr(["wait", &lost, "--node", url]).expect(125);
     let told = stated(&home, url, &lost);
     assert_eq!(told["predicate"]["end"]["status"].as_str(), Some("lost"), "{told}");
-    assert_eq!(told["subject"][0]["digest"]["sha256"].as_str(), digest.strip_prefix("sha256:"));
+    assert_eq!(told["subject"].as_str(), Some(digest));
     node.kill();
 
     let node = Node::start(&home, &["--no-receipts"]);
