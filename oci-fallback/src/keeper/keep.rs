@@ -37,6 +37,7 @@ pub(super) fn keep(order: &Order, streams: [OwnedFd; 3], caller: BorrowedFd<'_>,
     if std::process::id() != 1 || namespaces::end_with_parent().is_err() {
         return 1;
     }
+    namespaces::take_signals();
     let mut notes = Vec::new();
     let group = Group::make(&order.id, owner, &order.limits, order.engine.wants_cgroup());
     notes.extend(group.notes.iter().cloned());

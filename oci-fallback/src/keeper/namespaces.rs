@@ -71,12 +71,26 @@ pub(super) fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
 /// sends a signal to all of a service or a terminal means that vyr is to end, and vyr then ends its containers, each by its
 /// own stop signal. The child itself, the first of its pid namespace, gets none that it has no handler for: pid_namespaces(7).
 pub fn block_signals() {
+    mask(true);
+}
+
+/// Takes that back, for a process whose children are a container's: they inherit the mask, and whoever started this may have
+/// kept signals out.
+pub(super) fn take_signals() {
+    mask(false);
+}
+
+fn mask(blocked: bool) {
     #[expect(unsafe_code, reason = "rustix has no signal masks that the C library doesn't know of")]
     // SAFETY: the set is filled in before it is used, and the old mask isn't asked for.
     unsafe {
-        let mut all = std::mem::MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+        let mut set = std::mem::MaybeUninit::uninit();
+        if blocked {
+            libc::sigfillset(set.as_mut_ptr());
+        } else {
+            libc::sigemptyset(set.as_mut_ptr());
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
     }
 }
 
