@@ -283,13 +283,8 @@ impl Repair {
 /// the file itself.
 #[derive(Debug)]
 #[must_use = "a repair is kept from beginning only while it lives"]
-pub struct Opening(Option<File>);
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        // What it holds by the lock ends with the file; here for the reader, and for the compiler.
-        drop(self.0.take());
-    }
+pub struct Opening {
+    _lock: Option<File>,
 }
 
 /// The lock that a repair has alone, and those who open a database together.
@@ -315,10 +310,10 @@ pub fn settle(path: &Path) -> Result<Opening, SqliteError> {
         let opening = match repair_lock(path) {
             Ok(lock) => {
                 lock.lock_shared().map_err(io_error("lock for its opening", path))?;
-                Opening(Some(lock))
+                Opening { _lock: Some(lock) }
             }
             // Where nothing can be written, nobody repairs.
-            Err(_) => Opening(None),
+            Err(_) => Opening { _lock: None },
         };
         if !repaired.exists() {
             return Ok(opening);

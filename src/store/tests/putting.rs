@@ -1,7 +1,6 @@
 //! Writing, listing, reading back, and what a crash or a second process may do.
 
 use std::io::Write;
-use std::time::Instant;
 
 use super::super::{Origin, Store, StoreError, Target};
 use super::{Home, index_json, manifest_json, put, put_blob, verify_all};
@@ -295,58 +294,6 @@ async fn a_layout_of_another_version_is_refused() {
     std::fs::create_dir_all(folder.path().join("store")).expect("made");
     std::fs::write(folder.path().join("store/oci-layout"), br#"{"imageLayoutVersion":"2.0.0"}"#).expect("written");
     assert!(matches!(Store::open(folder.path()).await, Err(StoreError::Layout { .. })));
-}
-
-/// Says what many artifacts cost; run with `--ignored --nocapture`: the numbers are for people.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn ten_thousand_artifacts() {
-    let home = Home::new().await;
-    let lease = home.store.lease().expect("a lease");
-    let config = put_blob(home.layout(), &lease, b"{}");
-    let mut batch = home.store.batch().expect("a batch");
-    let start = Instant::now();
-    for n in 0..10_000 {
-        let json = manifest_json(&config, 2, &config, 2, None).replace(r#""a":"b""#, &format!(r#""n":"{n}""#));
-        let digest = sha256(json.as_bytes());
-        batch.put_manifest(&lease, Some(&digest), json.as_bytes(), None, None).await.expect("put");
-        batch.tag(&format!("localhost:5000/app:{n}"), &digest).expect("named");
-    }
-    println!("10,000 puts: {:?}", start.elapsed());
-    let start = Instant::now();
-    batch.commit().await.expect("committed");
-    println!("commit and index.json: {:?}", start.elapsed());
-    let start = Instant::now();
-    assert_eq!(home.store.list().await.expect("listed").len(), 10_000);
-    println!("list: {:?}", start.elapsed());
-    let start = Instant::now();
-    home.artifact(b"one more").await;
-    println!("one more, index.json rewritten: {:?}", start.elapsed());
-    let start = Instant::now();
-    let again = home.again().await;
-    println!("open: {:?}", start.elapsed());
-    let start = Instant::now();
-    again.gc(super::super::GcOptions::new(std::time::SystemTime::now())).await.expect("collected");
-    println!("gc: {:?}", start.elapsed());
-}
-
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn half_a_gibibyte() {
-    let home = Home::new().await;
-    let lease = home.store.lease().expect("a lease");
-    let chunk: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
-    for (size, name) in [(16 << 10, "16 KiB"), (1 << 20, "1 MiB")] {
-        let mut writer = home.layout().writer(None, None).expect("a writer");
-        let start = Instant::now();
-        for part in chunk.chunks(size).cycle().take((512 << 20) / size) {
-            writer.add(part).expect("written");
-        }
-        writer.add(name.as_bytes()).expect("written");
-        let wrote = start.elapsed();
-        writer.commit(&lease).expect("committed");
-        println!("512 MiB in chunks of {name}: hash and write {wrote:?}, with commit {:?}", start.elapsed());
-    }
 }
 
 #[tokio::test]
