@@ -111,6 +111,16 @@ def uml():
     return program, program.parent.parent / "lib/uml/modules"
 
 
+def registers():
+    """What User-Mode Linux is started with, for processors with more registers than it knows; made once for each text of it."""
+    source = ENVS / "runner/registers.c"
+
+    def make(folder):
+        call("cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", folder / "registers.so", source)
+
+    return made_once(CACHE / f"registers-{key(source.read_text(encoding='utf-8'))}", make) / "registers.so"
+
+
 def qemu_kernel():
     """A kernel for virtual machines with its modules, and an initramfs that finds the disk; made once."""
 

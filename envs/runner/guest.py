@@ -62,7 +62,7 @@ class Edge(Place):
         if self.kind == "uml":
             kernel, _ = disk.uml()
             end = theirs.fileno()
-            words = [kernel, f"ubd0={self.disk}", f"mem={memory}M", f"eth0=tuntap,{self.link},{MAC}"]
+            words = ["env", f"LD_PRELOAD={disk.registers()}", kernel, f"ubd0={self.disk}", f"mem={memory}M", f"eth0=tuntap,{self.link},{MAC}"]
             words += ["con=null", "con0=null,fd:1", f"ssl0=fd:{end},fd:{end}", *boot.format(root="/dev/ubda", line="ttyS0").split()]
         else:
             kernel, initramfs, _ = disk.qemu_kernel()
