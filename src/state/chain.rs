@@ -205,7 +205,18 @@ impl States {
         Ok(())
     }
 
-    /// The synced states.
+    /// Whether records of it, or other segments, are not in its repository yet.
+    ///
+    /// # Errors
+    /// The database's, or the file system's.
+    pub async fn owes_records(&self, state: &State) -> Result<bool, StateError> {
+        if state.class != super::StateClass::Synced {
+            return Ok(false);
+        }
+        Ok(self.has_unsealed(state.id).await? || self.pending(state.id).await?.segments > 0)
+    }
+
+    /// The synced states, those whose time is over included as long as they are there.
     ///
     /// # Errors
     /// The database's.

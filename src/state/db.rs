@@ -233,14 +233,10 @@ impl States {
         written.get(&id).and_then(Weak::upgrade)
     }
 
-    /// All states of one class.
+    /// All states of one class, those whose time is over included as long as they are there.
     pub(super) async fn of_class(&self, class: StateClass) -> Result<Vec<State>, StateError> {
-        let sql = format!("SELECT {COLUMNS} FROM state WHERE class = ? AND (expires_us IS NULL OR expires_us > ?)");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(class.number())
-            .bind(micros(SystemTime::now()))
-            .fetch_all(&self.0.pool)
-            .await?;
+        let sql = format!("SELECT {COLUMNS} FROM state WHERE class = ?");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(class.number()).fetch_all(&self.0.pool).await?;
         rows.iter().map(state).collect()
     }
 
@@ -430,7 +426,8 @@ impl States {
             .collect()
     }
 
-    /// What is bound to any of these names of one artifact, the later ones going before the earlier under the same alias.
+    /// What is bound to any of these names of one artifact, the later ones going before the earlier under the same alias. A
+    /// state whose time is over is not there.
     ///
     /// # Errors
     /// The database's.
@@ -438,8 +435,10 @@ impl States {
         let mut found: Vec<(State, Bound)> = Vec::new();
         for artifact in artifacts {
             let sql = "SELECT s.id, s.name, s.class, s.kind, s.quota, s.created_us, s.expires_us, s.target, s.used, \
-                       b.alias, b.read_only FROM binding b JOIN state s ON s.id = b.state WHERE b.artifact = ?";
-            for row in sqlx::query(sql).bind(artifact).fetch_all(&self.0.pool).await? {
+                       b.alias, b.read_only FROM binding b JOIN state s ON s.id = b.state \
+                       WHERE b.artifact = ? AND (s.expires_us IS NULL OR s.expires_us > ?)";
+            let now = micros(SystemTime::now());
+            for row in sqlx::query(sql).bind(artifact).bind(now).fetch_all(&self.0.pool).await? {
                 let bound = Bound {
                     artifact: artifact.clone(),
                     alias: row.try_get("alias")?,

@@ -238,6 +238,11 @@ impl Diff {
                 Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
                     entry.content = None;
                 }
+                // A container's user closed it, or it is another user's: no reason to keep back all the rest.
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(path = %path.display(), "a file that this user may not read is not synced");
+                    entry.content = None;
+                }
                 Err(e) => return Err(e),
             }
             if is_racy(entry, now) {

@@ -60,7 +60,7 @@ pub use handle::{Mode, OnBusy, StateHandle};
 pub use inside::{Inside, kind as kind_of};
 pub use kv::{KvStore, MAX_VALUE_BYTES, Seen};
 pub use outbox::ChangesSealed;
-pub use outside::Outside;
+pub use outside::{Outside, SentBefore};
 pub use pushed::{Drain, Held, Pending};
 pub use segment::{BASE_TYPE, Base, LAYER_TYPE, SEGMENT_TYPE, Segment, SegmentKind, SyncTag, WriterId};
 pub use usage::{Full, Usage};

@@ -64,7 +64,7 @@ impl Item {
     }
 }
 
-/// What a folder of items has, in the order of places.
+/// What a folder of items has, in the order of places. While somebody adds to it, one may be missed and a later one not.
 pub(super) fn items(folder: &Path) -> io::Result<Vec<Item>> {
     let listing = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -76,6 +76,17 @@ pub(super) fn items(folder: &Path) -> io::Result<Vec<Item>> {
     }
     items.sort_unstable_by_key(|item| item.seq);
     Ok(items)
+}
+
+/// As [`items`], of a folder that somebody may be adding to: no place before the last that is listed is missed.
+///
+/// A directory that is read while it changes may give a file that came later and not one that came before (`readdir`,
+/// POSIX.1-2024). Places are given in order, so what a first look found the last of, a second one finds whole.
+pub(super) fn items_without_a_gap(folder: &Path) -> io::Result<Vec<Item>> {
+    let Some(last) = items(folder)?.last().map(|item| item.seq) else { return Ok(Vec::new()) };
+    let mut found = items(folder)?;
+    found.retain(|item| item.seq <= last);
+    Ok(found)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a move within one state; who calls forces it to disk")]
@@ -121,6 +132,11 @@ impl StateHandle {
     /// There is no such file; its name has more than 241 bytes; the disk's. Then the file is where it was, or, where it
     /// could not be forced to disk, may be sealed all the same.
     pub fn take_outbox(&self, name: &OsStr) -> io::Result<()> {
+        self.take_outbox_unforced(name)?;
+        self.flusher().flush()
+    }
+
+    pub(super) fn take_outbox_unforced(&self, name: &OsStr) -> io::Result<()> {
         let mut parts = Path::new(name).components();
         let plain =
             matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(part)), None) if part == name);
@@ -143,6 +159,8 @@ impl StateHandle {
                 let mut copy = new_file(&self.folder().scratch())?;
                 io::copy(&mut inside.file(&Path::new(OUTBOX).join(name))?, &mut copy)?;
                 rename(&self.folder().scratch(), &self.folder().sealing().join(item.file_name()))?;
+                // Whatever follows, this place is taken.
+                *next = Some(seq + 1);
                 unlinkat(&outbox, name, AtFlags::empty())?;
             } else {
                 renameat(&outbox, name, CWD, self.folder().sealing().join(item.file_name()))?;
@@ -150,7 +168,7 @@ impl StateHandle {
             *next = Some(seq + 1);
         }
         self.usage().to_pending(found.st_size.unsigned_abs());
-        self.flusher().flush()
+        Ok(())
     }
 
     /// Seals what changed in the files outside the outbox, if that is `at_least` so many bytes. Blocks.

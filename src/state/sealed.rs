@@ -1,14 +1,14 @@
 //! Owns sealing: what waits in `sealing/` becomes segments, each once and in its order.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, SystemTime};
 
 use super::chain::{Chain, digest_bytes};
 use super::changeset::OutboxTar;
 use super::db::{micros, number};
-use super::outbox::{Item, items, rename};
+use super::outbox::{Item, items, items_without_a_gap, rename};
 use super::segment::{SegmentKind, WriterId, whole_micros};
 use super::{Folder, Held, State, StateError, StateId, States};
 use crate::oci::{Digest, Hasher, sha256};
@@ -29,7 +29,7 @@ impl States {
         let mut chain = self.chain(state.id).await?;
         let (sealing, known) = (folder.sealing(), chain.sealed_seq);
         let waiting = super::blocking(move || {
-            let mut found = items(&sealing).map_err(StateError::io("list", &sealing))?;
+            let mut found = items_without_a_gap(&sealing).map_err(StateError::io("list", &sealing))?;
             found.retain(|item| item.seq > known);
             Ok(found)
         })
@@ -103,7 +103,7 @@ impl States {
             let _turn = super::lock::turn(&folder.seal_lock())?;
             for path in [folder.new_index(), folder.index()] {
                 match fs::remove_file(&path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
                         return Err(StateError::io("remove", &path)(e));
                     }
                     _ => {}
@@ -146,6 +146,10 @@ fn seal_batch(
             let from = sealing.join(item.file_name());
             item.seq = last_seq + 1;
             let to = sealing.join(item.file_name());
+            if to.symlink_metadata().is_ok() {
+                let taken = io::Error::new(io::ErrorKind::AlreadyExists, "its place in the chain is taken");
+                return Err(StateError::io("move", &from)(taken));
+            }
             rename(&from, &to).map_err(StateError::io("move", &from))?;
         }
         let path = sealing.join(item.file_name());
@@ -179,14 +183,14 @@ fn seal_batch(
     Ok(segments)
 }
 
-fn hash(mut from: impl Read) -> std::io::Result<Digest> {
+fn hash(mut from: impl Read) -> io::Result<Digest> {
     let mut hasher = Hasher::sha256();
     let mut buffer = vec![0; 1 << 16];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(hasher.finish()),
             Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }

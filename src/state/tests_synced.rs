@@ -226,6 +226,89 @@ async fn what_is_no_record_is_not_taken() {
     assert_eq!(states.seal(&state, &id()).await.unwrap(), 1);
 }
 
+/// A directory that is read while names are added to it may give a later one and not an earlier one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sealed_while_records_come_is_whole_and_in_its_order() {
+    const RECORDS: u64 = 12_000;
+    let (_home, states, state) = synced(1 << 30).await;
+    let handle = writer(&states, &state).await;
+    let coming = Arc::clone(&handle);
+    let coming = tokio::task::spawn_blocking(move || {
+        // As many writers of one guest, each of which waits for its own force to disk.
+        for number in 0..RECORDS {
+            let name = format!("r-{number:05}");
+            coming.usage().grow(1).unwrap();
+            coming.usage().add_entry().unwrap();
+            fs::write(coming.data().join(OUTBOX).join(&name), "x").unwrap();
+            coming.take_outbox_unforced(OsStr::new(&name)).unwrap();
+        }
+    });
+    while !coming.is_finished() {
+        states.seal(&state, &id()).await.unwrap();
+    }
+    coming.await.unwrap();
+    states.seal(&state, &id()).await.unwrap();
+    let mut after = 0;
+    loop {
+        let some = states.to_push(state.id, after + 1, 1000).await.unwrap();
+        let Some(last) = some.last() else { break };
+        for held in &some {
+            after += 1;
+            assert_eq!((held.seq, held.name.to_string_lossy()), (after, format!("r-{:05}", after - 1).into()));
+        }
+        assert_eq!(last.seq, after);
+    }
+    assert_eq!(after, RECORDS);
+}
+
+/// As for a node that isn't root, beside a container whose user closed a file.
+#[tokio::test]
+async fn a_file_that_may_not_be_read_keeps_back_no_other_and_no_record() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+    let (_home, states, state) = synced(1 << 20).await;
+    let handle = writer(&states, &state).await;
+    for name in ["closed", "open"] {
+        fs::write(handle.data().join(name), name).unwrap();
+    }
+    fs::set_permissions(handle.data().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    record(&handle, "r", b"record");
+    let sealing = Arc::clone(&handle);
+    let sealed = std::thread::spawn(move || {
+        // Of this thread alone.
+        let none = CapabilitySets { effective: CapabilitySet::empty(), ..capabilities(None).unwrap() };
+        set_capabilities(None, none).unwrap();
+        assert!(fs::read(sealing.data().join("closed")).is_err());
+        (sealing.seal_changes(0).unwrap(), sealing.seal_changes(0).unwrap())
+    });
+    let (first, second) = sealed.join().unwrap();
+    assert!(matches!((first, second), (ChangesSealed::Sealed(_), ChangesSealed::Nothing)), "{first:?} {second:?}");
+    assert_eq!(states.seal(&state, &id()).await.unwrap(), 2);
+    assert!(states.owes_records(&state).await.unwrap());
+}
+
+/// What a pull wrote into the outbox for who reads it was sent by somebody long ago.
+#[tokio::test]
+async fn what_a_pull_put_into_an_outbox_is_not_sent_again_when_a_container_ends() {
+    let (_home, states, state) = synced(1 << 20).await;
+    let handle = writer(&states, &state).await;
+    let outbox = handle.data().join(OUTBOX);
+    for name in ["000000000001-a", "000000000002-a", "left-by-one-that-was-killed"] {
+        fs::write(outbox.join(name), "before").unwrap();
+    }
+    let before = handle.sent_before().unwrap();
+    for (name, content) in [("000000000002-a", "written anew"), ("new", "new"), (".new.tmp", "half")] {
+        fs::write(outbox.join(name), content).unwrap();
+    }
+    assert_eq!(handle.take_outbox_of_ended(&before).unwrap(), Vec::<String>::new());
+    states.seal(&state, &id()).await.unwrap();
+    let mut names: Vec<String> = chain(&states, &state).await.into_iter().map(|(_, _, name, _)| name).collect();
+    names.sort();
+    assert_eq!(names, ["000000000002-a", "left-by-one-that-was-killed", "new"]);
+    assert!(outbox.join("000000000001-a").exists() && outbox.join(".new.tmp").exists());
+}
+
 #[tokio::test]
 async fn nothing_but_records_is_taken_whatever_a_container_left_in_its_outbox() {
     let (home, states, state) = synced(1 << 20).await;
@@ -235,7 +318,7 @@ async fn nothing_but_records_is_taken_whatever_a_container_left_in_its_outbox() 
     fs::write(secrets.join("machine.key"), "secret").unwrap();
     fs::remove_dir(&outbox).unwrap();
     std::os::unix::fs::symlink(&secrets, &outbox).unwrap();
-    assert!(handle.take_outbox_of_ended().is_err());
+    assert!(handle.take_outbox_of_ended(&SentBefore::default()).is_err());
     assert!(handle.take_outbox(OsStr::new("machine.key")).is_err());
     assert!(secrets.join("machine.key").exists());
 
@@ -246,7 +329,7 @@ async fn nothing_but_records_is_taken_whatever_a_container_left_in_its_outbox() 
     fs::write(outbox.join("good"), "good").unwrap();
     fs::write(handle.data().join("shared"), "linked").unwrap();
     fs::hard_link(handle.data().join("shared"), outbox.join("hard")).unwrap();
-    let left = handle.take_outbox_of_ended().unwrap();
+    let left = handle.take_outbox_of_ended(&SentBefore::default()).unwrap();
     assert_eq!(left.len(), 1, "{left:?}");
     assert!(secrets.join("machine.key").exists() && !outbox.join("good").exists());
     // What was taken is not what the guest can still write to.

@@ -63,6 +63,15 @@ enum Kind {
     Kv,
 }
 
+impl From<Kind> for StateKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Files => Self::Files,
+            Kind::Kv => Self::Kv,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// Its name: lower-case letters, digits, - _ and .
@@ -189,10 +198,7 @@ impl Create {
             (Some(Class::Node), _) | (None, None) => StateClass::Node,
             (Some(Class::Synced), _) | (None, Some(_)) => StateClass::Synced,
         };
-        let kind = match self.kind {
-            Kind::Files => StateKind::Files,
-            Kind::Kv => StateKind::Kv,
-        };
+        let kind = self.kind.into();
         let made = if self.node.is_named() {
             let node = self.node.connect(session).await?;
             let create = node

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Kind;
 use crate::cli::Session;
 use crate::cli::print::human;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,9 @@ pub(in crate::cli) struct Pull {
     /// Only write its files into this folder, which is empty or not there
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
+    /// What that state holds, as it was created
+    #[arg(long, value_enum, default_value_t = Kind::Files, conflicts_with = "to")]
+    kind: Kind,
     /// Pull it although the trust policy refuses it
     #[arg(long)]
     allow_unsigned: bool,
@@ -32,7 +36,12 @@ impl Pull {
             (None, Some(folder)) => PullTo::Folder(folder),
             (None, None) => return Err(Error::new(ErrorKind::Usage, "neither --name nor --to says where to")),
         };
-        let request = PullRequest { repository: self.repository.clone(), to, allow_unsigned: self.allow_unsigned };
+        let request = PullRequest {
+            repository: self.repository.clone(),
+            to,
+            kind: self.kind.into(),
+            allow_unsigned: self.allow_unsigned,
+        };
         let report = state::pull(&session.vyr, request)
             .await
             .map_err(|e| e.attempted(format_args!("pull the state in {}", self.repository)))?;

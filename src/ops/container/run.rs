@@ -17,7 +17,7 @@ use crate::engine::{CancellationToken, Clock, DirSpec, Execution, Input, NetRule
 use crate::error::{Error, ErrorKind, Result};
 use crate::ops::pull::blocking;
 use crate::ops::run::Guest;
-use crate::state::StateHandle;
+use crate::state::{SentBefore, StateHandle};
 use crate::trust::Verified;
 
 /// How a container is run, beside what holds for every guest. What is left open, the image's config says.
@@ -126,6 +126,7 @@ pub(in crate::ops) async fn execute(
         stdio,
     };
     let states = guest.states;
+    let before = sent_before(&states).await?;
     let ended = CancellationToken::new();
     let running = async {
         let done = container::run_until(&image.engine, request, Stop { cancel, kill: &kill }).await;
@@ -150,7 +151,7 @@ pub(in crate::ops) async fn execute(
             .push(format!("some of its output was not taken within {} s of its end, and is lost", DRAIN.as_secs()));
     }
     // It ran, whatever is found now.
-    done.notes.extend(settle(&states).await);
+    done.notes.extend(settle(&states, before).await);
     Ok(execution(done, exceeded))
 }
 
@@ -260,14 +261,27 @@ async fn watch(states: &[StateDoor], kill: &CancellationToken, ended: &Cancellat
     }
 }
 
+/// What lies in the outbox of each state before a container has it, and is no record of its own.
+async fn sent_before(states: &[StateDoor]) -> Result<Vec<SentBefore>> {
+    let handles: Vec<_> = states.iter().map(|state| Arc::clone(&state.handle)).collect();
+    let look = move || {
+        handles
+            .iter()
+            .map(|handle| handle.sent_before())
+            .collect::<io::Result<_>>()
+            .map_err(|e| Error::new(ErrorKind::Storage, format!("a state's outbox can't be looked at: {e}")))
+    };
+    blocking(look).await
+}
+
 /// What the container left in its states is counted, and what lies in an outbox is taken. Says what could not be.
-async fn settle(states: &[StateDoor]) -> Vec<String> {
+async fn settle(states: &[StateDoor], before: Vec<SentBefore>) -> Vec<String> {
     let mut notes = Vec::new();
-    for state in states.iter().filter(|s| !s.handle.read_only()) {
+    for (state, before) in states.iter().zip(before).filter(|(state, _)| !state.handle.read_only()) {
         let handle = Arc::clone(&state.handle);
         let settled = blocking(move || {
             let left = handle
-                .take_outbox_of_ended()
+                .take_outbox_of_ended(&before)
                 .map_err(|e| Error::new(ErrorKind::Storage, format!("its outbox can't be taken: {e}")))?;
             handle.recount()?;
             Ok(left)

@@ -59,14 +59,35 @@ impl History {
     /// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] for a gap, another's segment, a link that doesn't
     /// hold, or more than one lineage in a chain.
     pub(super) async fn read(remote: &Remote) -> Result<Self> {
-        let listing = remote.listing().await?;
+        // A writer may push while this reads. It moves its head after its segments, so one that was read before they were listed
+        // is never beyond them; one that is read later may be.
+        let heads: BTreeMap<WriterId, u64> = stream::iter(remote.heads().await?)
+            .map(|writer| async move {
+                let head = remote.segment(&SyncTag::Head(writer.clone())).await?;
+                Ok::<_, Error>(head.map(|head| (writer, head.segment.seq)))
+            })
+            .buffered(AT_ONCE)
+            .try_filter_map(async |head| Ok(head))
+            .try_collect()
+            .await?;
+        let mut listing = remote.listing().await?;
+        if listing.segments.values().any(|places| gap(places).is_some()) {
+            // Not every registry lists at one moment: a place that came before another may be missed for once.
+            let again = remote.listing().await?;
+            listing.segments.retain(|writer, places| {
+                let last = places.last().copied().unwrap_or_default();
+                let whole = again.segments.get(writer).into_iter().flatten();
+                *places = whole.copied().filter(|place| *place <= last).collect();
+                !places.is_empty()
+            });
+        }
         if listing.segments.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("{} holds no state's segments", remote.name()))
                 .hint("name the repository that the state syncs to, as `vyr state show` says it"));
         }
         let mut lines = BTreeMap::new();
         for (writer, places) in listing.segments {
-            let segments = chain(remote, &writer, &places).await?;
+            let segments = chain(remote, &writer, &places, heads.get(&writer).copied()).await?;
             lines.insert(writer.clone(), Line { writer, segments, follows: None });
         }
         let mut history = Self { lines, lost: Vec::new(), forks: Vec::new() };
@@ -184,14 +205,18 @@ impl History {
     }
 }
 
+/// The first places that are missing between others.
+fn gap(places: &[u64]) -> Option<(u64, u64)> {
+    places.windows(2).find_map(|pair| match pair {
+        [before, after] if before + 1 != *after => Some((before + 1, after - 1)),
+        _ => None,
+    })
+}
+
 /// One writer's segments, each following the one before.
-async fn chain(remote: &Remote, writer: &WriterId, places: &[u64]) -> Result<Vec<Found>> {
-    for pair in places.windows(2) {
-        if let [before, after] = pair
-            && before + 1 != *after
-        {
-            return Err(broken(format!("of {writer}, segments {} to {} are missing", before + 1, after - 1)));
-        }
+async fn chain(remote: &Remote, writer: &WriterId, places: &[u64], head: Option<u64>) -> Result<Vec<Found>> {
+    if let Some((from, to)) = gap(places) {
+        return Err(broken(format!("of {writer}, segments {from} to {to} are missing")));
     }
     let segments: Vec<Found> = stream::iter(places.iter().copied())
         .map(|seq| async move {
@@ -214,11 +239,8 @@ async fn chain(remote: &Remote, writer: &WriterId, places: &[u64]) -> Result<Vec
         }
     }
     let last = segments.last().map_or(0, |found| found.segment.seq);
-    // The head is moved after the segments, so it is never before them.
-    if let Some(head) = remote.segment(&SyncTag::Head(writer.clone())).await?
-        && head.segment.seq > last
-    {
-        return Err(broken(format!("of {writer}, segments {} to {} are missing", last + 1, head.segment.seq)));
+    if let Some(head) = head.filter(|head| *head > last) {
+        return Err(broken(format!("of {writer}, segments {} to {head} are missing", last + 1)));
     }
     Ok(segments)
 }

@@ -10,7 +10,7 @@ mod shown;
 mod sync;
 mod view;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::{parse_reference, repository_of};
@@ -70,6 +70,13 @@ pub async fn create(vyr: &Vyr, request: CreateRequest) -> Result<State> {
     if i64::try_from(request.quota_bytes).is_err() {
         return usage("the quota is larger than any disk", "give less than 8 EiB");
     }
+    let ends = request.time_to_live.map(|ttl| SystemTime::now().checked_add(ttl));
+    if ends.is_some_and(|at| at.is_none_or(|at| at != crate::task::sayable(at))) {
+        return usage(
+            "its time would end after the year 9999",
+            "leave the time to live out: then it stays until it is removed",
+        );
+    }
     let quota_bytes = if request.quota_bytes == 0 { DEFAULT_QUOTA_BYTES } else { request.quota_bytes };
     let new = NewState {
         name,
@@ -84,7 +91,8 @@ pub async fn create(vyr: &Vyr, request: CreateRequest) -> Result<State> {
     Ok(vyr.states().await?.create(new).await?)
 }
 
-/// Removes the states whose time is over. One that is bound goes when it isn't any more. Returns how many went.
+/// Removes the states whose time is over. One that is bound goes when it isn't any more, and a synced one when all its records
+/// are in its repository: a guest was told that they get there. Returns how many went.
 ///
 /// # Errors
 /// The database's and the file system's.
@@ -92,6 +100,9 @@ pub async fn expire(vyr: &Vyr) -> Result<usize> {
     let states = vyr.states().await?;
     let mut gone = 0;
     for state in states.expired().await? {
+        if states.owes_records(&state).await? {
+            continue;
+        }
         match states.remove(&state).await {
             Ok(()) => gone += 1,
             Err(StateError::InUse { .. }) => {}

@@ -43,6 +43,8 @@ pub struct PullRequest {
     pub repository: String,
     /// Where to.
     pub to: PullTo,
+    /// What the state that is made holds: no segment says it.
+    pub kind: StateKind,
     /// Go on although the trust policy refuses.
     pub allow_unsigned: bool,
 }
@@ -354,7 +356,7 @@ async fn place(vyr: &Vyr, request: &PullRequest, history: &History, files: PathB
             let new = NewState {
                 name: name.clone(),
                 class: StateClass::Synced,
-                kind: StateKind::Files,
+                kind: request.kind,
                 // Room for what it has, and as much again.
                 quota_bytes: bytes.saturating_mul(2).max(DEFAULT_QUOTA_BYTES),
                 time_to_live: None,

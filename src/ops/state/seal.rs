@@ -36,7 +36,10 @@ pub async fn seal_changes(vyr: &Vyr, handle: &Arc<StateHandle>, at_least: u64) -
         held.settle()?;
         Ok(held.seal_changes(at_least)?)
     })
-    .await?;
+    .await;
+    // Records don't wait for what is wrong with the other files.
+    vyr.states().await?.seal(handle.state(), &writer_id(vyr)?).await?;
+    let sealed = sealed?;
     if sealed == ChangesSealed::NoRoom {
         vyr.reporter().warning(&format!(
             "the quota of the state `{}` has no room for a segment of what changed: it is sealed when earlier ones are \
@@ -44,7 +47,6 @@ pub async fn seal_changes(vyr: &Vyr, handle: &Arc<StateHandle>, at_least: u64) -
             handle.state().name
         ));
     }
-    vyr.states().await?.seal(handle.state(), &writer_id(vyr)?).await?;
     Ok(sealed)
 }
 
@@ -78,14 +80,17 @@ pub async fn seal(vyr: &Vyr, state: &State) -> Result<()> {
         Ok(handle) => {
             let sealed = seal_changes(vyr, &handle, 0).await;
             let released = blocking(move || Ok(handle.release()?)).await;
+            // Records don't wait for what is wrong with the other files.
+            states.seal(state, &writer_id(vyr)?).await?;
             sealed?;
             if let Some(bytes) = released? {
                 states.set_used(state.id, bytes).await?;
             }
         }
-        Err(StateError::Busy { .. }) => {}
+        Err(StateError::Busy { .. }) => {
+            states.seal(state, &writer_id(vyr)?).await?;
+        }
         Err(e) => return Err(e.into()),
     }
-    states.seal(state, &writer_id(vyr)?).await?;
     Ok(())
 }

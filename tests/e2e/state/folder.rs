@@ -77,6 +77,26 @@ fn a_state_goes_when_its_time_is_over() {
 }
 
 #[test]
+fn a_state_whose_time_is_over_is_not_bound_by_the_artifact_and_a_synced_one_keeps_what_it_owes() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "state-p1");
+    let (repository, _) = guest.split_once(":v1@").unwrap();
+    home.vyr(["state", "create", "bound", "--ttl", "2s"]).expect(0);
+    home.vyr(["state", "bind", "bound", repository, "--as", "data"]).expect(0);
+    home.vyr(["state", "create", "owes", "--ttl", "2s", "--sync", "localhost:1/readings"]).expect(0);
+    let ran = home.vyr(["run", "--state", "owes", &guest, "--", "text:/state/owes/outbox/x:1", "text:/state/data/x:1"]);
+    assert_eq!(ran.expect(0).stdout, "text ok \ntext ok \n");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let ran = home.vyr(["run", &guest, "--", "read:/state/data/x"]).expect(0);
+    assert!(!ran.stdout.contains("read ok"), "{}", ran.stdout);
+    // What makes room takes the one and not the other, whose record is nowhere else.
+    home.vyr(["state", "create", "new"]).expect(0);
+    home.vyr(["state", "show", "owes"]).expect(127);
+    let folders = fs::read_dir(home.vyr_home().join("state")).unwrap();
+    assert_eq!(folders.filter(|e| e.as_ref().unwrap().path().is_dir()).count(), 2);
+}
+
+#[test]
 fn every_run_of_an_artifact_gets_what_is_bound_to_it() {
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state");
