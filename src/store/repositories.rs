@@ -113,12 +113,13 @@ impl Store {
         Ok(Checked { subject: parsed.subject, absent })
     }
 
-    /// Shows a blob, which is in the store and held by a lease, in `repository`.
+    /// Shows a blob, which is in the store and held by a lease, in `repository`. A collection that goes on knows the lease, not
+    /// what is shown meanwhile: its end is waited for, while the lease holds.
     ///
     /// # Errors
     /// The disk's own.
     pub async fn show_blob(&self, repository: &str, digest: &Digest) -> Result<()> {
-        self.writable()?;
+        let _gate = self.gate().await?;
         show_blob(self.pool(), repository, digest).await.map_err(|e| self.failed(e))
     }
 
@@ -136,7 +137,17 @@ impl Store {
                 .map_err(|e| self.failed(e))?;
         let Some(added) = added else { return Ok(false) };
         if !self.is_read_only() && time(added).elapsed().is_ok_and(|age| age > RENEW) {
-            self.show_blob(repository, digest).await?;
+            let _gate = self.gate().await?;
+            // A collection that has just ended may have taken it.
+            let renewed =
+                sqlx::query("UPDATE repository_blobs SET added_at = ?3 WHERE repository = ?1 AND digest = ?2")
+                    .bind(repository)
+                    .bind(digest.as_ref())
+                    .bind(millis(SystemTime::now()))
+                    .execute(self.pool())
+                    .await
+                    .map_err(|e| self.failed(e))?;
+            return Ok(renewed.rows_affected() > 0);
         }
         Ok(true)
     }

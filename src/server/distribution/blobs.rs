@@ -50,7 +50,8 @@ impl Distribution {
             return Ok(answer(StatusCode::NOT_MODIFIED, &headers, Body::empty()));
         }
         headers.push((header::CONTENT_TYPE, "application/octet-stream".to_owned()));
-        let asked = header_text(&parts.headers, &header::RANGE);
+        // It is for GET alone (RFC 9110, section 14.2).
+        let asked = header_text(&parts.headers, &header::RANGE).filter(|_| parts.method == Method::GET);
         let asked = asked.filter(|_| header_text(&parts.headers, &header::IF_RANGE).is_none_or(|known| known == tag));
         let (status, from, to) = match wanted(asked, size) {
             Wanted::All => (StatusCode::OK, 0, size),

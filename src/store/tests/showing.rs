@@ -66,6 +66,30 @@ async fn a_blob_without_a_manifest_stays_a_day_and_then_no_repository_shows_it()
     assert!(!there() && !home.store.shows_blob("app", &blob).await.expect("asked"));
 }
 
+/// A push that says so while a collection goes on, which looked at what is shown before that and at leases after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_is_shown_before_or_after_a_collection_and_not_while_it_goes_on() {
+    let home = Home::new().await;
+    let lease = home.store.lease().expect("a lease");
+    let blob = put_blob(home.layout(), &lease, b"pushed meanwhile");
+    let (store, shown, mut pushing) = (home.store.clone(), blob.clone(), None);
+    let decided = || {
+        let (push, done) = std::sync::mpsc::channel();
+        pushing = Some(tokio::spawn(async move {
+            store.show_blob("app", &shown).await.expect("shown");
+            drop(lease);
+            push.send(()).ok();
+        }));
+        let early = done.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "it was shown while the collection went on");
+    };
+    home.store.gc_with(GcOptions::new(SystemTime::now()), decided).await.expect("collected");
+    pushing.expect("a push").await.expect("pushed");
+    home.store.gc(GcOptions::new(SystemTime::now())).await.expect("collected");
+    assert!(home.layout().blob_size(&blob).expect("looked").is_some());
+    assert!(home.store.shows_blob("app", &blob).await.expect("asked"));
+}
+
 #[tokio::test]
 async fn a_lost_database_is_made_again_with_its_repositories() {
     let home = Home::new().await;
