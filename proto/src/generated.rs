@@ -73,7 +73,8 @@ pub struct PutArtifactHeader {
     /// 64 KiB each and 64 of them. They are kept with the artifact; whether they count is asked when it runs.
     #[prost(bytes = "bytes", repeated, tag = "4")]
     pub signatures: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// A name to give it: `host\[:port\]/repository:tag`. It also says which rules of the trust policy apply.
+    /// A name to give it: `host\[:port\]/repository:tag`. That it is from there is the putter's word, which the trust policy
+    /// takes only where no other place is known.
     #[prost(string, tag = "5")]
     pub tag: ::prost::alloc::string::String,
 }
@@ -171,7 +172,7 @@ pub struct Node {
     /// How many may be prepared or run at once.
     #[prost(uint64, tag = "9")]
     pub max_running: u64,
-    /// Linear memory that guests hold now, in bytes.
+    /// Linear memory that guests hold now, with the limits of the containers that run, in bytes.
     #[prost(uint64, tag = "10")]
     pub memory_bytes: u64,
     /// The most that they may hold together, in bytes.
@@ -180,7 +181,7 @@ pub struct Node {
     /// It was told to stop and takes no more submits.
     #[prost(bool, tag = "12")]
     pub stopping: bool,
-    /// What it runs: `wasi-preview1`, `wasi-0.2` and, where there is one, the container engine.
+    /// What it runs: `wasi-preview1`, `wasi-0.2`, `state` and, where a container engine works, `container`.
     #[prost(string, repeated, tag = "13")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Whether `TaskSpec.allow_unsigned` is accepted.
@@ -278,7 +279,7 @@ pub struct CreateStateRequest {
     /// The most that it may hold, in bytes. 0: 64 MiB.
     #[prost(uint64, tag = "3")]
     pub quota_bytes: u64,
-    /// How long it lives. Absent: until it is deleted.
+    /// How long it lives, to the end of the year 9999 at most. Absent: until it is deleted.
     #[prost(message, optional, tag = "4")]
     pub time_to_live: ::core::option::Option<::prost_types::Duration>,
     /// For SYNCED: `host\[:port\]/repository`.
@@ -453,7 +454,8 @@ pub struct Limits {
     #[prost(message, optional, tag = "3")]
     pub cpu: ::core::option::Option<::prost_types::Duration>,
     /// How many bytes of output are kept, of all attempts together. What comes after is dropped and counted.
-    /// 0: 4 MiB. At most 64 MiB.
+    /// 0: 4 MiB. At most 64 MiB. On disk it takes at most twice as much and 64 KiB: output in very many small pieces is
+    /// dropped earlier.
     #[prost(uint64, tag = "4")]
     pub log_bytes: u64,
 }
@@ -588,7 +590,7 @@ pub struct Deterministic {
     /// Chance.
     #[prost(uint64, tag = "1")]
     pub seed: u64,
-    /// The wall clock at the guest's start. Absent: the beginning of the year 2000.
+    /// The wall clock at the guest's start, from 1970 to 9999. Absent: the beginning of the year 2000.
     #[prost(message, optional, tag = "2")]
     pub start: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -817,7 +819,7 @@ pub struct GetTaskResponse {
 /// Asks for tasks, newest first.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTasksRequest {
-    /// How many at most. 0: 100. At most 1000.
+    /// How many at most. 0: 100. At most 1000. Fewer come where they are large: a page has some 2 MiB.
     #[prost(uint32, tag = "1")]
     pub page_size: u32,
     /// From an earlier answer; with the same filters. Empty: from the newest.

@@ -1,12 +1,16 @@
 //! Owns what is asked of the tasks on disk.
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use vyr_proto::v0::TaskStatus;
 
 use super::{Db, DbError};
 use crate::task::TaskId;
+
+/// What a listing reads of tasks at most, in bytes: a submit may be megabytes, and who answers with many has them in memory.
+pub(super) const LISTED_BYTES: usize = 2 << 20;
 
 /// A task as it is on disk.
 #[derive(Debug, Clone)]
@@ -101,11 +105,12 @@ impl Db {
         found.map(|found| found.map(Bytes::from)).map_err(|e| self.failed(e))
     }
 
-    /// Up to `most` tasks below a place, newest first.
+    /// Up to `most` tasks below a place, newest first, and no more than 2 MiB of them; at least one, if there is one.
+    /// Whether there may be more.
     ///
     /// # Errors
     /// The database can't be read.
-    pub async fn list(&self, below: Option<i64>, most: u32, filter: &Filter) -> Result<Vec<Row>, DbError> {
+    pub async fn list(&self, below: Option<i64>, most: u32, filter: &Filter) -> Result<(Vec<Row>, bool), DbError> {
         let mut sql = format!("SELECT {COLUMNS} FROM task WHERE seq < ?");
         if !filter.statuses.is_empty() {
             let numbers: Vec<String> = filter.statuses.iter().map(|s| i32::from(*s).to_string()).collect();
@@ -120,17 +125,27 @@ impl Db {
         if let Some(submitter) = &filter.submitter {
             query = query.bind(submitter);
         }
-        let rows = query.bind(most).fetch_all(&self.readers).await;
-        rows.and_then(|rows| rows.iter().map(row).collect()).map_err(|e| self.failed(e))
+        let mut found = query.bind(most).fetch(&self.readers);
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = found.try_next().await.map_err(|e| self.failed(e))? {
+            let next = row(&next).map_err(|e| self.failed(e))?;
+            bytes += next.spec.len() + next.record.len();
+            if bytes > LISTED_BYTES && !rows.is_empty() {
+                return Ok((rows, true));
+            }
+            rows.push(next);
+        }
+        let more = rows.len() == most as usize;
+        Ok((rows, more))
     }
 
-    /// The tasks that have not ended, oldest first.
+    /// Up to `most` of the tasks that have not ended, oldest first, from behind a place on; none after the last.
     ///
     /// # Errors
     /// The database can't be read.
-    pub async fn open_tasks(&self) -> Result<Vec<Row>, DbError> {
-        let sql = format!("SELECT {COLUMNS} FROM task WHERE ended_us IS NULL ORDER BY seq");
-        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.readers).await;
+    pub async fn open_tasks(&self, behind: i64, most: u32) -> Result<Vec<Row>, DbError> {
+        let sql = format!("SELECT {COLUMNS} FROM task WHERE ended_us IS NULL AND seq > ? ORDER BY seq LIMIT ?");
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(behind).bind(most).fetch_all(&self.readers).await;
         rows.and_then(|rows| rows.iter().map(row).collect()).map_err(|e| self.failed(e))
     }
 

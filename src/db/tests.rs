@@ -11,6 +11,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::oneshot;
 use vyr_proto::v0::TaskStatus;
 
+use super::read::LISTED_BYTES;
 use super::{Change, Db, DbError, Filter, Inserted, NewTask};
 use crate::task::TaskId;
 
@@ -61,7 +62,7 @@ async fn what_is_acknowledged_is_there_at_the_next_opening() {
     db.changed(change(701, TaskStatus::Running, None)).await.unwrap();
     drop(db);
     let db = open(folder.path()).await;
-    let open_tasks = db.open_tasks().await.unwrap();
+    let open_tasks = db.open_tasks(0, 1000).await.unwrap();
     assert_eq!(open_tasks.iter().map(|t| t.id).collect::<Vec<_>>(), ids[700..]);
     assert_eq!(open_tasks[0].status, TaskStatus::Running);
     let row = db.get(ids[1]).await.unwrap().unwrap();
@@ -138,10 +139,29 @@ async fn listings_narrow_and_go_on() {
         db.changed(change(seq, status, Some(seq))).await.unwrap();
     }
     let seqs = |rows: Vec<super::Row>| rows.into_iter().map(|r| r.seq).collect::<Vec<_>>();
-    assert_eq!(seqs(db.list(None, 3, &Filter::default()).await.unwrap()), [10, 9, 8]);
-    assert_eq!(seqs(db.list(Some(8), 3, &Filter::default()).await.unwrap()), [7, 6, 5]);
+    assert_eq!(seqs(db.list(None, 3, &Filter::default()).await.unwrap().0), [10, 9, 8]);
+    assert_eq!(seqs(db.list(Some(8), 3, &Filter::default()).await.unwrap().0), [7, 6, 5]);
     let filter = Filter { statuses: vec![TaskStatus::Failed], submitter: Some("odd".into()) };
-    assert_eq!(seqs(db.list(None, 100, &filter).await.unwrap()), [5, 3, 1]);
+    assert_eq!(seqs(db.list(None, 100, &filter).await.unwrap().0), [5, 3, 1]);
+}
+
+#[tokio::test]
+async fn a_listing_is_bounded_in_bytes_and_says_that_there_is_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = open(folder.path()).await;
+    for bytes in [LISTED_BYTES * 2, LISTED_BYTES / 2, LISTED_BYTES / 2, 10] {
+        insert(&db, NewTask { spec: vec![1; bytes].into(), ..task(None) }).await;
+    }
+    let (mut below, mut pages) = (None, Vec::new());
+    loop {
+        let (rows, more) = db.list(below, 100, &Filter::default()).await.unwrap();
+        below = rows.last().map(|row| row.seq);
+        pages.push(rows.into_iter().map(|row| row.seq).collect::<Vec<_>>());
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(pages, [vec![4, 3], vec![2], vec![1]]);
 }
 
 #[tokio::test]
@@ -159,7 +179,7 @@ async fn the_oldest_ended_tasks_are_forgotten_and_no_open_one() {
     assert_eq!(db.forget(103, 0, 100).await.unwrap().len(), 1, "by age");
     assert_eq!(db.forget(0, 7, 2).await.unwrap().len(), 2, "by number, so many at a time");
     assert_eq!(db.forget(0, 7, 100).await.unwrap().len(), 2);
-    let left: Vec<i64> = db.list(None, 100, &Filter::default()).await.unwrap().iter().map(|r| r.seq).collect();
+    let left: Vec<i64> = db.list(None, 100, &Filter::default()).await.unwrap().0.iter().map(|r| r.seq).collect();
     assert_eq!(left, [10, 9, 8, 7, 1]);
 }
 
@@ -176,7 +196,7 @@ async fn a_lock_that_another_process_holds_is_named_and_loses_nothing() {
     assert!(matches!(refused, Err(DbError::Locked { .. })), "{refused:?}");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     assert!(matches!(insert(&db, task(None)).await, Inserted::New { .. }));
-    assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+    assert_eq!(db.open_tasks(0, 1000).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -241,5 +261,5 @@ async fn a_full_disk_is_named_and_loses_nothing() {
     assert!(matches!(refused, Err(DbError::Full { .. })), "{refused:?}");
     db.limit_pages(100_000).await;
     assert!(matches!(insert(&db, big()).await, Inserted::New { .. }));
-    assert_eq!(db.open_tasks().await.unwrap().len(), 2);
+    assert_eq!(db.open_tasks(0, 1000).await.unwrap().len(), 2);
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use wasmtime::component::Component;
 use wasmtime::{Config, InstanceAllocationStrategy, Module, PoolingAllocationConfig, WasmBacktraceDetails};
 
+mod backtrace;
 mod cache;
 mod code;
 mod denied;

@@ -14,10 +14,11 @@ use wasmtime::{Store, ThrownException, Trap, WasmBacktrace};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::backtrace::frames;
 use super::denied::Denied;
 use super::deterministic::MadeTime;
 use super::doors::{self, Doors};
-use super::error::{StartError, shown, visible};
+use super::error::{StartError, shown};
 use super::limiter::Limiter;
 use super::prepare::{Prepared, Program};
 use super::spec::{Input, Output, RunSpec};
@@ -427,21 +428,6 @@ fn outcome_of(error: &wasmtime::Error, started: bool, state: &State) -> Result<O
         None => ("host_error", error.root_cause().to_string()),
     };
     Ok(Outcome::Trapped(Trapped { kind, message, backtrace: backtrace.map(frames) }))
-}
-
-/// The frames as text. Their names are the artifact's author's: none begins a line, and none steers a terminal.
-fn frames(backtrace: &WasmBacktrace) -> String {
-    let text = backtrace.to_string();
-    let lines = text.split_once('\n').map_or(text.as_str(), |(_, lines)| lines);
-    let mut shown = String::with_capacity(lines.len());
-    for line in lines.trim_end().split('\n') {
-        if !shown.is_empty() {
-            // The runtime's own lines are indented.
-            shown.push_str(if line.starts_with("  ") { "\n" } else { "\\n" });
-        }
-        shown.push_str(&visible(line));
-    }
-    shown
 }
 
 fn trap_kind(trap: Trap) -> &'static str {

@@ -33,6 +33,9 @@ pub(super) fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration).unwrap_or_default()
 }
 
+/// The most that a task's end says in words, in bytes: they may quote what the artifact's author wrote.
+const MOST_WORDS: usize = 16 << 10;
+
 impl Node {
     /// Makes a task that has a place ready, and starts it.
     pub(super) fn begin(&self, live: Arc<Live>) {
@@ -243,10 +246,13 @@ impl Node {
     pub(super) fn ended(
         &self,
         live: &Arc<Live>,
-        (status, end): (TaskStatus, TaskEnd),
+        (status, mut end): (TaskStatus, TaskEnd),
         execution: Option<Execution>,
         has_place: bool,
     ) {
+        for words in [&mut end.message, &mut end.next] {
+            words.truncate(words.floor_char_boundary(MOST_WORDS));
+        }
         if has_place {
             self.sched().release();
             self.inner.freed.notify_waiters();

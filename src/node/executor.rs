@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
@@ -90,7 +91,12 @@ impl Shared {
             if let Some((guest, computes)) = queues.next() {
                 queues.computing += usize::from(computes);
                 drop(queues);
-                guest.run();
+                // Whatever it is, the next guest needs this thread.
+                if catch_unwind(AssertUnwindSafe(|| guest.run())).is_err() {
+                    tracing::error!(
+                        "a task's own code panicked; it stays as it is on disk until the node starts again"
+                    );
+                }
                 queues = self.lock();
                 queues.computing -= usize::from(computes);
             } else if queues.closed {
@@ -123,7 +129,7 @@ impl Executor {
         Ok(Self { shared })
     }
 
-    /// Runs `guest` on these threads. It must not panic: a panic ends the thread.
+    /// Runs `guest` on these threads. A panic ends the guest and nothing else.
     pub(super) fn spawn(&self, tag: Tag, guest: impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         let schedule = WithInfo(move |guest, info| shared.schedule(guest, info));

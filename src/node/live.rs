@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vyr_proto::v0::{EndReason, Execution, ExecutionPath, StartTier, Task, TaskSpec, TaskStatus};
@@ -91,6 +92,11 @@ impl Live {
             root: OnceLock::new(),
             running: Mutex::default(),
         }
+    }
+
+    /// What it was submitted with, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.spec.encoded_len() as u64
     }
 
     pub(super) fn seq(&self) -> i64 {

@@ -65,6 +65,8 @@ pub struct Options {
     pub max_running: u32,
     /// How many wait at most.
     pub max_queued: usize,
+    /// What those were submitted with takes at most, in bytes.
+    pub max_queued_bytes: u64,
     /// The linear memory that guests hold together at most, in bytes.
     pub memory_budget: u64,
     /// The compiled code that is kept mapped, in bytes.
@@ -103,6 +105,7 @@ impl Default for Options {
         Self {
             max_running: 2048,
             max_queued: 100_000,
+            max_queued_bytes: machine_memory() / 8,
             memory_budget: machine_memory().max(1 << 30) / 4 * 3,
             code_bytes: 1 << 30,
             keep_tasks: 2_000_000,
@@ -209,7 +212,11 @@ impl Node {
             inner: Arc::new(Inner {
                 ready: ReadyGuests::new(options.code_bytes, options.compiled_only),
                 budget: Arc::new(Budget::new(options.memory_budget)),
-                sched: Mutex::new(Sched::new(options.max_running as usize, options.max_queued)),
+                sched: Mutex::new(Sched::new(
+                    options.max_running as usize,
+                    options.max_queued,
+                    options.max_queued_bytes,
+                )),
                 waiting: Arc::default(),
                 metrics: Metrics::new(),
                 live: Mutex::default(),

@@ -169,7 +169,7 @@ impl Node {
         Ok(live.task())
     }
 
-    /// Up to `size` tasks below a place, newest first.
+    /// Up to `size` tasks below a place, newest first; fewer where they are large.
     ///
     /// # Errors
     /// What the database fails with.
@@ -180,8 +180,8 @@ impl Node {
         filter: &Filter,
         labels: &std::collections::BTreeMap<String, String>,
     ) -> Result<Page> {
-        let rows = self.inner.db.list(below, size, filter).await?;
-        let next = (rows.len() == size as usize).then(|| rows.last().map(|row| row.seq)).flatten();
+        let (rows, more) = self.inner.db.list(below, size, filter).await?;
+        let next = rows.last().filter(|_| more).map(|row| row.seq);
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             let task = match self.running(row.id) {

@@ -115,7 +115,7 @@ fn receipt(live: &Live, record: &Task) -> Option<Receipt> {
             wall_us: micros(limits.timeout),
             cpu_us: micros(limits.cpu),
         },
-        outputs: live.log.sums().unwrap_or_default(),
+        outputs: live.log.sums(),
         end: EndFacts {
             status: record.status().word().to_owned(),
             reason: reason_word(end.reason()),

@@ -1,5 +1,6 @@
 //! Owns what becomes, at a node's start, of the tasks that had not ended when the one before it went.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -15,14 +16,25 @@ use crate::db::Row;
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::StatusExt as _;
 
+/// Tasks that are read at once: each may be megabytes.
+const AT_ONCE: u32 = 64;
+
 impl Node {
     /// Queues again what had not started, and what its submit wants run again; the rest is lost, and recorded so.
     pub(super) async fn recover(&self) -> Result<()> {
-        for row in self.inner.db.open_tasks().await? {
-            let id = row.id;
-            if let Err(e) = self.take_up(row) {
+        let mut behind = i64::MIN;
+        loop {
+            let rows = self.inner.db.open_tasks(behind, AT_ONCE).await?;
+            let Some(last) = rows.last() else { break };
+            behind = last.seq;
+            for row in rows {
+                let id = row.id;
                 // One damaged row must not keep the others from going on.
-                tracing::error!(task = %id, error = %e, "a task can't be taken up again");
+                match catch_unwind(AssertUnwindSafe(|| self.take_up(row))) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => tracing::error!(task = %id, error = %e, "a task can't be taken up again"),
+                    Err(_) => tracing::error!(task = %id, "a task can't be taken up again: it panics"),
+                }
             }
         }
         self.run_next();
@@ -41,10 +53,11 @@ impl Node {
             tracing::warn!(path = %path.display(), error = %e, "a task's earlier output can't be read");
             TaskLog::new(path, log_limit(&spec))
         });
-        if self.inner.receipt_key.is_some() {
+        let again = spec.on_interrupt() == OnInterrupt::RunAgain;
+        // The sum of what an attempt wrote before died with its node: a receipt of its end doesn't state one.
+        if self.inner.receipt_key.is_some() && (!row.status.may_have_run() || again && !row.is_cancelled) {
             log.sum_up();
         }
-        let again = spec.on_interrupt() == OnInterrupt::RunAgain;
         let tag = self.inner.tags.fetch_add(1, Ordering::Relaxed);
         let submitter: Arc<str> = row.submitter.into();
         let key = row.key.unwrap_or_default();

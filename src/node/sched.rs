@@ -14,6 +14,9 @@ pub(super) struct Sched {
     running: usize,
     /// Promised places in the queue, those in `queues` included.
     queued: usize,
+    max_queued_bytes: u64,
+    /// What those were submitted with, in bytes: who waits has it in memory.
+    queued_bytes: u64,
     queues: HashMap<Arc<str>, VecDeque<Arc<Live>>>,
     /// Whose turn it is, first.
     turns: VecDeque<Arc<str>>,
@@ -29,34 +32,45 @@ pub(super) enum Place {
 }
 
 impl Sched {
-    pub(super) fn new(max_running: usize, max_queued: usize) -> Self {
-        Self { max_running, max_queued, running: 0, queued: 0, queues: HashMap::new(), turns: VecDeque::new() }
+    pub(super) fn new(max_running: usize, max_queued: usize, max_queued_bytes: u64) -> Self {
+        let (queues, turns) = (HashMap::new(), VecDeque::new());
+        Self { max_running, max_queued, running: 0, queued: 0, max_queued_bytes, queued_bytes: 0, queues, turns }
     }
 
-    /// Promises a place; `None` when there is none.
-    pub(super) fn promise(&mut self) -> Option<Place> {
+    /// Promises a place to a submit of so many bytes.
+    ///
+    /// # Errors
+    /// There is none: how many wait, and with how many bytes.
+    pub(super) fn promise(&mut self, bytes: u64) -> Result<Place, (usize, u64)> {
         if self.running < self.max_running && self.queued == 0 {
             self.running += 1;
-            Some(Place::Run)
-        } else if self.queued < self.max_queued {
-            self.queued += 1;
-            Some(Place::Wait)
-        } else {
-            None
+            return Ok(Place::Run);
         }
+        if self.queued >= self.max_queued || (self.queued > 0 && self.queued_bytes + bytes > self.max_queued_bytes) {
+            return Err((self.queued, self.queued_bytes));
+        }
+        self.queued += 1;
+        self.queued_bytes += bytes;
+        Ok(Place::Wait)
+    }
+
+    fn unqueue(&mut self, bytes: u64) {
+        self.queued -= 1;
+        self.queued_bytes -= bytes;
     }
 
     /// Queues a task that was acknowledged before, even beyond the bound.
     pub(super) fn queue_again(&mut self, live: Arc<Live>) {
         self.queued += 1;
+        self.queued_bytes += live.bytes();
         self.enqueue(live);
     }
 
     /// Takes a promise back.
-    pub(super) fn withdraw(&mut self, place: Place) {
+    pub(super) fn withdraw(&mut self, place: Place, bytes: u64) {
         match place {
             Place::Run => self.running -= 1,
-            Place::Wait => self.queued -= 1,
+            Place::Wait => self.unqueue(bytes),
         }
     }
 
@@ -89,7 +103,7 @@ impl Sched {
             self.turns.push_back(submitter);
         }
         let live = live?;
-        self.queued -= 1;
+        self.unqueue(live.bytes());
         self.running += 1;
         Some(live)
     }
@@ -103,7 +117,7 @@ impl Sched {
             self.queues.remove(submitter);
             self.turns.retain(|turn| turn != submitter);
         }
-        self.queued -= 1;
+        self.unqueue(live.as_ref().map_or(0, |live| live.bytes()));
         live
     }
 
@@ -127,7 +141,7 @@ mod tests {
     }
 
     fn queue(sched: &mut Sched, submitter: &str) -> Arc<Live> {
-        assert_eq!(sched.promise(), Some(Place::Wait));
+        assert_eq!(sched.promise(0), Ok(Place::Wait));
         let live = task(submitter);
         sched.enqueue(Arc::clone(&live));
         live
@@ -135,8 +149,8 @@ mod tests {
 
     #[test]
     fn submitters_take_turns() {
-        let mut sched = Sched::new(1, 100);
-        assert_eq!(sched.promise(), Some(Place::Run));
+        let mut sched = Sched::new(1, 100, 1000);
+        assert_eq!(sched.promise(0), Ok(Place::Run));
         for _ in 0..5 {
             queue(&mut sched, "greedy");
         }
@@ -153,22 +167,40 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_and_nobody_jumps_it() {
-        let mut sched = Sched::new(1, 2);
-        assert_eq!(sched.promise(), Some(Place::Run));
+        let mut sched = Sched::new(1, 2, 1000);
+        assert_eq!(sched.promise(0), Ok(Place::Run));
         queue(&mut sched, "a");
         queue(&mut sched, "a");
-        assert_eq!(sched.promise(), None);
+        assert!(sched.promise(0).is_err());
         sched.release();
-        assert_eq!(sched.promise(), None, "a free place belongs to who waits");
+        assert!(sched.promise(0).is_err(), "a free place belongs to who waits");
         assert!(sched.next().is_some());
-        assert_eq!(sched.promise(), Some(Place::Wait));
-        sched.withdraw(Place::Wait);
+        assert_eq!(sched.promise(0), Ok(Place::Wait));
+        sched.withdraw(Place::Wait, 0);
         assert_eq!(sched.load(), (1, 1));
     }
 
     #[test]
+    fn what_waits_is_bounded_in_bytes_too_and_one_may_always_wait() {
+        let mut sched = Sched::new(1, 100, 1000);
+        assert_eq!(sched.promise(5000), Ok(Place::Run), "who runs doesn't wait");
+        assert_eq!(sched.promise(5000), Ok(Place::Wait));
+        assert_eq!(sched.promise(1), Err((1, 5000)));
+        sched.withdraw(Place::Wait, 5000);
+        assert_eq!(sched.promise(400), Ok(Place::Wait));
+        assert_eq!(sched.promise(600), Ok(Place::Wait));
+        assert_eq!(sched.promise(1), Err((2, 1000)));
+        sched.withdraw(Place::Wait, 400);
+        assert_eq!(sched.promise(1), Ok(Place::Wait));
+        // What was acknowledged before waits whatever it takes.
+        sched.queue_again(task("a"));
+        let all = sched.next();
+        assert!(all.is_none() && sched.load() == (1, 3));
+    }
+
+    #[test]
     fn a_task_leaves_the_queue_by_its_id() {
-        let mut sched = Sched::new(0, 10);
+        let mut sched = Sched::new(0, 10, 1000);
         let first = queue(&mut sched, "a");
         let second = queue(&mut sched, "a");
         assert!(sched.remove(&"b".into(), first.id).is_none());

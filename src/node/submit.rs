@@ -129,10 +129,10 @@ impl Node {
             if self.is_stopping() {
                 return Err(stopping());
             }
-            self.sched().promise().ok_or_else(|| {
+            self.sched().promise(encoded.len() as u64).map_err(|(tasks, bytes)| {
                 Error::new(
                     ErrorKind::Exhausted,
-                    format!("the queue is full: {} tasks wait already", self.inner.options.max_queued),
+                    format!("the queue is full: {tasks} tasks wait already, submitted with {bytes} bytes"),
                 )
                 .hint("try again when some have ended")
             })?
@@ -208,7 +208,7 @@ impl Node {
         done: Result<Inserted, DbError>,
     ) -> Result<Inserted, DbError> {
         let Ok(Inserted::New { seq }) = done else {
-            self.sched().withdraw(place);
+            self.sched().withdraw(place, live.bytes());
             self.run_next();
             return done;
         };

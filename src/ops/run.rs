@@ -359,5 +359,5 @@ fn micros(duration: Duration) -> u64 {
 }
 
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    humantime::format_rfc3339_millis(crate::task::sayable(time)).to_string()
 }

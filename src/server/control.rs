@@ -1,5 +1,6 @@
 //! Owns the translation between Control API v0 and what the node does.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -139,9 +140,11 @@ impl Control for Api {
         let statuses = statuses
             .iter()
             .map(|s| TaskStatus::try_from(*s))
-            .collect::<Result<Vec<_>, _>>()
+            // Each once: they become text of a query.
+            .collect::<Result<BTreeSet<_>, _>>()
             .map_err(|e| invalid(vec![("statuses".into(), e.to_string())]))?;
-        let filter = Filter { statuses, submitter: Some(submitter).filter(|s| !s.is_empty()) };
+        let filter =
+            Filter { statuses: statuses.into_iter().collect(), submitter: Some(submitter).filter(|s| !s.is_empty()) };
         let page = self.node.list(below, page_size(size), &filter, &labels).await.map_err(failed)?;
         Ok(Response::new(ListTasksResponse {
             tasks: page.tasks,

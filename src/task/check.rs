@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use vyr_proto::v0::{ExecutionPath, OnBusy, OnInterrupt, PullPolicy, RetryOn, TaskSpec};
 
+use super::view::LAST_SECOND;
 use super::{MAX_ATTEMPTS, MAX_LOG_BYTES};
 use crate::oci::ArtifactRef;
 
@@ -65,6 +66,11 @@ pub fn check(spec: &TaskSpec, idempotency_key: &str) -> Vec<(String, String)> {
     }
     if spec.deterministic.is_some() && spec.path() == ExecutionPath::Container {
         say("spec.deterministic", "a container has the machine's own time and chance; leave the path open".into());
+    }
+    if let Some(start) = spec.deterministic.as_ref().and_then(|made| made.start)
+        && !u64::try_from(start.seconds).is_ok_and(|seconds| seconds <= LAST_SECOND)
+    {
+        say("spec.deterministic.start", "must be from 1970 to 9999".into());
     }
     if let Some(container) = &spec.container {
         let words = container.entrypoint.iter().chain([&container.user, &container.working_dir]);
@@ -174,6 +180,11 @@ mod tests {
             }),
             ["spec.deterministic"]
         );
+        for seconds in [-1, 253_402_300_800, i64::MAX] {
+            let start = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            let made = vyr_proto::v0::Deterministic { start, ..Default::default() };
+            assert_eq!(fields(&|s| s.deterministic = Some(made)), ["spec.deterministic.start"], "{seconds}");
+        }
         assert_eq!(
             fields(&|s| s.container = Some(Container { working_dir: "relative".into(), ..Default::default() })),
             ["spec.container.working_dir"]

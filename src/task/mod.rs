@@ -15,7 +15,7 @@ mod view;
 
 pub use check::{MAX_STDIN_BYTES, check};
 pub use path::{critical_path, span_times};
-pub use view::{LogView, LogsView, TaskView, TrapView, reason_word, rfc3339, time};
+pub use view::{LogView, LogsView, TaskView, TrapView, reason_word, rfc3339, sayable, time};
 
 /// What a task's output is kept to where its submit doesn't say, in bytes.
 pub const DEFAULT_LOG_BYTES: u64 = 4 << 20;

@@ -2,7 +2,7 @@
 //! status page both show these.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use serde::Serialize;
@@ -241,10 +241,20 @@ pub fn reason_word(reason: EndReason) -> String {
     word(reason.as_str_name(), EndReason::Unspecified.as_str_name())
 }
 
+/// The last second that RFC 3339 can say: 9999-12-31T23:59:59Z, in seconds since 1970.
+pub(super) const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A time that text can say: years have four digits there, and what writes them begins with 1970. What is outside is refused
+/// where it comes in; here it is taken for the nearest, since who shows a time must not fail by it.
+#[must_use]
+pub fn sayable(at: SystemTime) -> SystemTime {
+    at.clamp(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(LAST_SECOND))
+}
+
 /// A time as text: `2026-01-01T00:00:01.500000Z`.
 #[must_use]
 pub fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_micros(at).to_string()
+    humantime::format_rfc3339_micros(sayable(at)).to_string()
 }
 
 fn micros(duration: Option<prost_types::Duration>) -> Option<u64> {
@@ -268,6 +278,20 @@ submitter tier trace_id trap";
         let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
         names.sort();
         (names.join(" "), value)
+    }
+
+    #[test]
+    fn no_time_is_too_early_or_too_late_to_be_shown() {
+        for (seconds, text) in [
+            (-1, "1970-01-01T00:00:00.000000Z"),
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (253_402_300_799, "9999-12-31T23:59:59.000000Z"),
+            (253_402_300_800, "9999-12-31T23:59:59.000000Z"),
+            (1 << 40, "9999-12-31T23:59:59.000000Z"),
+        ] {
+            let at = prost_types::Timestamp { seconds, nanos: 0 };
+            assert_eq!(rfc3339(super::super::instant(at)), text, "{seconds}");
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn cut(each: usize) -> usize {
     Recording::of("db::tests::crashing::recorded").cut(each, |home, told| {
         runtime.block_on(async {
             let db = open(home).await;
-            let rows = db.list(None, 1000, &Filter::default()).await.unwrap();
+            let (rows, _) = db.list(None, 1000, &Filter::default()).await.unwrap();
             let found: Vec<_> = rows.iter().rev().map(|row| (row.seq, row.status, row.is_cancelled)).collect();
             let acknowledged = told.len();
             let may_be = [after(acknowledged), after(acknowledged + 1)];

@@ -27,6 +27,8 @@ use crate::task::micros;
 
 /// What is kept in memory before it goes to the file, in bytes.
 const MEMORY: usize = 32 << 10;
+/// What an output may take on disk beyond twice its limit, in bytes.
+const SLACK: u64 = 64 << 10;
 /// Writes of one stream within this time, in microseconds, become one frame where nobody has read the first yet.
 const TOGETHER_US: i64 = 1000;
 /// What one read returns at most, in bytes: more than the longest frame.
@@ -170,7 +172,9 @@ impl TaskLog {
             sum.hasher.update(bytes);
             sum.bytes += bytes.len() as u64;
         }
-        let room = usize::try_from(self.limit.saturating_sub(inner.kept())).unwrap_or(usize::MAX);
+        // Each piece has a head as well: who writes byte by byte, by turns to both streams, gets no more of the disk by that.
+        let on_disk = (2 * self.limit + SLACK).saturating_sub(inner.end() + HEAD as u64);
+        let room = usize::try_from(self.limit.saturating_sub(inner.kept()).min(on_disk)).unwrap_or(usize::MAX);
         if bytes.len() > room || inner.failed {
             let kept = if inner.failed { 0 } else { room };
             inner.summary.dropped_bytes += (bytes.len() - kept) as u64;
@@ -256,10 +260,13 @@ impl TaskLog {
                 None => Vec::new(),
             }
         };
+        let from = at;
         let (entries, at) = piece(&bytes, at, only);
         inner.read = inner.read.max(at);
         let next = Place { attempt: inner.attempt, at }.offset();
-        Ok(Piece { entries, next, last: inner.ended && at >= end, dropped: inner.summary.dropped_bytes })
+        // From where no piece begins, as an offset that nobody gave may say, nothing is found and nothing follows.
+        let last = inner.ended && (at >= end || at == from);
+        Ok(Piece { entries, next, last, dropped: inner.summary.dropped_bytes })
     }
 
     /// Waits for more than there was when this was called.
@@ -588,6 +595,33 @@ mod tests {
         assert_eq!(text(&all(&log), LogStream::Stderr), b"ab");
         let summary = log.summary();
         assert_eq!((summary.stdout_bytes, summary.stderr_bytes, summary.dropped_bytes), (8, 2, 8));
+    }
+
+    #[test]
+    fn who_writes_byte_by_byte_to_both_streams_gets_no_more_of_the_disk() {
+        const LIMIT: u64 = 100_000;
+        let (folder, log) = log(LIMIT);
+        for _ in 0..LIMIT {
+            log.add(1, b"o");
+            log.add(2, b"e");
+        }
+        assert!(log.seal().is_none());
+        let on_disk = std::fs::metadata(folder.path().join("ab/task.log")).unwrap().len();
+        assert!(on_disk <= 2 * LIMIT + SLACK, "{on_disk}");
+        let told = log.summary();
+        assert_eq!(told.stdout_bytes + told.stderr_bytes + told.dropped_bytes, 2 * LIMIT);
+        assert!(told.stdout_bytes + told.stderr_bytes > 10_000, "{told:?}");
+    }
+
+    #[test]
+    fn from_within_a_piece_nothing_is_found_and_that_is_the_end() {
+        let (_folder, log) = log(1000);
+        log.add(1, b"a piece");
+        let early = log.read(3, LogStream::Unspecified).unwrap();
+        assert!(!early.last, "something may follow");
+        log.close();
+        let read = log.read(3, LogStream::Unspecified).unwrap();
+        assert!(read.last && read.entries.is_empty());
     }
 
     #[test]
