@@ -24,6 +24,9 @@ impl Backup {
         let done = backup(&session.vyr, &self.folder)
             .await
             .map_err(|e| e.attempted(format_args!("back up to {}", self.folder.display())))?;
+        for path in &done.left_out {
+            session.vyr.reporter().warning(&format!("{} can't be read, and is left out", path.display()));
+        }
         session.printer.result(&done, || {
             let (files, databases) = (done.files, done.databases.len());
             format!("{}: {files} files, {databases} of them databases, {}", done.folder.display(), human(done.bytes))

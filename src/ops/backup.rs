@@ -20,6 +20,9 @@ const DATABASES: &str = "db";
 /// What can be had again by itself, or is of this process's life only; and what was damaged.
 const LEFT_OUT: &[&str] = &[DATABASES, "cache", "snapshots", "ingest", "leases", "aside"];
 
+/// What the folder of the states is called.
+const STATES: &str = "state";
+
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Backup {
@@ -31,6 +34,14 @@ pub struct Backup {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Files and folders of states that this user may not read, and that are not in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<PathBuf>,
+}
+
+/// What a guest may close to the node's user: a container writes there as whoever it is.
+fn is_a_guest_s(inside: &Path) -> bool {
+    inside.starts_with(STATES)
 }
 
 /// Copies the data folder to `to`, which must not exist or be empty. It is there whole, or not at all. A node that serves the
@@ -149,6 +160,10 @@ fn copy_folder(home: &Path, to: &Path, done: &mut Backup) -> Result<()> {
             Ok(entries) => entries,
             // Removed since it was listed, as a task's folder is when the task is forgotten.
             Err(e) if e.kind() == io::ErrorKind::NotFound && inside != Path::new("") => continue,
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_a_guest_s(&inside) => {
+                done.left_out.push(from);
+                continue;
+            }
             Err(e) => return Err(failed("read the folder", &from, &e)),
         };
         if inside != Path::new("") {
@@ -168,11 +183,18 @@ fn copy_folder(home: &Path, to: &Path, done: &mut Backup) -> Result<()> {
                 waiting.push(inside.join(&name));
             } else if kind.is_symlink() {
                 copy_link(&from, &to)?;
-            } else if kind.is_file()
-                && let Some(bytes) = copy_file(&from, &to)?
-            {
+            } else if kind.is_file() {
+                let source = match File::open(&from) {
+                    Ok(file) => file,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_a_guest_s(&inside) => {
+                        done.left_out.push(from);
+                        continue;
+                    }
+                    Err(e) => return Err(failed("read", &from, &e)),
+                };
+                done.bytes += copy_file(source, &from, &to)?;
                 done.files += 1;
-                done.bytes += bytes;
             }
             // A socket is of a node's life only.
         }
@@ -191,19 +213,13 @@ fn copy_folder(home: &Path, to: &Path, done: &mut Backup) -> Result<()> {
     Ok(())
 }
 
-/// `None` when it went away since it was listed.
-fn copy_file(from: &Path, to: &Path) -> Result<Option<u64>> {
-    let mut source = match File::open(from) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed("read", from, &e)),
-    };
+fn copy_file(mut source: File, from: &Path, to: &Path) -> Result<u64> {
     let metadata = source.metadata().map_err(|e| failed("look at", from, &e))?;
     let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     let mut target = target.map_err(|e| failed("make the file", to, &e))?;
     let bytes = io::copy(&mut source, &mut target).map_err(|e| failed("write", to, &e))?;
     dress(&target, &metadata).map_err(|e| failed("set the mode of", to, &e))?;
-    Ok(Some(bytes))
+    Ok(bytes)
 }
 
 fn copy_link(from: &Path, to: &Path) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::engine::{CancellationToken, Captured, Deterministic, DirSpec, Input, 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::PathChoice;
 use crate::oci::ArtifactRef;
-use crate::receipt::{Predicate, Receipt, StreamFacts, Word, digest_of};
+use crate::receipt::{OutputFacts, Predicate, Receipt, StreamFacts, Word, digest_of};
 use crate::state::content_digest;
 use crate::trust::VerifyingKey;
 
@@ -91,15 +91,15 @@ fn other(what: &str) -> Error {
 /// [`ErrorKind::NotFound`]: an input is gone. [`ErrorKind::Usage`]: it can't be replayed. What a run fails with.
 pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &CancellationToken) -> Result<Replay> {
     let Receipt { subject, name, predicate } = verify(vyr, request.bundle, request.key)?.receipt;
-    check(&predicate)?;
+    let outputs = check(&predicate)?;
     let reference: ArtifactRef =
         if name.contains('/') { format!("{name}@{subject}").parse()? } else { subject.to_string().parse()? };
     let made = made(&predicate)?;
     let folder = tempfile::tempdir()
         .map_err(|e| Error::new(ErrorKind::Storage, format!("no temporary folder for the states: {e}")))?;
     let dirs = states(&predicate, &request, folder.path()).await?;
-    let (stdout, said) = Output::capture(room(&predicate.outputs.stdout)?);
-    let (stderr, complained) = Output::capture(room(&predicate.outputs.stderr)?);
+    let (stdout, said) = Output::capture(room(&outputs.stdout)?);
+    let (stderr, complained) = Output::capture(room(&outputs.stderr)?);
     let guest = Guest {
         args: args(&predicate, &request.args)?,
         env: env(&predicate, &request.env)?,
@@ -128,8 +128,8 @@ pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &Cancellation
     let recorded = request.recorded.as_ref();
     let mut differences = Vec::new();
     differences.extend(end(&predicate, &execution.outcome));
-    differences.extend(stream("stdout", &predicate.outputs.stdout, &said, recorded.map(|r| &r.0)));
-    differences.extend(stream("stderr", &predicate.outputs.stderr, &complained, recorded.map(|r| &r.1)));
+    differences.extend(stream("stdout", &outputs.stdout, &said, recorded.map(|r| &r.0)));
+    differences.extend(stream("stderr", &outputs.stderr, &complained, recorded.map(|r| &r.1)));
     for (facts, dir) in predicate.inputs.states.iter().zip(dirs) {
         let Some(after) = facts.after.clone() else { continue };
         let replayed = blocking(move || Ok(content_digest(&dir.host)?)).await?;
@@ -147,8 +147,8 @@ pub async fn replay(vyr: &Vyr, request: ReplayRequest<'_>, cancel: &Cancellation
     })
 }
 
-/// Whether what the receipt states can come about again.
-fn check(predicate: &Predicate) -> Result<()> {
+/// What came out, of a receipt whose execution can come about again.
+fn check(predicate: &Predicate) -> Result<&OutputFacts> {
     let cannot = |why: String| {
         Err(Error::new(ErrorKind::Usage, format!("it can't be replayed: {why}"))
             .hint("replay a task that came to its end by itself, as Wasm"))
@@ -162,7 +162,7 @@ fn check(predicate: &Predicate) -> Result<()> {
     if !predicate.inputs.allow_net.is_empty() {
         return cannot("it had the network, and what came over that isn't recorded".into());
     }
-    Ok(())
+    predicate.outputs.as_ref().map_or_else(|| cannot("what it wrote isn't recorded".into()), Ok)
 }
 
 /// What the guest's time and chance were made from; for one that had the machine's, its start and seed 0.

@@ -20,8 +20,9 @@ pub struct Predicate {
     pub inputs: InputFacts,
     /// What it may have used.
     pub limits: LimitFacts,
-    /// What came out.
-    pub outputs: OutputFacts,
+    /// What came out; none where the node died meanwhile, and nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<OutputFacts>,
     /// How it ended.
     pub end: EndFacts,
     /// What it used.

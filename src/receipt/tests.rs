@@ -38,7 +38,7 @@ pub(crate) fn receipt() -> Receipt {
                 states: Vec::new(),
             },
             limits: LimitFacts { memory_bytes: 1 << 30, wall_us: 0, cpu_us: 0 },
-            outputs: OutputFacts::default(),
+            outputs: Some(OutputFacts::default()),
             end: EndFacts {
                 status: "succeeded".into(),
                 reason: "exited".into(),

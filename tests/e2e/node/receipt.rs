@@ -132,6 +132,7 @@ fn what_did_not_run_has_its_receipt_too_and_none_is_made_where_none_is_wanted() 
     let told = stated(&home, url, &lost);
     assert_eq!(told["predicate"]["end"]["status"].as_str(), Some("lost"), "{told}");
     assert_eq!(told["subject"].as_str(), Some(digest));
+    assert!(told["predicate"].get("outputs").is_none(), "what it wrote died with its sum: {told}");
     node.kill();
 
     let node = Node::start(&home, &["--no-receipts"]);
