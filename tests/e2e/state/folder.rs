@@ -58,16 +58,22 @@ fn what_can_not_be_is_refused_in_words() {
         .says(&["two states are to be `x`"]);
 }
 
+fn until_its_time_is_over(home: &Home, state: &str) {
+    while home.vyr(["state", "show", state]).status == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_state_goes_when_its_time_is_over() {
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state-p1");
-    home.vyr(["state", "create", "brief", "--ttl", "1s"]).expect(0);
+    home.vyr(["state", "create", "brief", "--ttl", "5s"]).expect(0);
     home.vyr(["run", "--state", "brief", &guest, "--", "text:/state/brief/x:1"]).expect(0);
     let folders =
         || fs::read_dir(home.vyr_home().join("state")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
     assert_eq!(folders(), 1);
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    until_its_time_is_over(&home, "brief");
     home.vyr(["run", "--state", "brief", &guest]).expect(127);
     // Its name is free, and making another one takes the first one's data away.
     home.vyr(["state", "create", "brief"]).expect(0);
@@ -81,17 +87,18 @@ fn a_state_whose_time_is_over_is_not_bound_by_the_artifact_and_a_synced_one_keep
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state-p1");
     let (repository, _) = guest.split_once(":v1@").unwrap();
-    home.vyr(["state", "create", "bound", "--ttl", "2s"]).expect(0);
+    home.vyr(["state", "create", "bound", "--ttl", "5s"]).expect(0);
     home.vyr(["state", "bind", "bound", repository, "--as", "data"]).expect(0);
-    home.vyr(["state", "create", "owes", "--ttl", "2s", "--sync", "localhost:1/readings"]).expect(0);
-    let ran = home.vyr(["run", "--state", "owes", &guest, "--", "text:/state/owes/outbox/x:1", "text:/state/data/x:1"]);
-    assert_eq!(ran.expect(0).stdout, "text ok \ntext ok \n");
-    std::thread::sleep(std::time::Duration::from_millis(2100));
+    home.vyr(["state", "create", "owes", "--ttl", "5s", "--sync", "localhost:1/readings"]).expect(0);
+    let does = ["mkdir:/state/owes/outbox", "text:/state/owes/outbox/x:1", "text:/state/data/x:1"];
+    let ran = home.vyr(["run", "--state", "owes", &guest, "--"].iter().chain(&does).copied());
+    assert_eq!(ran.expect(0).stdout, "mkdir ok \ntext ok \ntext ok \n");
+    until_its_time_is_over(&home, "owes");
+    until_its_time_is_over(&home, "bound");
     let ran = home.vyr(["run", &guest, "--", "read:/state/data/x"]).expect(0);
     assert!(!ran.stdout.contains("read ok"), "{}", ran.stdout);
     // What makes room takes the one and not the other, whose record is nowhere else.
     home.vyr(["state", "create", "new"]).expect(0);
-    home.vyr(["state", "show", "owes"]).expect(127);
     let folders = fs::read_dir(home.vyr_home().join("state")).unwrap();
     assert_eq!(folders.filter(|e| e.as_ref().unwrap().path().is_dir()).count(), 2);
 }
