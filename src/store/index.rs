@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::db::Store;
 use super::disk::Replacement;
@@ -121,8 +122,14 @@ impl Store {
         Ok(())
     }
 
-    /// Brings index.json up to `generation` at least, unless another process or task has done so by now.
+    /// Brings index.json up to `generation` at least, unless another process or task has done so by now. Goes on where its caller
+    /// doesn't: the lock must not be let go of while a file is on its way to its place, which a newer one may have by then.
     pub(super) async fn write_index(&self, generation: i64) -> Result<()> {
+        let store = self.clone();
+        tokio::spawn(async move { store.write_index_alone(generation).await }.in_current_span()).await?
+    }
+
+    async fn write_index_alone(&self, generation: i64) -> Result<()> {
         let _turn = self.rewriting().await;
         let path = self.layout().home().join("db/index.lock");
         let _lock = disk::blocking(move || {

@@ -1,7 +1,7 @@
 //! Owns which uploads are open, whose turn it is at each, and how many there may be. The files are the truth; what is
 //! kept here saves reading them again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -69,13 +69,16 @@ impl Sessions {
 
     async fn expire(&self) -> Result<(), Refusal> {
         let layout = self.layout.clone();
+        // One that begins meanwhile may not be listed yet, and stays.
+        let known: HashSet<Uuid> = self.open().keys().copied().collect();
         let left = blocking(move || layout.expire_uploads(SystemTime::now())).await?;
+        let left: HashSet<Uuid> = left.into_iter().map(|upload| upload.id).collect();
         let mut open = self.open();
-        let known = std::mem::take(&mut *open);
-        open.extend(
-            left.into_iter()
-                .map(|upload| (upload.id, known.get(&upload.id).cloned().unwrap_or_else(|| Session::new(None)))),
-        );
+        open.retain(|id, _| left.contains(id) || !known.contains(id));
+        // One that ended meanwhile comes back with nothing behind it, until the next look.
+        for id in left.difference(&known) {
+            open.entry(*id).or_insert_with(|| Session::new(None));
+        }
         Ok(())
     }
 
