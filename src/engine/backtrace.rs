@@ -38,6 +38,8 @@ fn bounded(room: usize, tell: impl FnOnce(&mut Bounded) -> fmt::Result) -> Strin
 
 /// A function's name as its author wrote it in C++ or Rust, or as it is.
 fn function(mangled: &str) -> String {
+    // What is cut is no mangled name any more.
+    let mangled = mangled.get(..mangled.floor_char_boundary(MOST)).unwrap_or_default();
     let name = bounded(MOST_OF_A_NAME, |out| {
         if let Ok(rust) = rustc_demangle::try_demangle(mangled) {
             return write!(out, "{rust}");

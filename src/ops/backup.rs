@@ -182,7 +182,14 @@ fn copy_folder(home: &Path, to: &Path, done: &mut Backup) -> Result<()> {
             if kind.is_dir() {
                 waiting.push(inside.join(&name));
             } else if kind.is_symlink() {
-                copy_link(&from, &to)?;
+                match std::fs::read_link(&from) {
+                    Ok(target) => copy_link(&target, &to)?,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_a_guest_s(&inside) => {
+                        done.left_out.push(from);
+                    }
+                    Err(e) => return Err(failed("read the link", &from, &e)),
+                }
             } else if kind.is_file() {
                 let source = match File::open(&from) {
                     Ok(file) => file,
@@ -222,12 +229,8 @@ fn copy_file(mut source: File, from: &Path, to: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn copy_link(from: &Path, to: &Path) -> Result<()> {
-    match std::fs::read_link(from) {
-        Ok(target) => std::os::unix::fs::symlink(target, to).map_err(|e| failed("make the link", to, &e)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed("read the link", from, &e)),
-    }
+fn copy_link(target: &Path, to: &Path) -> Result<()> {
+    std::os::unix::fs::symlink(target, to).map_err(|e| failed("make the link", to, &e))
 }
 
 /// Owner, mode and times of what was copied; the owner where this user may give it.

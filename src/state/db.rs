@@ -280,6 +280,19 @@ impl States {
     /// # Errors
     /// [`StateError::NotFound`].
     pub async fn get(&self, name: &str) -> Result<State, StateError> {
+        let found = self.find(name).await?;
+        if found.is_expired(SystemTime::now()) {
+            return Err(StateError::NotFound { name: name.to_owned() });
+        }
+        Ok(found)
+    }
+
+    /// As [`States::get`], for who looks at it, pushes or removes it: a synced state whose time is over is there until its
+    /// records are in its repository.
+    ///
+    /// # Errors
+    /// [`StateError::NotFound`].
+    pub async fn find(&self, name: &str) -> Result<State, StateError> {
         let missing = || StateError::NotFound { name: name.to_owned() };
         let row = match StateId::parse(name) {
             Some(id) => {
@@ -296,23 +309,24 @@ impl States {
             }
         };
         let state = state(&row.ok_or_else(missing)?)?;
-        if state.is_expired(SystemTime::now()) {
+        if state.class != StateClass::Synced && state.is_expired(SystemTime::now()) {
             return Err(missing());
         }
         Ok(self.with_usage(state))
     }
 
-    /// States in the order of their names, after `after`, at most `most`.
+    /// States in the order of their names, after `after`, at most `most`; as [`States::find`] has them.
     ///
     /// # Errors
     /// The database's.
     pub async fn list(&self, after: &str, most: u32) -> Result<Vec<State>, StateError> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM state WHERE name > ? AND (expires_us IS NULL OR expires_us > ?) ORDER BY name LIMIT ?"
+            "SELECT {COLUMNS} FROM state WHERE name > ? AND (expires_us IS NULL OR expires_us > ? OR class = ?) ORDER BY name LIMIT ?"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(after.to_owned())
             .bind(micros(SystemTime::now()))
+            .bind(StateClass::Synced.number())
             .bind(i64::from(most))
             .fetch_all(&self.0.pool)
             .await?;
@@ -335,6 +349,23 @@ impl States {
     /// # Errors
     /// [`StateError::InUse`] while something has it bound.
     pub async fn remove(&self, state: &State) -> Result<(), StateError> {
+        self.remove_if(state, async || Ok(true)).await.map(drop)
+    }
+
+    /// Removes a state with its data, unless it owes records to its repository. Whether it is gone.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`] while something has it bound.
+    pub async fn remove_settled(&self, state: &State) -> Result<bool, StateError> {
+        self.remove_if(state, async || Ok(!self.owes_records(state).await?)).await
+    }
+
+    /// `may` is asked when nobody can have it bound any more.
+    async fn remove_if(
+        &self,
+        state: &State,
+        may: impl AsyncFnOnce() -> Result<bool, StateError>,
+    ) -> Result<bool, StateError> {
         let folder = self.folder(state.id);
         let (locking, name) = (folder.clone(), state.name.clone());
         let alone = super::blocking(move || {
@@ -344,11 +375,14 @@ impl States {
             lock::alone(&locking.users_lock())?.map(Some).ok_or(StateError::InUse { name })
         })
         .await?;
+        if !may().await? {
+            return Ok(false);
+        }
         // In this order: data that no row names would be there for good.
         super::blocking(move || folder.remove()).await?;
         sqlx::query("DELETE FROM state WHERE id = ?").bind(&state.id.as_bytes()[..]).execute(&self.0.pool).await?;
         drop(alone);
-        Ok(())
+        Ok(true)
     }
 
     /// Writes down what a state holds, for listings.

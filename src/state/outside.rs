@@ -58,7 +58,9 @@ impl StateHandle {
     /// # Errors
     /// The outbox can't be looked at.
     pub fn sent_before(&self) -> io::Result<SentBefore> {
-        let found = self.in_outbox()?.into_iter().filter(|(name, _)| Item::parse(name).is_some());
+        // A record of its own may look like one: its place would be beyond what was sealed.
+        let is_sealed = |name: &OsString| Item::parse(name).is_some_and(|item| item.seq <= self.last_seq);
+        let found = self.in_outbox()?.into_iter().filter(|(name, _)| is_sealed(name));
         Ok(SentBefore(found.map(|(name, look)| known_by(name, &look)).collect()))
     }
 

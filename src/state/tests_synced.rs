@@ -293,8 +293,13 @@ async fn a_file_that_may_not_be_read_keeps_back_no_other_and_no_record() {
 async fn what_a_pull_put_into_an_outbox_is_not_sent_again_when_a_container_ends() {
     let (_home, states, state) = synced(1 << 20).await;
     let handle = writer(&states, &state).await;
+    record(&handle, "a", b"1");
+    record(&handle, "a", b"2");
+    states.seal(&state, &id()).await.unwrap();
+    drop(handle);
+    let handle = writer(&states, &state).await;
     let outbox = handle.data().join(OUTBOX);
-    for name in ["000000000001-a", "000000000002-a", "left-by-one-that-was-killed"] {
+    for name in ["000000000001-a", "000000000002-a", "left-by-one-that-was-killed", "1732660000000-of-its-own"] {
         fs::write(outbox.join(name), "before").unwrap();
     }
     let before = handle.sent_before().unwrap();
@@ -305,7 +310,7 @@ async fn what_a_pull_put_into_an_outbox_is_not_sent_again_when_a_container_ends(
     states.seal(&state, &id()).await.unwrap();
     let mut names: Vec<String> = chain(&states, &state).await.into_iter().map(|(_, _, name, _)| name).collect();
     names.sort();
-    assert_eq!(names, ["000000000002-a", "left-by-one-that-was-killed", "new"]);
+    assert_eq!(names, ["000000000002-a", "1732660000000-of-its-own", "a", "a", "left-by-one-that-was-killed", "new"]);
     assert!(outbox.join("000000000001-a").exists() && outbox.join(".new.tmp").exists());
 }
 

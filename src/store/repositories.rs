@@ -123,33 +123,43 @@ impl Store {
         show_blob(self.pool(), repository, digest).await.map_err(|e| self.failed(e))
     }
 
-    /// Whether `repository` shows a blob. Who is told so relies on it: a collection keeps it for a while.
+    /// Whether `repository` shows a blob.
     ///
     /// # Errors
     /// The disk's own.
     pub async fn shows_blob(&self, repository: &str, digest: &Digest) -> Result<bool> {
-        let added: Option<i64> =
-            sqlx::query_scalar("SELECT added_at FROM repository_blobs WHERE repository = ?1 AND digest = ?2")
-                .bind(repository)
-                .bind(digest.as_ref())
-                .fetch_optional(self.pool())
-                .await
-                .map_err(|e| self.failed(e))?;
-        let Some(added) = added else { return Ok(false) };
-        if !self.is_read_only() && time(added).elapsed().is_ok_and(|age| age > RENEW) {
-            let _gate = self.gate().await?;
-            // A collection that has just ended may have taken it.
-            let renewed =
-                sqlx::query("UPDATE repository_blobs SET added_at = ?3 WHERE repository = ?1 AND digest = ?2")
-                    .bind(repository)
-                    .bind(digest.as_ref())
-                    .bind(millis(SystemTime::now()))
-                    .execute(self.pool())
-                    .await
-                    .map_err(|e| self.failed(e))?;
-            return Ok(renewed.rows_affected() > 0);
+        Ok(self.shown_since(repository, digest).await?.is_some())
+    }
+
+    async fn shown_since(&self, repository: &str, digest: &Digest) -> Result<Option<i64>> {
+        sqlx::query_scalar("SELECT added_at FROM repository_blobs WHERE repository = ?1 AND digest = ?2")
+            .bind(repository)
+            .bind(digest.as_ref())
+            .fetch_optional(self.pool())
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// As [`Store::shows_blob`], for who relies on it, as a client does that needn't push it then: a collection keeps it for a
+    /// while. Waits for one that goes on.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub async fn promises_blob(&self, repository: &str, digest: &Digest) -> Result<bool> {
+        let Some(added) = self.shown_since(repository, digest).await? else { return Ok(false) };
+        if self.is_read_only() || time(added).elapsed().is_ok_and(|age| age <= RENEW) {
+            return Ok(true);
         }
-        Ok(true)
+        let _gate = self.gate().await?;
+        // A collection that has just ended may have taken it.
+        let renewed = sqlx::query("UPDATE repository_blobs SET added_at = ?3 WHERE repository = ?1 AND digest = ?2")
+            .bind(repository)
+            .bind(digest.as_ref())
+            .bind(millis(SystemTime::now()))
+            .execute(self.pool())
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(renewed.rows_affected() > 0)
     }
 
     /// The repositories that show a blob.

@@ -126,7 +126,7 @@ pub(in crate::ops) async fn execute(
         stdio,
     };
     let states = guest.states;
-    let before = sent_before(&states).await?;
+    let before = sent_before(&states).await;
     let ended = CancellationToken::new();
     let running = async {
         let done = container::run_until(&image.engine, request, Stop { cancel, kill: &kill }).await;
@@ -261,28 +261,31 @@ async fn watch(states: &[StateDoor], kill: &CancellationToken, ended: &Cancellat
     }
 }
 
-/// What lies in the outbox of each state before a container has it, and is no record of its own.
-async fn sent_before(states: &[StateDoor]) -> Result<Vec<SentBefore>> {
-    let handles: Vec<_> = states.iter().map(|state| Arc::clone(&state.handle)).collect();
-    let look = move || {
-        handles
-            .iter()
-            .map(|handle| handle.sent_before())
-            .collect::<io::Result<_>>()
-            .map_err(|e| Error::new(ErrorKind::Storage, format!("a state's outbox can't be looked at: {e}")))
-    };
-    blocking(look).await
+/// What lies in the outbox of each state before a container has it, and is no record of its own; `None` where that can't be
+/// looked at, since an earlier one put something else there.
+async fn sent_before(states: &[StateDoor]) -> Vec<Option<SentBefore>> {
+    let mut before = Vec::with_capacity(states.len());
+    for state in states {
+        let handle = Arc::clone(&state.handle);
+        before.push(blocking(move || Ok(handle.sent_before().ok())).await.ok().flatten());
+    }
+    before
 }
 
 /// What the container left in its states is counted, and what lies in an outbox is taken. Says what could not be.
-async fn settle(states: &[StateDoor], before: Vec<SentBefore>) -> Vec<String> {
+async fn settle(states: &[StateDoor], before: Vec<Option<SentBefore>>) -> Vec<String> {
     let mut notes = Vec::new();
     for (state, before) in states.iter().zip(before).filter(|(state, _)| !state.handle.read_only()) {
         let handle = Arc::clone(&state.handle);
         let settled = blocking(move || {
-            let left = handle
-                .take_outbox_of_ended(&before)
-                .map_err(|e| Error::new(ErrorKind::Storage, format!("its outbox can't be taken: {e}")))?;
+            let left = match before {
+                Some(before) => handle
+                    .take_outbox_of_ended(&before)
+                    .map_err(|e| Error::new(ErrorKind::Storage, format!("its outbox can't be taken: {e}")))?,
+                None => {
+                    vec!["its outbox could not be looked at before the start: what is in it stays there".to_owned()]
+                }
+            };
             handle.recount()?;
             Ok(left)
         });

@@ -59,9 +59,8 @@ impl History {
     /// [`ErrorKind::NotFound`] where there is none; [`ErrorKind::Refused`] for a gap, another's segment, a link that doesn't
     /// hold, or more than one lineage in a chain.
     pub(super) async fn read(remote: &Remote) -> Result<Self> {
-        // A writer may push while this reads. It moves its head after its segments, so one that was read before they were listed
-        // is never beyond them; one that is read later may be.
-        let heads: BTreeMap<WriterId, u64> = stream::iter(remote.heads().await?)
+        let mut listing = remote.listing().await?;
+        let heads: BTreeMap<WriterId, u64> = stream::iter(listing.segments.keys().cloned().collect::<Vec<_>>())
             .map(|writer| async move {
                 let head = remote.segment(&SyncTag::Head(writer.clone())).await?;
                 Ok::<_, Error>(head.map(|head| (writer, head.segment.seq)))
@@ -70,16 +69,24 @@ impl History {
             .try_filter_map(async |head| Ok(head))
             .try_collect()
             .await?;
-        let mut listing = remote.listing().await?;
-        if listing.segments.values().any(|places| gap(places).is_some()) {
-            // Not every registry lists at one moment: a place that came before another may be missed for once.
+        // A writer may push while this reads, and moves its head after its segments: one that was read before they are listed is
+        // never beyond them. Nor does every registry list at one moment: a place that came before another may be missed for once.
+        let last = |writer: &WriterId, places: &[u64]| {
+            let head = heads.get(writer).copied().unwrap_or_default();
+            head.max(places.last().copied().unwrap_or_default())
+        };
+        if listing
+            .segments
+            .iter()
+            .any(|(writer, places)| gap(places).is_some() || !places.contains(&last(writer, places)))
+        {
             let again = remote.listing().await?;
-            listing.segments.retain(|writer, places| {
-                let last = places.last().copied().unwrap_or_default();
+            for (writer, places) in &mut listing.segments {
+                let last = last(writer, places);
                 let whole = again.segments.get(writer).into_iter().flatten();
                 *places = whole.copied().filter(|place| *place <= last).collect();
-                !places.is_empty()
-            });
+            }
+            listing.segments.retain(|_, places| !places.is_empty());
         }
         if listing.segments.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, format!("{} holds no state's segments", remote.name()))

@@ -100,11 +100,8 @@ pub async fn expire(vyr: &Vyr) -> Result<usize> {
     let states = vyr.states().await?;
     let mut gone = 0;
     for state in states.expired().await? {
-        if states.owes_records(&state).await? {
-            continue;
-        }
-        match states.remove(&state).await {
-            Ok(()) => gone += 1,
+        match states.remove_settled(&state).await {
+            Ok(removed) => gone += usize::from(removed),
             Err(StateError::InUse { .. }) => {}
             // The others' time is over as well.
             Err(e) => tracing::warn!(state = state.name, error = %e, "a state whose time is over could not be removed"),
@@ -119,7 +116,7 @@ pub async fn expire(vyr: &Vyr) -> Result<usize> {
 /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while something has it bound.
 pub async fn remove(vyr: &Vyr, state: &str) -> Result<()> {
     let states = vyr.states().await?;
-    let state = states.get(state).await?;
+    let state = states.find(state).await?;
     Ok(states.remove(&state).await?)
 }
 

@@ -116,7 +116,7 @@ pub async fn pull(vyr: &Vyr, request: PullRequest) -> Result<PullReport> {
     let states = vyr.states().await?;
     let scratch = match &request.to {
         PullTo::State(name) => {
-            if states.get(name.as_str()).await.is_ok() {
+            if states.find(name.as_str()).await.is_ok() {
                 return Err(Error::new(ErrorKind::Conflict, format!("there is a state `{name}` already"))
                     .hint("choose another name"));
             }

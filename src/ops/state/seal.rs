@@ -80,12 +80,12 @@ pub async fn seal(vyr: &Vyr, state: &State) -> Result<()> {
         Ok(handle) => {
             let sealed = seal_changes(vyr, &handle, 0).await;
             let released = blocking(move || Ok(handle.release()?)).await;
-            // Records don't wait for what is wrong with the other files.
-            states.seal(state, &writer_id(vyr)?).await?;
-            sealed?;
             if let Some(bytes) = released? {
                 states.set_used(state.id, bytes).await?;
             }
+            // Records don't wait for what is wrong with the other files.
+            states.seal(state, &writer_id(vyr)?).await?;
+            sealed?;
         }
         Err(StateError::Busy { .. }) => {
             states.seal(state, &writer_id(vyr)?).await?;

@@ -60,7 +60,7 @@ pub struct SyncReport {
 /// was pushed before stays pushed.
 pub async fn sync(vyr: &Vyr, name: &str) -> Result<SyncReport> {
     let states = vyr.states().await?;
-    let state = states.get(name).await?;
+    let state = states.find(name).await?;
     if state.class != StateClass::Synced {
         return Err(Error::new(ErrorKind::Usage, format!("the state `{name}` is of class {}", state.class.as_str()))
             .hint("only a state of class synced has somewhere to sync to"));

@@ -16,7 +16,7 @@ use crate::task::{micros, timestamp};
 /// [`crate::ErrorKind::NotFound`].
 pub async fn show(vyr: &Vyr, state: &str) -> Result<v0::State> {
     let states = vyr.states().await?;
-    let state = states.get(state).await?;
+    let state = states.find(state).await?;
     let bindings = states.bindings(state.id).await?;
     let synced = if state.class == StateClass::Synced {
         Some((states.chain(state.id).await?, states.pending(state.id).await?))

@@ -29,7 +29,12 @@ impl Distribution {
         digest: Digest,
         parts: &Parts,
     ) -> Result<Response<Body>, Refusal> {
-        if !self.store.shows_blob(repository, &digest).await? {
+        // Who asks whether it is there goes by the answer; who reads it has it open.
+        let is_there = match parts.method == Method::HEAD {
+            true => self.store.promises_blob(repository, &digest).await?,
+            false => self.store.shows_blob(repository, &digest).await?,
+        };
+        if !is_there {
             return Err(Refusal::new(Code::BlobUnknown, format!("{repository} has no blob {digest}")));
         }
         let (layout, wanted_digest) = (self.layout.clone(), digest.clone());

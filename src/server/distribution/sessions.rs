@@ -74,7 +74,7 @@ impl Sessions {
         let left = blocking(move || layout.expire_uploads(SystemTime::now())).await?;
         let left: HashSet<Uuid> = left.into_iter().map(|upload| upload.id).collect();
         let mut open = self.open();
-        open.retain(|id, _| left.contains(id) || !known.contains(id));
+        open.retain(|id, session| left.contains(id) || !known.contains(id) || session.touched.elapsed() < RESTED);
         // One that ended meanwhile comes back with nothing behind it, until the next look.
         for id in left.difference(&known) {
             open.entry(*id).or_insert_with(|| Session::new(None));

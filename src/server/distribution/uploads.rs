@@ -61,7 +61,7 @@ impl Distribution {
             // Only from what the caller may read. Elsewhere it isn't told whether the blob is there: it sends it.
             let readable = |name: &str| rights.may(Action::Pull, name) == Verdict::Yes;
             let shown = match from {
-                Some(from) => readable(&from) && self.store.shows_blob(&from, &digest).await?,
+                Some(from) => readable(&from) && self.store.promises_blob(&from, &digest).await?,
                 None => self.store.repositories_of_blob(&digest).await?.iter().any(|name| readable(name)),
             };
             if shown {

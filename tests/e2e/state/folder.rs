@@ -93,14 +93,18 @@ fn a_state_whose_time_is_over_is_not_bound_by_the_artifact_and_a_synced_one_keep
     let does = ["mkdir:/state/owes/outbox", "text:/state/owes/outbox/x:1", "text:/state/data/x:1"];
     let ran = home.vyr(["run", "--state", "owes", &guest, "--"].iter().chain(&does).copied());
     assert_eq!(ran.expect(0).stdout, "mkdir ok \ntext ok \ntext ok \n");
-    until_its_time_is_over(&home, "owes");
     until_its_time_is_over(&home, "bound");
+    home.vyr(["run", "--state", "owes", &guest]).expect(127);
     let ran = home.vyr(["run", &guest, "--", "read:/state/data/x"]).expect(0);
     assert!(!ran.stdout.contains("read ok"), "{}", ran.stdout);
     // What makes room takes the one and not the other, whose record is nowhere else.
     home.vyr(["state", "create", "new"]).expect(0);
     let folders = fs::read_dir(home.vyr_home().join("state")).unwrap();
     assert_eq!(folders.filter(|e| e.as_ref().unwrap().path().is_dir()).count(), 2);
+    assert!(home.vyr(["state", "ls"]).expect(0).stdout.contains("owes"));
+    home.vyr(["state", "show", "owes"]).expect(0).stdout.contains("1 pending");
+    home.vyr(["state", "rm", "owes"]).expect(0);
+    home.vyr(["state", "create", "owes"]).expect(0);
 }
 
 #[test]
