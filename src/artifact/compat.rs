@@ -1,6 +1,8 @@
 //! Owns the compat image: its config, and finding the entrypoint's bytes in its layers without unpacking them.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -13,6 +15,8 @@ use crate::oci::{Descriptor, Digest, Hasher, parse_digest};
 const MAX_ENTRYPOINT_BYTES: u64 = 1 << 30;
 /// The most that all layers together may unpack to while the entrypoint is looked for, in bytes.
 const MAX_UNPACKED_BYTES: u64 = 16 << 30;
+/// The most that an archive may say of one entry besides its header, in bytes.
+const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// The most entries that all layers together may have.
 const MAX_ENTRIES: u64 = 2_000_000;
 
@@ -229,6 +233,60 @@ fn decompressed<'r, R: Read + 'r>(media_type: &str, reader: R) -> Result<Box<dyn
     }
 }
 
+/// What the entries before one say of it: GNU's long names, and the records of pax (POSIX.1-2024, pax, "pax Header Block").
+#[derive(Default)]
+struct Extended {
+    path: Option<PathBuf>,
+    link: Option<PathBuf>,
+}
+
+impl Extended {
+    /// Whether the entry is about the next one.
+    fn takes<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<bool> {
+        let invalid = |why: String| Error::new(ErrorKind::InvalidContent, why);
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_sparse() {
+            return Err(invalid("the archive has a sparse file, as no Wasm is".to_owned()));
+        }
+        if !(kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions()) {
+            return Ok(kind.is_pax_global_extensions());
+        }
+        if entry.size() > MAX_EXTENSION_BYTES {
+            return Err(invalid(format!(
+                "the archive says of one entry {} bytes; at most {MAX_EXTENSION_BYTES} are read",
+                entry.size()
+            )));
+        }
+        let unreadable =
+            |e: io::Error| Error::new(ErrorKind::InvalidContent, format!("the archive can't be read: {e}"));
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).map_err(unreadable)?;
+        let path = |bytes: &[u8]| {
+            let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+            PathBuf::from(OsStr::from_bytes(bytes.get(..end).unwrap_or_default()))
+        };
+        if kind.is_gnu_longname() {
+            self.path = Some(path(&bytes));
+        } else if kind.is_gnu_longlink() {
+            self.link = Some(path(&bytes));
+        } else {
+            for record in tar::PaxExtensions::new(&bytes) {
+                let record = record.map_err(unreadable)?;
+                match record.key_bytes() {
+                    b"path" => self.path = Some(path(record.value_bytes())),
+                    b"linkpath" => self.link = Some(path(record.value_bytes())),
+                    // Only needed for more than 8 GiB, or for what is sparse.
+                    b"size" | b"GNU.sparse.major" => {
+                        return Err(invalid("the archive has a file of a size that no Wasm has".to_owned()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
 fn scan_layer<R: Read>(
     wanted: &Path,
     descriptor: &Descriptor,
@@ -244,18 +302,30 @@ fn scan_layer<R: Read>(
     let mut seen = Seen::Nothing;
     {
         let mut archive = tar::Archive::new(&mut metered);
-        for entry in archive.entries().map_err(unreadable)? {
+        let mut extended = Extended::default();
+        // Raw: else the library reads names of any length into memory.
+        for entry in archive.entries().map_err(unreadable)?.raw(true) {
             let mut entry = entry.map_err(unreadable)?;
+            if extended.takes(&mut entry)? {
+                continue;
+            }
+            let Extended { path: long_path, link: long_link } = std::mem::take(&mut extended);
             entries_left = entries_left
                 .checked_sub(1)
                 .ok_or_else(|| invalid(format!("the layers have more than {MAX_ENTRIES} entries")))?;
-            let raw = entry.path().map_err(unreadable)?.into_owned();
+            let raw = match long_path {
+                Some(path) => path,
+                None => entry.path().map_err(unreadable)?.into_owned(),
+            };
             let path = inside(&raw).ok_or_else(|| {
                 invalid(format!("the archive has an entry that leads out of the image: `{}`", raw.display()))
             })?;
             let kind = entry.header().entry_type();
             if kind.is_hard_link() || kind.is_symlink() {
-                let target = entry.link_name().map_err(unreadable)?.unwrap_or_default().into_owned();
+                let target = match long_link {
+                    Some(target) => target,
+                    None => entry.link_name().map_err(unreadable)?.unwrap_or_default().into_owned(),
+                };
                 if kind.is_hard_link() && inside(&target).is_none() {
                     return Err(invalid(format!(
                         "the archive has a hard link that leads out of the image: `{}` → `{}`",
@@ -371,6 +441,43 @@ mod tests {
             })
             .collect();
         extract_entrypoint(Path::new("app.wasm"), &ids, parts)
+    }
+
+    /// An entry that says something of the next one.
+    fn extension(kind: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_size(bytes.len() as u64);
+        header.set_cksum();
+        let mut all = header.as_bytes().to_vec();
+        all.extend(bytes);
+        all.resize(all.len().next_multiple_of(512), 0);
+        all
+    }
+
+    #[test]
+    fn long_names_count_and_none_is_read_without_end() -> Result<()> {
+        let file = layer(&[Item::File("cut-off", WASM)]);
+        let pax = |record: &str| {
+            let line = format!("{} {record}\n", record.len() + 4);
+            extension(b'x', line.as_bytes())
+        };
+        for before in [extension(b'L', b"app.wasm\0"), pax("path=app.wasm")] {
+            assert_eq!(extract(&[[before, file.clone()].concat()])?, WASM);
+        }
+        let last = [extension(b'g', b"13 comment=x\n"), layer(&[Item::File("app.wasm", WASM)])].concat();
+        assert_eq!(extract(&[last])?, WASM);
+        for (before, why) in [
+            (extension(b'L', &vec![b'a'; 2 << 20]), "at most"),
+            (extension(b'x', &vec![b'a'; 2 << 20]), "at most"),
+            (pax("size=4"), "a size that no Wasm has"),
+            (extension(b'S', b""), "sparse"),
+            (extension(b'L', b"../app.wasm\0"), "leads out"),
+        ] {
+            let refused = extract(&[[before, file.clone()].concat()]).expect_err(why);
+            assert!(refused.to_string().contains(why), "{refused}");
+        }
+        Ok(())
     }
 
     #[test]

@@ -130,11 +130,12 @@ impl Node {
                 return Err(stopping());
             }
             self.sched().promise(encoded.len() as u64).map_err(|(tasks, bytes)| {
-                Error::new(
-                    ErrorKind::Exhausted,
-                    format!("the queue is full: {tasks} tasks wait already, submitted with {bytes} bytes"),
-                )
-                .hint("try again when some have ended")
+                let what = match tasks >= self.inner.options.max_queued {
+                    true => String::new(),
+                    false => format!(", submitted with {bytes} bytes"),
+                };
+                Error::new(ErrorKind::Exhausted, format!("the queue is full: {tasks} tasks wait already{what}"))
+                    .hint("try again when some have ended")
             })?
         };
         let status = match (place, &hot) {

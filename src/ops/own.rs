@@ -3,7 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::Home;
 use crate::error::{Error, Result};
@@ -53,10 +53,12 @@ fn announced(home: &Home, host: &str) -> Option<bool> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     let address: SocketAddr = text.trim().parse().ok()?;
+    // Whoever listens on another address of this machine leaves these to others.
+    let (ip, all) = (address.ip(), address.ip().is_unspecified());
     let reaches = match name {
-        "127.0.0.1" => address.is_ipv4() || address.ip().is_unspecified(),
-        "[::1]" => address.is_ipv6(),
-        _ => true,
+        "127.0.0.1" => all || ip == Ipv4Addr::LOCALHOST,
+        "[::1]" => (all && ip.is_ipv6()) || ip == Ipv6Addr::LOCALHOST,
+        _ => all || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST,
     };
     if port.parse() != Ok(address.port()) || !reaches {
         return None;
@@ -84,5 +86,23 @@ mod tests {
         }
         drop(node);
         assert!(!is_own(&home, &reference) && was_own(&home, &reference));
+    }
+
+    #[test]
+    fn what_listens_on_loopback_beside_a_node_on_another_address_is_not_the_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().to_owned());
+        for (listens, own) in [
+            ("192.168.1.2:7070", [false, false, false]),
+            ("127.0.0.2:7070", [false, false, false]),
+            ("127.0.0.1:7070", [true, true, false]),
+            ("0.0.0.0:7070", [true, true, false]),
+            ("[::1]:7070", [true, false, true]),
+            ("[::]:7070", [true, true, true]),
+        ] {
+            let _node = Announced::new(&home, listens.parse().unwrap()).unwrap();
+            let names = ["localhost:7070", "127.0.0.1:7070", "[::1]:7070"];
+            assert_eq!(names.map(|host| announced(&home, host) == Some(true)), own, "{listens}");
+        }
     }
 }

@@ -22,6 +22,8 @@ use crate::trust::{self, SignatureMaterial};
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 /// The most referrers of one digest that are looked at.
 const MAX_REFERRERS: usize = 64;
+/// What carries signatures may have altogether, in bytes: 128 payloads of 64 KiB, or a bundle.
+const MAX_CARRIER_BYTES: u64 = 9 << 20;
 
 /// What the content is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,13 +265,18 @@ impl<'a> Mover<'a> {
 
     /// Lists what was fetched, and returns the signatures that can't be.
     async fn keep_all(&self, batch: &mut Batch, beside: Beside) -> Result<Vec<SignatureMaterial>> {
+        let mut unusable = beside.unusable;
+        let mut left = HashSet::new();
         for fetched in &beside.manifests {
-            self.keep(batch, fetched).await?;
+            if let Err(e) = self.keep(batch, fetched).await {
+                unusable.push(its_own(e)?);
+                left.insert(&fetched.digest);
+            }
         }
-        for (name, digest) in &beside.tags {
+        for (name, digest) in beside.tags.iter().filter(|(_, digest)| !left.contains(digest)) {
             batch.tag(name, digest)?;
         }
-        Ok(beside.unusable)
+        Ok(unusable)
     }
 
     /// The signatures of `digest`, and its compiled code where anybody has the right to it.
@@ -336,6 +343,21 @@ impl<'a> Mover<'a> {
             .try_collect::<Vec<()>>()
             .await?;
         Ok(())
+    }
+
+    /// The blobs of what carries a signature. Whoever may push put it there, and nobody vouches for it yet: what is wrong with
+    /// it is said of it, and keeps nobody from using another signature.
+    async fn carried(&self, manifest: &ImageManifest) -> Result<Option<SignatureMaterial>> {
+        let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+        let size = blobs.map(Descriptor::size).fold(0, u64::saturating_add);
+        if size > MAX_CARRIER_BYTES {
+            let large = trust::Unusable::TooLarge { what: "manifest's content", size, limit: MAX_CARRIER_BYTES };
+            return Ok(Some(large.into()));
+        }
+        match self.image(manifest, Purpose::Keep).await {
+            Ok(()) => Ok(None),
+            Err(e) => its_own(e).map(Some),
+        }
     }
 
     /// One blob, once.
@@ -474,13 +496,18 @@ impl<'a> Mover<'a> {
         all.unusable.extend(bad);
         let parsed = Manifest::parse(&fetched.bytes, Some(&fetched.media_type));
         if let (true, Ok(Manifest::Image(manifest))) = (all_usable, parsed) {
-            self.image(&manifest, Purpose::Keep).await?;
+            if let Some(unusable) = self.carried(&manifest).await? {
+                all.unusable.push(unusable);
+                return Ok(all);
+            }
             all.tags.extend(stored_name(&tagged).map(|name| (name, fetched.digest.clone())));
             all.manifests.push(fetched);
         } else {
             for layer in layers {
-                let payload = self.small(&layer.descriptor).await?;
-                all.unusable.push(layer.material(payload));
+                match self.small(&layer.descriptor).await {
+                    Ok(payload) => all.unusable.push(layer.material(payload)),
+                    Err(e) => all.unusable.push(its_own(e)?),
+                }
             }
         }
         Ok(all)
@@ -522,16 +549,26 @@ impl<'a> Mover<'a> {
             Ok(None) => {}
             Err(bad) => all.unusable.push(bad.into()),
             Ok(Some(_)) => match Manifest::parse(&fetched.bytes, Some(&fetched.media_type)) {
-                Ok(Manifest::Image(manifest)) => {
-                    self.image(&manifest, Purpose::Keep).await?;
-                    all.manifests.push(fetched);
-                }
+                Ok(Manifest::Image(manifest)) => match self.carried(&manifest).await? {
+                    Some(unusable) => all.unusable.push(unusable),
+                    None => all.manifests.push(fetched),
+                },
                 _ => all
                     .unusable
                     .push(trust::Unusable::Bundle("its manifest is not an image manifest".to_owned()).into()),
             },
         }
         Ok(all)
+    }
+}
+
+/// What is wrong with a signature itself; what is wrong with the way to it, or with this machine, stays an error.
+fn its_own(error: Error) -> Result<SignatureMaterial> {
+    match error.kind() {
+        ErrorKind::Refused | ErrorKind::InvalidContent | ErrorKind::NotFound | ErrorKind::Usage => {
+            Ok(trust::Unusable::Bundle(error.why().to_owned()).into())
+        }
+        _ => Err(error),
     }
 }
 

@@ -35,6 +35,7 @@ fn load(vyr: &Vyr) -> Result<TrustPolicy> {
 /// # Errors
 /// [`ErrorKind::Usage`] for a key or root that can't be read.
 pub fn add(vyr: &Vyr, repository: &str, what: &Trusted) -> Result<()> {
+    let _turn = editing(&vyr.config().trust_policy)?;
     let mut policy = load(vyr)?;
     match what {
         Trusted::Key(path) | Trusted::CompiledKey(path) => {
@@ -76,8 +77,16 @@ pub fn add(vyr: &Vyr, repository: &str, what: &Trusted) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is no such rule or entry.
 pub fn remove(vyr: &Vyr, repository: &str, what: Option<&str>) -> Result<()> {
+    let _turn = editing(&vyr.config().trust_policy)?;
     let mut policy = load(vyr)?;
+    let asked = policy.accepts_unsigned(repository);
     policy.remove(repository, what)?;
+    if !asked && policy.accepts_unsigned(repository) {
+        vyr.reporter().warning(&format!(
+            "nobody is trusted for {} any more, and what applies there now accepts what is unsigned",
+            if repository.is_empty() { "everything" } else { repository }
+        ));
+    }
     save(&vyr.config().trust_policy, policy.to_toml())
 }
 
@@ -86,6 +95,7 @@ pub fn remove(vyr: &Vyr, repository: &str, what: Option<&str>) -> Result<()> {
 /// # Errors
 /// As [`remove`].
 pub fn remove_compiled(vyr: &Vyr, repository: &str, key: Option<&str>) -> Result<()> {
+    let _turn = editing(&vyr.config().trust_policy)?;
     let mut policy = load(vyr)?;
     policy.remove_compiled(repository, key)?;
     save(&vyr.config().trust_policy, policy.to_toml())
@@ -99,13 +109,37 @@ pub fn list(vyr: &Vyr) -> Result<Vec<RuleView>> {
     Ok(load(vyr)?.rules())
 }
 
+/// The folder of a file, and the file itself where the path is a link.
+fn place(path: &Path) -> (PathBuf, PathBuf) {
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned();
+    (folder, path)
+}
+
+/// The right to edit the policy, from reading it to having written it: two edits at once must not lose one. Waits.
+///
+/// # Errors
+/// [`ErrorKind::Storage`], and the like.
+pub(super) fn editing(policy: &Path) -> Result<std::fs::File> {
+    let (folder, path) = place(policy);
+    let failed = |e: std::io::Error| Error::unwritable(&path, &e).attempted("edit the trust policy");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let folder = std::fs::File::open(&folder).map_err(failed)?;
+    folder.lock().map_err(failed)?;
+    Ok(folder)
+}
+
+/// Puts the policy in its place, with the rights that the one before had.
 pub(super) fn save(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
-    let failed = |e: std::io::Error| Error::unwritable(path, &e).attempted("edit the trust policy");
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let (folder, path) = place(path);
+    let failed = |e: std::io::Error| Error::unwritable(&path, &e).attempted("edit the trust policy");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+    if let Ok(before) = std::fs::metadata(&path) {
+        file.as_file().set_permissions(before.permissions()).map_err(failed)?;
+    }
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(failed)
+    file.persist(&path).map_err(|e| failed(e.error))?;
+    std::fs::File::open(&folder).and_then(|f| f.sync_all()).map_err(failed)
 }

@@ -403,7 +403,12 @@ fn read_named(entry: &str, base: &Path, limit: u64) -> Named {
 }
 
 fn read_capped(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    capped(std::fs::File::open(path).map_err(|e| e.to_string())?, limit)
+    // Who may change it decides what runs, as with the policy itself.
+    let file = open_guarded(path).map_err(|unfit| match unfit {
+        Unfit::Open { why, next } => format!("{why}: {next}"),
+        Unfit::Io(e) => e.to_string(),
+    })?;
+    capped(file, limit)
 }
 
 fn capped(file: std::fs::File, limit: u64) -> Result<Vec<u8>, String> {

@@ -42,6 +42,12 @@ impl TrustPolicy {
         rules.chain(self.compiled.iter().map(view_compiled)).collect()
     }
 
+    /// Whether the rule that applies to a repository accepts what is unsigned.
+    #[must_use]
+    pub fn accepts_unsigned(&self, repository: &str) -> bool {
+        self.rule_for(Some(repository)).action == Action::AcceptUnsigned
+    }
+
     /// Trusts a key (a file relative to the policy's, or PEM) for a repository prefix; empty for everything.
     ///
     /// # Errors

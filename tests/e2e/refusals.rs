@@ -95,13 +95,17 @@ impl Scene {
 
     /// Puts a referrer of the artifact with a bundle of any bytes; oras lists it.
     fn bundle(&self, bundle: &[u8]) {
-        self.put_blob(b"{}");
         self.put_blob(bundle);
+        self.carrier(json!([{ "mediaType": BUNDLE, "digest": sha256(bundle), "size": bundle.len() }]), self.size);
+    }
+
+    fn carrier(&self, layers: Value, subject_size: usize) {
+        self.put_blob(b"{}");
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": BUNDLE,
             "config": { "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 },
-            "layers": [{ "mediaType": BUNDLE, "digest": sha256(bundle), "size": bundle.len() }],
-            "subject": { "mediaType": MANIFEST, "digest": self.digest, "size": self.size },
+            "layers": layers,
+            "subject": { "mediaType": MANIFEST, "digest": self.digest, "size": subject_size },
         });
         let manifest = manifest.to_string().into_bytes();
         self.put_manifest(&format!("@{}", sha256(&manifest)), &manifest);
@@ -135,6 +139,54 @@ fn what_this_makes_is_accepted_when_nothing_is_wrong() {
     let forms = sign(&scene.key, None, &scene.subject(&scene.digest), None).unwrap();
     scene.bundle(&forms.bundle.blobs[0].bytes);
     scene.runs();
+}
+
+/// Whoever may push to a repository can put anything beside a signature there.
+#[test]
+fn what_is_wrong_with_one_signature_keeps_nobody_from_using_another() {
+    let scene = Scene::new();
+    let layer = |bytes: &[u8], size: usize| json!({ "mediaType": BUNDLE, "digest": sha256(bytes), "size": size });
+    let large = vec![7; 10 << 20];
+    for bytes in [&b"size"[..], b"subject", b"large", &large] {
+        scene.put_blob(bytes);
+    }
+    scene.carrier(json!([layer(b"size", 5)]), scene.size);
+    scene.carrier(json!([layer(b"subject", 7)]), scene.size + 1);
+    scene.carrier(json!([layer(b"large", 5), layer(&large, large.len())]), scene.size);
+    scene.refused(&["no signature"]);
+    let forms = sign(&scene.key, None, &scene.subject(&scene.digest), None).unwrap();
+    scene.bundle(&forms.bundle.blobs[0].bytes);
+    scene.runs();
+    let large = sha256(&large);
+    let in_the_store = scene.home.vyr_home().join("store/blobs/sha256").join(large.strip_prefix("sha256:").unwrap());
+    assert!(!in_the_store.exists(), "nobody vouches for it");
+}
+
+#[test]
+fn edits_of_the_policy_at_once_lose_none_and_keep_its_rights_and_its_place() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let home = Home::new();
+    let (policy, real) = (home.vyr_home().join("trust.toml"), home.work().join("shared.toml"));
+    fs::write(&real, "").unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+    let _ = fs::remove_file(&policy);
+    std::os::unix::fs::symlink(&real, &policy).unwrap();
+    let keys: Vec<String> = (0..6)
+        .map(|n| {
+            let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+            home.write(&format!("{n}.pub"), key.public_pem()).to_str().unwrap().to_owned()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for key in &keys {
+            scope.spawn(|| home.vyr(["trust", "add", "--key", key]).expect(0));
+        }
+    });
+    let rules = home.vyr(["trust", "ls", "--output", "json"]).expect(0).json();
+    let listed: usize = rules.as_array().unwrap().iter().map(|r| r["keys"].as_array().map_or(0, Vec::len)).sum();
+    assert_eq!(listed, keys.len(), "{rules}");
+    assert!(fs::symlink_metadata(&policy).unwrap().is_symlink());
+    assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o644);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod users;
 
 use oci_spec::image::ImageConfiguration;
+use std::collections::HashMap;
 
 use crate::snapshot::Rootfs;
 
@@ -123,17 +124,22 @@ fn argv(entrypoint: &[String], cmd: &[String], overrides: &Overrides) -> Result<
 /// The image's variables in their order, each with the last value that anybody gives it, then the run's own.
 fn environment(image: &[String], overrides: &Overrides, home: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
+    // An image may list very many.
+    let mut places: HashMap<&str, usize> = HashMap::new();
     let image = image.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
     let own = overrides.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in image.chain(own) {
-        match all.iter_mut().find(|(other, _)| other == name) {
+        match places.get(name).and_then(|at| all.get_mut(*at)) {
             Some((_, old)) => value.clone_into(old),
             None if name.is_empty() => {}
-            None => all.push((name.to_owned(), value.to_owned())),
+            None => {
+                places.insert(name, all.len());
+                all.push((name.to_owned(), value.to_owned()));
+            }
         }
     }
     for (name, value) in [("PATH", PATH), ("HOME", home)] {
-        if !all.iter().any(|(other, _)| other == name) {
+        if !places.contains_key(name) {
             all.push((name.to_owned(), value.to_owned()));
         }
     }

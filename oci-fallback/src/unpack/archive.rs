@@ -245,6 +245,7 @@ impl<'a, R: BufRead> Archive<'a, R> {
             if self.data < BLOCK as u64 {
                 return Err(Fault::Archive("a sparse file's map is cut off"));
             }
+            self.budget.bytes(BLOCK as u64)?;
             let block = self.block()?.ok_or_else(short)?;
             self.data -= BLOCK as u64;
             for byte in block {

@@ -20,6 +20,8 @@ use crate::snapshot::{Method, Rights};
 
 /// As many links as Linux follows in one path.
 pub(super) const MOST_LINKS: usize = 40;
+/// Parts of ways that a layer's entries may need together: links that lead to links make a few entries cost as many as they like.
+const MOST_STEPS: u64 = 20_000_000;
 /// How many descriptors of folders are kept.
 const MOST_OPEN: usize = 256;
 
@@ -107,6 +109,8 @@ pub(crate) struct Tree<'a> {
     emptied: HashSet<Vec<u8>>,
     /// What these three hold in memory, in bytes.
     held: u64,
+    /// The parts of ways that were gone, for all entries.
+    steps: u64,
     pub(crate) left_out: LeftOut,
 }
 
@@ -154,6 +158,7 @@ impl<'a> Tree<'a> {
             made: None,
             emptied: HashSet::new(),
             held: 0,
+            steps: 0,
             left_out: LeftOut::default(),
         }
     }
@@ -168,6 +173,13 @@ impl<'a> Tree<'a> {
         let mut at = Rc::clone(&self.root);
         let mut links = 0;
         while let Some(part) = todo.pop() {
+            self.steps += 1;
+            if self.steps > MOST_STEPS {
+                return Err(Fault::Refused("its entries' ways have more than 20 million parts together"));
+            }
+            if self.steps.is_multiple_of(1024) {
+                self.budget.wanted()?;
+            }
             if matches!(&part[..], b"" | b".") {
                 continue;
             }

@@ -12,7 +12,7 @@ use crate::oci::{ArtifactRef, Digest, OWN_HOST, media, repository_of, sha256};
 use crate::ops::audit::Deed;
 use crate::ops::pull::blocking;
 use crate::ops::sign::signature_name;
-use crate::ops::trust::save as save_policy;
+use crate::ops::trust::{editing, save as save_policy};
 use crate::ops::verify::Policy;
 use crate::ops::{Vyr, audit};
 use crate::store::{LayoutSource, Listed, Survey, Taken};
@@ -76,6 +76,13 @@ pub async fn load(vyr: &Vyr, request: LoadRequest) -> Result<Loaded> {
     let survey = blocking(move || Ok(Survey::of(LayoutSource::open(&from)?)?)).await?;
     let sorted = Sorted::of(&survey)?;
 
+    let _turn = match request.take_policy {
+        true => {
+            let policy = vyr.config().trust_policy.clone();
+            Some(blocking(move || editing(&policy)).await?)
+        }
+        false => None,
+    };
     let mut policy = Policy::load(vyr)?;
     let offered = sorted.policy.as_ref().map(|listed| grants(&survey, listed)).transpose()?;
     let adds = match &offered {

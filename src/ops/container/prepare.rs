@@ -2,7 +2,7 @@
 
 use std::io::BufReader;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use oci_spec::image::ImageConfiguration;
 use vyr_oci_fallback::engine::Choice;
@@ -283,6 +283,15 @@ async fn unpacked(
     Ok((Image { rootfs, config, fallback, engine }, code, origin, seal))
 }
 
+/// Says, when it is gone, that nobody waits any more.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tracing::instrument(skip_all, fields(layers = layers.len()))]
 async fn unpack(
     vyr: &Vyr,
@@ -293,10 +302,13 @@ async fn unpack(
     let total = layers.iter().map(|layer| layer.size()).fold(0, u64::saturating_add);
     let progress = vyr.reporter().begin("unpack the image", total);
     let layers: Vec<Layer> = layers.iter().zip(diff_ids).map(|(layer, id)| given(vyr.layout(), layer, id)).collect();
+    // Who wanted it may go away in the middle: then nobody is left to want it.
+    let stop = Arc::new(AtomicBool::new(false));
+    let _unwanted = SetOnDrop(Arc::clone(&stop));
     blocking(move || {
         let position = AtomicU64::new(0);
         let read = |bytes| progress.at(position.fetch_add(bytes, Ordering::Relaxed) + bytes);
-        let done = snapshots.unpack(&layers, &Limits::default(), &read);
+        let done = snapshots.unpack_unless(&layers, &Limits::default(), &read, &stop);
         if done.is_ok() {
             // Nobody waits for the disk: what isn't marked as being there is made anew after a loss of power.
             std::thread::spawn(move || {
@@ -308,6 +320,7 @@ async fn unpack(
         done.map_err(|e| {
             let kind = match &e {
                 UnpackError::Io(_) => ErrorKind::Storage,
+                UnpackError::Stopped => ErrorKind::Cancelled,
                 _ => ErrorKind::InvalidContent,
             };
             Error::new(kind, format!("the image can't be unpacked: {e}"))
