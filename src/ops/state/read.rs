@@ -118,7 +118,7 @@ pub async fn export(vyr: &Vyr, state: &str, to: PathBuf) -> Result<(u64, u64)> {
 
 async fn reader(vyr: &Vyr, state: &str) -> Result<(std::sync::Arc<StateHandle>, State)> {
     let states = vyr.states().await?;
-    let state = states.get(state).await?;
+    let state = states.find(state).await?;
     if state.class == StateClass::Task {
         return Err(Error::new(
             ErrorKind::Usage,

@@ -102,7 +102,7 @@ fn a_state_whose_time_is_over_is_not_bound_by_the_artifact_and_a_synced_one_keep
     let folders = fs::read_dir(home.vyr_home().join("state")).unwrap();
     assert_eq!(folders.filter(|e| e.as_ref().unwrap().path().is_dir()).count(), 2);
     assert!(home.vyr(["state", "ls"]).expect(0).stdout.contains("owes"));
-    home.vyr(["state", "show", "owes"]).expect(0).stdout.contains("1 pending");
+    assert!(home.vyr(["state", "show", "owes"]).expect(0).stdout.contains("1 pending"));
     home.vyr(["state", "rm", "owes"]).expect(0);
     home.vyr(["state", "create", "owes"]).expect(0);
 }
