@@ -320,6 +320,14 @@ fn files_that_others_may_change_decide_nothing() {
         scene.home.vyr(["run", &scene.reference()]).expect(126).says(&["belongs to user 12345"]);
         std::os::unix::fs::chown(&policy, Some(0), None).unwrap();
     }
+    // Nor does a key's file that others may write say whose signature counts.
+    let key = scene.home.write("named.pub", scene.key.public_pem());
+    scene.simple_by(&scene.key, &scene.payload(&scene.digest, &scene.repository()));
+    fs::write(&policy, format!("version = 1\n[[rule]]\nkeys = [{key:?}]\n")).unwrap();
+    set(&key, 0o646);
+    scene.home.vyr(["run", &scene.reference()]).expect(126).says(&["everybody"]);
+    set(&key, 0o644);
+    scene.runs();
     // A node is not started with tokens that others may add to.
     scene.home.vyr(["token", "add", "ci"]).expect(0);
     let tokens = scene.home.vyr_home().join("tokens");
