@@ -69,6 +69,9 @@ def seen(line: dict[str, Any]) -> str | None:
         return f"- `{case}`: {line['bursts']:,} bursts were sent, {thrown}; it used {line['node_cpus']:g} processors."
     if "answer" in line:
         return f"- `{case}`: answered with {line['answer']}."
+    if len(line.get("rounds_mib", [])) > 2:
+        rounds = ", ".join(f"{mib:g}" for mib in line["rounds_mib"])
+        return f"- `{case}`: {rounds} MiB, each time with as many once more: the allocator keeps it in pieces, which settles slowly."
     if "again_mib" in line:
         twice = f"{line['node_mib']:g} MiB with all of them, and {line['again_mib']:g} MiB with as many once more"
         return f"- `{case}`: {twice}. What was freed stays with the process for the next time."
