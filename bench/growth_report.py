@@ -343,7 +343,7 @@ class Line:
 
 def plot(lines: list[Line], across: Callable[[float], str], up: Callable[[float], str], foot: str, mark: tuple[float, str] | None = None) -> str:
     """Lines on two logarithmic scales, each named at its end."""
-    width, height, left, right, top, bottom = 790.0, 420.0, 74.0, 540.0, 16.0, 356.0
+    width, height, left, right, top, bottom = 800.0, 420.0, 84.0, 550.0, 16.0, 356.0
     xs = [at for line in lines for at in line.points]
     ys = [max(value, 1e-6) for line in lines for value in line.points.values()]
     x_low, x_high = min(xs), max(max(xs), min(xs) * 10)
