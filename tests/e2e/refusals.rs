@@ -191,6 +191,29 @@ fn edits_of_the_policy_at_once_lose_none_and_keep_its_rights_and_its_place() {
 }
 
 #[test]
+fn who_takes_the_last_signer_away_is_told_that_anything_runs_there_now() {
+    let home = Home::new();
+    let policy = home.vyr_home().join("trust.toml");
+    fs::write(&policy, "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
+    let words = ["nobody is trusted for r.example/team", "accepts what is unsigned"];
+    let [first, second] = ["first", "second"].map(|name| home.key(name).public);
+    for key in [&first, &second] {
+        home.vyr(["trust", "add", "--key", key.to_str().unwrap(), "--repository", "r.example/team"]).expect(0);
+    }
+    let rules = home.vyr(["trust", "ls", "--output", "json"]).expect(0).json();
+    let rule = rules.as_array().unwrap().iter().find(|rule| rule["repository"] == "r.example/team").unwrap();
+    let ids: Vec<&str> = rule["keys"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap()).collect();
+    let one = home.vyr(["trust", "rm", "--repository", "r.example/team", ids[0]]).expect(0);
+    assert!(!one.stderr.contains("nobody is trusted"), "{}", one.stderr);
+    home.vyr(["trust", "rm", "--repository", "r.example/team", ids[1]]).expect(0).says(&words);
+    // Where what is unsigned is refused, nothing is said.
+    fs::write(&policy, "version = 1\n").unwrap();
+    home.vyr(["trust", "add", "--key", first.to_str().unwrap(), "--repository", "r.example/team"]).expect(0);
+    let none = home.vyr(["trust", "rm", "--repository", "r.example/team"]).expect(0);
+    assert!(!none.stderr.contains("nobody is trusted"), "{}", none.stderr);
+}
+
+#[test]
 fn no_signature() {
     Scene::new().refused(&["has no signature", "vyr sign"]);
 }

@@ -150,6 +150,12 @@ async fn blobs_are_read_whole_by_ranges_and_only_where_they_were_put() {
         assert_eq!((got.status().as_u16(), header(&got, "content-range")), (status, range.to_owned()), "{headers:?}");
         assert_eq!(got.text().await.unwrap(), body, "{headers:?}");
     }
+    // Ranges are of GET alone: RFC 9110, section 14.2.
+    for range in ["bytes=2-4", "bytes=10-"] {
+        let head = http.send("HEAD", &path, &[("range", range)], "").await;
+        let got = (head.status().as_u16(), header(&head, "content-length"), header(&head, "content-range"));
+        assert_eq!(got, (200, "10".into(), String::new()), "{range}");
+    }
     let outside = http.send("GET", &path, &[("range", "bytes=10-")], "").await;
     assert_eq!((outside.status().as_u16(), header(&outside, "content-range")), (416, "bytes */10".into()));
 

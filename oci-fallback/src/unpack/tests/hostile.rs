@@ -328,3 +328,58 @@ fn a_folder_is_listed_once_however_often_a_layer_empties_it() {
         }
     }
 }
+
+#[test]
+fn the_map_of_a_sparse_file_counts() {
+    let limits = Limits { bytes: 16 << 10, ..Limits::default() };
+    // GNU's own form: blocks of 21 pieces each, all of them empty, of a file of no bytes.
+    let mut block = layout::header(&Entry { kind: b'S', name: b"f", size: Some(0), ..Entry::default() });
+    block[257..265].copy_from_slice(b"ustar  \0");
+    block[386..482].copy_from_slice(&[b"00000000000\0"; 8].concat());
+    block[482] = 1;
+    block[483..495].copy_from_slice(b"00000000000\0");
+    layout::sum(&mut block);
+    let mut more = [0_u8; 512];
+    more[..504].copy_from_slice(&[b"00000000000\0"; 42].concat());
+    more[504] = 1;
+    let old = |blocks: usize| {
+        let mut bytes = block.to_vec();
+        bytes.extend(more.repeat(blocks));
+        *bytes.iter_mut().rev().nth(7).expect("a block") = 0;
+        layer(Tar(bytes).end())
+    };
+    // The form 1.0: lines of numbers before the data.
+    let new = |pieces: usize| {
+        let mut map = format!("{pieces}\n{}", "0\n0\n".repeat(pieces)).into_bytes();
+        map.resize(map.len().next_multiple_of(512), 0);
+        let records: [(&str, &[u8]); 4] = [
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"f"),
+            ("GNU.sparse.realsize", b"0"),
+        ];
+        layer(Tar::default().pax(b'x', &records).file("f", &map).end())
+    };
+    for (little, much) in [(old(8), old(64)), (new(1 << 10), new(8 << 10))] {
+        let fits = unpack_with(Method::Overlay, Rights::Root, limits, &[little]);
+        assert!(fits.is_ok(), "{:?}", fits.err());
+        let error = unpack_with(Method::Overlay, Rights::Root, limits, &[much]).err().expect("refused");
+        assert!(matches!(error, UnpackError::Limit { limit: Limit::Bytes(_), .. }), "{error}");
+    }
+}
+
+#[test]
+fn ways_that_wind_without_end_are_refused() {
+    // Each link goes in place two thousand times and then on to the next: an entry behind forty of them takes 80,000 parts.
+    let mut tar = Tar::default().dir("d", 0o755);
+    for link in 0..40 {
+        let next = if link == 0 { "d".to_owned() } else { format!("l{}", link - 1) };
+        let target = format!("{}{next}", "./".repeat(2000));
+        tar = tar.pax(b'x', &[("linkpath", target.as_bytes())]).symlink(&format!("l{link}"), "x");
+    }
+    for file in 0..300 {
+        tar = tar.file(&format!("l39/{file}"), b"");
+    }
+    let error = unpack(Method::Overlay, vec![tar.end()]).err().expect("refused").to_string();
+    assert!(error.contains("more than 20 million parts"), "{error}");
+}
