@@ -608,6 +608,22 @@ class Figures:
             "h2.serve": "vyr serve: process → first answer",
         }.items():
             self.family(word, "h2", case)
+        # The same command on another machine.
+        for word, case in {
+            "xeon.s0": "vyr run, S0: process",
+            "xeon.s2": "vyr run, S2: process",
+            "xeon.cold": "vyr task, artifact absent: submit → first instruction",
+            "xeon.pod": f"{self.POD}: submit → Succeeded",
+            "xeon.compiling": "wasmtime run, from .wasm: process",
+        }.items():
+            self.family(word, "h2-xeon", case)
+        self.name("xeon.machine", lambda: self.shown_machine("h2-xeon"))
+        self.ratio(
+            "xeon.job.by.task",
+            ("h2-xeon", f"{self.JOB}: submit → Complete"),
+            ("h2-xeon", "vyr task, S3: submit → completed"),
+        )
+        self.family("h2.compiling", "h2", "wasmtime run, from .wasm: process")
         vyr, pod = ("h2", "vyr task, S3: submit → completed"), ("h2", f"{self.POD}: submit → Succeeded")
         self.ratio("h2.pod.by.task", pod, vyr)
         self.ratio("h2.job.by.task", ("h2", f"{self.JOB}: submit → Complete"), vyr)
