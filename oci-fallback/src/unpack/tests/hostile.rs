@@ -335,12 +335,12 @@ fn the_map_of_a_sparse_file_counts() {
     // GNU's own form: blocks of 21 pieces each, all of them empty, of a file of no bytes.
     let mut block = layout::header(&Entry { kind: b'S', name: b"f", size: Some(0), ..Entry::default() });
     block[257..265].copy_from_slice(b"ustar  \0");
-    block[386..482].copy_from_slice(&[b"00000000000\0"; 8].concat());
+    block[386..482].copy_from_slice(&b"00000000000\0".repeat(8));
     block[482] = 1;
     block[483..495].copy_from_slice(b"00000000000\0");
     layout::sum(&mut block);
     let mut more = [0_u8; 512];
-    more[..504].copy_from_slice(&[b"00000000000\0"; 42].concat());
+    more[..504].copy_from_slice(&b"00000000000\0".repeat(42));
     more[504] = 1;
     let old = |blocks: usize| {
         let mut bytes = block.to_vec();
