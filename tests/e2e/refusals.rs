@@ -194,6 +194,7 @@ fn edits_of_the_policy_at_once_lose_none_and_keep_its_rights_and_its_place() {
 fn who_takes_the_last_signer_away_is_told_that_anything_runs_there_now() {
     let home = Home::new();
     let policy = home.vyr_home().join("trust.toml");
+    fs::create_dir_all(home.vyr_home()).unwrap();
     fs::write(&policy, "version = 1\ndefault = \"accept-unsigned\"\n").unwrap();
     let words = ["nobody is trusted for r.example/team", "accepts what is unsigned"];
     let [first, second] = ["first", "second"].map(|name| home.key(name).public);
