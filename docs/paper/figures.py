@@ -613,7 +613,6 @@ class Figures:
             "xeon.s0": "vyr run, S0: process",
             "xeon.s2": "vyr run, S2: process",
             "xeon.cold": "vyr task, artifact absent: submit → first instruction",
-            "xeon.pod": f"{self.POD}: submit → Succeeded",
             "xeon.compiling": "wasmtime run, from .wasm: process",
         }.items():
             self.family(word, "h2-xeon", case)
