@@ -58,7 +58,7 @@ impl TrustPolicy {
             let keys = rule.entry("keys").or_insert(value(Array::new()));
             let keys = keys.as_array_mut().ok_or_else(|| PolicyError::Invalid("`keys` is not a list".into()))?;
             if keys.iter().any(|listed| listed.as_str() == Some(key)) {
-                return Err(PolicyError::Invalid(format!("the rule for `{repository}` already lists this key")));
+                return Err(PolicyError::Invalid(format!("the rule for {} already lists this key", said(repository))));
             }
             keys.push(key);
             Ok(())
@@ -75,7 +75,7 @@ impl TrustPolicy {
             let keys = table.entry("keys").or_insert(value(Array::new()));
             let keys = keys.as_array_mut().ok_or_else(|| PolicyError::Invalid("`keys` is not a list".into()))?;
             if keys.iter().any(|listed| listed.as_str() == Some(key)) {
-                let why = format!("this key may sign compiled code for `{repository}` already");
+                let why = format!("this key may sign compiled code for {} already", said(repository));
                 return Err(PolicyError::Invalid(why));
             }
             keys.push(key);
@@ -89,7 +89,7 @@ impl TrustPolicy {
     /// [`PolicyError::NoSuchEntry`].
     pub fn remove_compiled(&mut self, repository: &str, key: Option<&str>) -> Result<(), PolicyError> {
         let prefix = normalise(repository);
-        let missing = || PolicyError::NoSuchEntry(format!("right to compiled code for `{repository}`"));
+        let missing = || PolicyError::NoSuchEntry(format!("right to compiled code for {}", said(repository)));
         let index = self.compiled.iter().position(|right| right.repository == prefix).ok_or_else(missing)?;
         let keys = self.compiled[index].keys.clone();
         self.edit(|document| {
@@ -135,7 +135,8 @@ impl TrustPolicy {
     /// [`PolicyError::NoSuchEntry`].
     pub fn remove(&mut self, repository: &str, what: Option<&str>) -> Result<(), PolicyError> {
         let prefix = normalise(repository);
-        let missing = || PolicyError::NoSuchEntry(format!("entry {} for `{repository}`", what.unwrap_or("at all")));
+        let missing =
+            || PolicyError::NoSuchEntry(format!("entry {} for {}", what.unwrap_or("at all"), said(repository)));
         let index = self.rules.iter().position(|rule| rule.repository == prefix).ok_or_else(missing)?;
         let rule = self.rules[index].clone();
         self.edit(|document| {
@@ -176,6 +177,11 @@ impl TrustPolicy {
         *self = Self::parse(document.to_string(), &self.base)?;
         Ok(())
     }
+}
+
+/// A repository prefix in a sentence: the empty one is everything's.
+fn said(repository: &str) -> String {
+    if normalise(repository).is_empty() { "everything".into() } else { format!("`{repository}`") }
 }
 
 fn rule_mut<'a>(document: &'a mut DocumentMut, repository: &str) -> Result<&'a mut Table, PolicyError> {
@@ -264,6 +270,8 @@ mod tests {
         policy.remove("host/team", Some("me")).expect("removes");
         policy.remove("host/team", Some("b.pub")).expect("removes");
         policy.remove("", Some("c.pub")).expect("removes");
+        let error = policy.remove("", Some("c.pub")).unwrap_err().to_string();
+        assert_eq!(error, "the trust policy has no entry c.pub for everything");
         assert_eq!(policy.rules().len(), 2);
         assert!(matches!(policy.remove("host/team", Some("b.pub")), Err(PolicyError::NoSuchEntry(_))));
         policy.remove("host/team", None).expect("removes");

@@ -23,6 +23,11 @@ use crate::state::{Bound, StateClass, StateKind};
 /// How many states are asked for at once.
 const PAGE: u32 = 1000;
 
+/// A count of segments, for people.
+fn segments(count: u64) -> String {
+    format!("{count} segment{}", if count == 1 { "" } else { "s" })
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum State {
     /// Make a state; prints its name

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Kind;
+use super::{Kind, segments};
 use crate::cli::Session;
 use crate::cli::print::human;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,19 +47,22 @@ impl Pull {
             .map_err(|e| e.attempted(format_args!("pull the state in {}", self.repository)))?;
         session.printer.result(&report, || {
             let mut lines = vec![format!(
-                "{} segments, {} of them records, {} in files",
-                report.segments,
+                "{}, {} of them records, {} in files",
+                segments(report.segments),
                 report.records,
                 human(report.bytes)
             )];
             for part in &report.writers {
                 lines.push(format!(
-                    "writer {}: {} segments to {}, {}",
-                    part.writer, part.segments, part.head, part.accepted
+                    "writer {}: {} to {}, {}",
+                    part.writer,
+                    segments(part.segments),
+                    part.head,
+                    part.accepted
                 ));
             }
             if report.unsigned > 0 {
-                lines.push(format!("left: {} segments that are not signed yet", report.unsigned));
+                lines.push(format!("left: {} not signed yet", segments(report.unsigned)));
             }
             lines.extend(report.lost.iter().map(|l| format!("lost: segments {} to {} of {}", l.from, l.to, l.writer)));
             for fork in &report.forks {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::segments;
 use crate::cli::Session;
 use crate::cli::print::human;
 use crate::error::Result;
@@ -20,8 +21,8 @@ impl Sync {
             .map_err(|e| e.attempted(format_args!("sync the state {}", self.name)))?;
         session.printer.result(&report, || {
             let mut text = format!(
-                "pushed {} segments ({}) to {}, {} pending",
-                report.pushed,
+                "pushed {} ({}) to {}, {} pending",
+                segments(report.pushed),
                 human(report.pushed_bytes),
                 report.target,
                 report.pending
