@@ -3,15 +3,20 @@
 //! A guest that waits costs no thread. One that computes is interrupted by the engine's clock and goes to the back of
 //! a second queue, behind guests that are new or were waiting for something: a start or an answer never waits for a loop
 //! to end its turn, and a loop still gets every eighth turn.
+//!
+//! What no clock interrupts, one instruction that fills a gigabyte or a call of the host that takes long, keeps its thread. So
+//! somebody looks whether turns begin while guests wait for one, and lends them a thread more, for the first queue alone.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
 use rustix::process::setpriority_process;
 use rustix::thread::gettid;
+use tokio::runtime::Handle;
 
 use crate::engine::Engine;
 
@@ -20,6 +25,14 @@ const TURNS: u32 = 8;
 
 /// How much these threads give way to the node's others and to the machine's, as nice(2) has it.
 const NICE: i32 = 5;
+
+/// Where no turn began for so long and a guest of the first queue waits for one, all threads are held. A guest that can be
+/// interrupted hands its thread back within much less than that.
+const HELD: Duration = Duration::from_millis(2);
+/// So many spare threads there are at most for each of the others, with what holds them in the end: it, too, is of guests.
+const MOST_SPARES: usize = 4;
+/// How long a spare thread, or who looks for the need of one, waits for more of it.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// What tells one guest's turns from another's.
 pub(super) type Tag = u64;
@@ -33,7 +46,13 @@ pub(super) struct Executor {
 struct Shared {
     queues: Mutex<Queues>,
     work: Condvar,
+    /// Where spare threads wait.
+    spare: Condvar,
+    /// Where who looks after the threads waits until guests do.
+    behind: Condvar,
+    most_spares: usize,
     engine: Engine,
+    runtime: Handle,
 }
 
 #[derive(Debug, Default)]
@@ -46,10 +65,22 @@ struct Queues {
     idle: usize,
     /// Workers that run a guest of the second queue: those can be interrupted for one of the first.
     computing: usize,
+    /// Turns that began so far.
+    begun: u64,
+    /// Threads that were lent, and those of them that wait.
+    spares: usize,
+    idle_spares: usize,
+    /// Somebody looks whether turns begin.
+    watched: bool,
     closed: bool,
 }
 
 impl Queues {
+    /// A guest that is new or was woken waits, and no thread is free for it.
+    fn is_behind(&self) -> bool {
+        !self.first.is_empty() && self.idle == 0 && self.idle_spares == 0
+    }
+
     /// The next guest, and whether it computes.
     fn next(&mut self) -> Option<(Runnable<Tag>, bool)> {
         let second_first = self.turns >= TURNS && !self.second.is_empty();
@@ -69,19 +100,29 @@ impl Shared {
 
     fn schedule(&self, guest: Runnable<Tag>, info: ScheduleInfo) {
         let mut queues = self.lock();
-        let computing = if info.woken_while_running {
-            queues.second.push_back(guest);
-            false
-        } else {
+        let first = !info.woken_while_running;
+        if first {
             queues.first.push_back(guest);
-            queues.computing > 0
-        };
+        } else {
+            queues.second.push_back(guest);
+        }
         let idle = queues.idle > 0;
+        let (computing, spare) = (first && queues.computing > 0, first && queues.idle_spares > 0);
+        let watch = self.most_spares > 0 && !queues.watched && queues.is_behind();
+        queues.watched |= watch;
         drop(queues);
         if idle {
             self.work.notify_one();
-        } else if computing {
+            return;
+        }
+        if computing {
             self.engine.kick();
+        }
+        if spare {
+            self.spare.notify_one();
+        }
+        if watch {
+            self.behind.notify_one();
         }
     }
 
@@ -89,14 +130,10 @@ impl Shared {
         let mut queues = self.lock();
         loop {
             if let Some((guest, computes)) = queues.next() {
+                queues.begun += 1;
                 queues.computing += usize::from(computes);
                 drop(queues);
-                // Whatever it is, the next guest needs this thread.
-                if catch_unwind(AssertUnwindSafe(|| guest.run())).is_err() {
-                    tracing::error!(
-                        "a task's own code panicked; it stays as it is on disk until the node starts again"
-                    );
-                }
+                turn(guest);
                 queues = self.lock();
                 queues.computing -= usize::from(computes);
             } else if queues.closed {
@@ -108,6 +145,82 @@ impl Shared {
             }
         }
     }
+
+    /// Serves the first queue on a thread that was lent, until there was nothing to do for a while.
+    fn help(&self) {
+        let mut queues = self.lock();
+        loop {
+            if let Some(guest) = queues.first.pop_front() {
+                queues.begun += 1;
+                drop(queues);
+                turn(guest);
+                queues = self.lock();
+                continue;
+            }
+            if queues.closed {
+                break;
+            }
+            queues.idle_spares += 1;
+            let (after, waited) = self.spare.wait_timeout(queues, LINGER).unwrap_or_else(PoisonError::into_inner);
+            queues = after;
+            queues.idle_spares -= 1;
+            if waited.timed_out() && queues.first.is_empty() {
+                break;
+            }
+        }
+        queues.spares -= 1;
+    }
+
+    /// Lends a thread whenever guests wait and all threads are held.
+    fn watch(self: &Arc<Self>) {
+        let mut queues = self.lock();
+        while !queues.closed {
+            if !queues.is_behind() {
+                queues.watched = false;
+                queues = self.behind.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            queues.watched = true;
+            let mut calm = Duration::ZERO;
+            while calm < LINGER && !queues.closed {
+                let begun = queues.begun;
+                drop(queues);
+                std::thread::sleep(HELD);
+                queues = self.lock();
+                if !queues.is_behind() {
+                    calm += HELD;
+                    continue;
+                }
+                calm = Duration::ZERO;
+                if queues.begun == begun && queues.spares < self.most_spares {
+                    let shared = Arc::clone(self);
+                    match thread("vyr-guest-spare".into(), &self.runtime, move || shared.help()) {
+                        Ok(()) => queues.spares += 1,
+                        Err(e) => tracing::debug!(error = %e, "no spare thread for guests that wait"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One turn of a guest. Whatever it is, the next one needs this thread.
+fn turn(guest: Runnable<Tag>) {
+    if catch_unwind(AssertUnwindSafe(|| guest.run())).is_err() {
+        tracing::error!("a task's own code panicked; it stays as it is on disk until the node starts again");
+    }
+}
+
+/// Starts a thread for guests. What they wait for (time, network, files) is the business of `runtime`.
+fn thread(name: String, runtime: &Handle, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let runtime = runtime.clone();
+    let work = move || {
+        let _entered = runtime.enter();
+        // Who asks or waits comes before who computes. Refused where the system has its own ideas.
+        let _ = setpriority_process(Some(gettid()), NICE);
+        work();
+    };
+    std::thread::Builder::new().name(name).spawn(work).map(drop)
 }
 
 impl Executor {
@@ -116,17 +229,23 @@ impl Executor {
     /// # Errors
     /// A thread can't be started.
     pub(super) fn start(threads: usize, engine: Engine) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { queues: Mutex::default(), work: Condvar::new(), engine });
+        Self::with(threads, threads * MOST_SPARES, engine)
+    }
+
+    fn with(threads: usize, most_spares: usize, engine: Engine) -> std::io::Result<Self> {
+        let (queues, runtime) = (Mutex::default(), Handle::current());
+        let [work, spare, behind] = [(); 3].map(|()| Condvar::new());
+        let shared = Arc::new(Shared { queues, work, spare, behind, most_spares, engine, runtime });
+        let executor = Self { shared: Arc::clone(&shared) };
         for number in 0..threads {
-            let (shared, runtime) = (Arc::clone(&shared), tokio::runtime::Handle::current());
-            std::thread::Builder::new().name(format!("vyr-guest-{number}")).spawn(move || {
-                let _entered = runtime.enter();
-                // Who asks or waits comes before who computes. Refused where the system has its own ideas.
-                let _ = setpriority_process(Some(gettid()), NICE);
-                shared.work();
-            })?;
+            let worker = Arc::clone(&shared);
+            thread(format!("vyr-guest-{number}"), &shared.runtime, move || worker.work())?;
         }
-        Ok(Self { shared })
+        if most_spares > 0 {
+            let builder = std::thread::Builder::new().name("vyr-guest-watch".into()).stack_size(64 << 10);
+            builder.spawn(move || shared.watch())?;
+        }
+        Ok(executor)
     }
 
     /// Runs `guest` on these threads. A panic ends the guest and nothing else.
@@ -165,6 +284,8 @@ impl Drop for Executor {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.work.notify_all();
+        self.shared.spare.notify_all();
+        self.shared.behind.notify_all();
     }
 }
 
@@ -189,7 +310,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_new_goes_before_what_computes_and_what_computes_still_gets_on() {
-        let executor = Executor::start(1, Engine::new(&EngineOptions::default()).unwrap()).unwrap();
+        let executor = Executor::with(1, 0, Engine::new(&EngineOptions::default()).unwrap()).unwrap();
         let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let hold = say.clone();
@@ -238,5 +359,48 @@ mod tests {
         assert_eq!(shared.next().map(|(guest, _)| *guest.metadata()), Some(0));
         shared.turns = TURNS;
         assert!(shared.next().is_some_and(|(_, computes)| computes));
+    }
+
+    #[tokio::test]
+    async fn who_holds_every_thread_keeps_nobody_waiting_and_what_was_lent_goes_back() {
+        let executor = Executor::start(2, Engine::new(&EngineOptions::default()).unwrap()).unwrap();
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        // Two hold both threads, as an instruction does that takes long, and a third the first that is lent.
+        let gates: Vec<_> = (0..3)
+            .map(|tag| {
+                let (open, gate) = std::sync::mpsc::channel::<()>();
+                executor.spawn(tag, async move { drop(gate.recv()) });
+                open
+            })
+            .collect();
+        for tag in 3..40 {
+            let say = say.clone();
+            executor.spawn(tag, async move {
+                // Woken by what it waited for, it finds all held again.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                say.send(tag).unwrap();
+            });
+        }
+        for _ in 3..40 {
+            let next = tokio::time::timeout(Duration::from_secs(60), said.recv());
+            assert!(next.await.expect("a guest waits for those that hold the threads").is_some());
+        }
+        assert!((2..=2 * MOST_SPARES).contains(&executor.shared.lock().spares));
+        drop(gates);
+        let ends = std::time::Instant::now() + Duration::from_secs(60);
+        while executor.shared.lock().spares > 0 {
+            assert!(std::time::Instant::now() < ends, "the spare threads should have ended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_panics_takes_no_thread_along() {
+        let executor = Executor::with(1, 0, Engine::new(&EngineOptions::default()).unwrap()).unwrap();
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        executor.spawn(0, async { panic!("a guest's own code") });
+        executor.spawn(1, async move { say.send(1).unwrap() });
+        let next = tokio::time::timeout(Duration::from_secs(60), said.recv());
+        assert_eq!(next.await.expect("the only thread is there yet"), Some(1));
     }
 }
