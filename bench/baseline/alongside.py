@@ -175,7 +175,7 @@ class Alongside:
             raise SystemExit(f"{words} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-2000:]}")
         self.say(f"{case}: process", round_, wall * 1e3, "ms", PROCESS)
 
-    def task(self, case: str, round_: int, reference: str, path: str | None = None) -> None:
+    def task(self, case: str, round_: int, reference: str, path: str | None = None, tier: str | None = None) -> None:
         import vyr
 
         spec = vyr.TaskSpec(reference, path=path) if path else vyr.TaskSpec(reference)
@@ -184,6 +184,8 @@ class Alongside:
         wall = time.monotonic() - began
         if not task.succeeded:
             raise SystemExit(f"task {task.id}: {task.status} {task.end}")
+        if tier and str(task.execution.tier).upper() != tier:
+            raise SystemExit(f"task {task.id} began as {task.execution.tier}, and {case} is of {tier}")
         self.say(f"{case}: submit → completed", round_, wall * 1e3, "ms", CLIENT)
         start = task.execution.submit_to_start.total_seconds()
         self.say(f"{case}: submit → first instruction", round_, start * 1e3, "ms", NODE)
@@ -216,15 +218,24 @@ class Alongside:
             self.round(1_000_000 + number)
         self.say = say
 
-    def absent(self, round_: int) -> None:
-        """A task whose artifact the node has to pull, to verify and to compile: no other has this digest."""
-        made = self.folder / f"absent-{round_}.wasm"
+    def new(self, name: str) -> str:
+        """Pushes the workload as an artifact that no other has the digest of."""
+        made = self.folder / f"{name}.wasm"
         # A custom section of its own (WebAssembly core specification, 5.5.3): its size, its name's size, name and content.
         content = f"{time.time_ns():020}".encode()
         made.write_bytes(self.wasm.read_bytes() + bytes([0, 1 + 5 + len(content), 5]) + b"round" + content)
-        reference = self.push(f"wasm-absent-{round_}", made)
-        self.task("vyr task, artifact absent", round_, reference)
+        reference = self.push(name, made)
         made.unlink()
+        return reference
+
+    def cold(self, round_: int) -> None:
+        """Tasks of artifacts that the node hasn't run: it has to pull, to verify and to compile the first; another process put
+        the second into its store, and compiled code of the third beside it."""
+        self.task("vyr task, artifact absent", round_, self.new(f"wasm-absent-{round_}"), tier="S0")
+        for tier, verb in (("S1", "pull"), ("S2", "run")):
+            reference = self.new(f"wasm-{tier.lower()}-{round_}")
+            output(self.vyr, verb, reference, **self.of("node"))
+            self.task(f"vyr task, {tier}", round_, reference, tier=tier)
 
     def burst(self, round_: int, count: int) -> None:
         used, began = busy(), time.monotonic()
