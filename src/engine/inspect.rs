@@ -109,6 +109,13 @@ pub fn inspect(bytes: &[u8]) -> Result<WasmInfo, StartError> {
     Ok(WasmInfo { kind, imports, exports, wasi, command })
 }
 
+/// How many functions are in `bytes` with all that is nested in it, as far as it is Wasm.
+#[must_use]
+pub fn functions(bytes: &[u8]) -> u64 {
+    let payloads = Parser::new(0).parse_all(bytes).map_while(Result::ok);
+    payloads.filter(|payload| matches!(payload, Payload::CodeSectionEntry(_))).count() as u64
+}
+
 fn wasi<'a>(kind: Kind, names: impl Iterator<Item = &'a String>) -> &'static str {
     let mut found = "none";
     for name in names {

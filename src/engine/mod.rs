@@ -42,7 +42,7 @@ pub use cache::{Cached, CodeCache, Entry, Precompiled, Pruned, Tier};
 pub use code::Compiled;
 pub use deterministic::Deterministic;
 pub use error::StartError;
-pub use inspect::{Kind, WasmInfo, inspect};
+pub use inspect::{Kind, WasmInfo, functions, inspect};
 pub use limiter::{Budget, Reserved};
 pub use net::{NetRule, most_of_net};
 pub use prepare::Prepared;

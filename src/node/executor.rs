@@ -369,7 +369,7 @@ mod tests {
         let gates: Vec<_> = (0..3)
             .map(|tag| {
                 let (open, gate) = std::sync::mpsc::channel::<()>();
-                executor.spawn(tag, async move { drop(gate.recv()) });
+                executor.spawn(tag, async move { assert!(gate.recv().is_err()) });
                 open
             })
             .collect();

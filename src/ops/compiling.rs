@@ -5,13 +5,51 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::engine::functions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fallback::FallbackReason;
 
 /// To compile takes some twenty times the Wasm's size in memory.
 const MEMORY_PER_BYTE: u64 = 20;
+/// What a compiled function takes until all are, however small it is: 5.3 KiB each of a hundred thousand empty ones.
+const MEMORY_PER_FUNCTION: u64 = 6 << 10;
 /// Memory is counted in these, since a semaphore counts in 32 bits.
 const UNIT: u64 = 1 << 20;
+
+/// What there is to compile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Work {
+    bytes: u64,
+    functions: u64,
+}
+
+impl Work {
+    /// Of a Wasm that has so many bytes, and was not looked into yet.
+    pub(super) fn of_size(bytes: u64) -> Self {
+        Self { bytes, functions: 0 }
+    }
+
+    /// Of this Wasm.
+    pub(super) fn of(wasm: &[u8]) -> Self {
+        Self { bytes: wasm.len() as u64, functions: functions(wasm) }
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(super) fn memory(self) -> u64 {
+        let by_function = self.functions.saturating_mul(MEMORY_PER_FUNCTION);
+        self.bytes.saturating_mul(MEMORY_PER_BYTE).max(by_function)
+    }
+
+    /// Why it can't be done in so much memory.
+    fn too_much(self, memory: u64) -> String {
+        let (count, what, most) = if self.memory() > self.bytes.saturating_mul(MEMORY_PER_BYTE) {
+            (self.functions, "functions", memory / MEMORY_PER_FUNCTION)
+        } else {
+            (self.bytes, "bytes", memory / MEMORY_PER_BYTE)
+        };
+        format!("its Wasm has {count} {what}, and this node compiles at most {most}, for the memory that takes")
+    }
+}
 
 /// The bounds.
 #[derive(Debug, Clone)]
@@ -30,20 +68,15 @@ impl Compiling {
         Self { memory: Arc::new(Semaphore::new(units as usize)), units, turns }
     }
 
-    /// Holds the memory for compiling a Wasm of so many bytes, once there is as much.
+    /// Holds the memory for this, once there is as much.
     ///
     /// # Errors
     /// [`ErrorKind::CannotStart`] for what takes more than there ever is.
-    pub(super) async fn memory(&self, wasm: u64) -> Result<OwnedSemaphorePermit> {
-        let needed = wasm.saturating_mul(MEMORY_PER_BYTE).div_ceil(UNIT).max(1);
+    pub(super) async fn memory(&self, work: Work) -> Result<OwnedSemaphorePermit> {
+        let needed = work.memory().div_ceil(UNIT).max(1);
         let Some(units) = u32::try_from(needed).ok().filter(|units| *units <= self.units) else {
-            let most = u64::from(self.units) * UNIT / MEMORY_PER_BYTE;
-            return Err(Error::new(
-                ErrorKind::CannotStart,
-                format!("its Wasm has {wasm} bytes, and this node compiles at most {most}, for the memory that takes"),
-            )
-            .because(FallbackReason::Limit.as_str())
-            .hint(
+            let why = work.too_much(u64::from(self.units) * UNIT);
+            return Err(Error::new(ErrorKind::CannotStart, why).because(FallbackReason::Limit.as_str()).hint(
                 "compile it on a larger machine (`vyr compile REF --push --key KEY`), or raise compile-memory-bytes in \
                  [serve] of config.toml",
             ));
@@ -66,16 +99,30 @@ async fn permit(of: &Arc<Semaphore>, count: u32) -> Result<OwnedSemaphorePermit>
 mod tests {
     use super::*;
 
+    #[test]
+    fn many_small_functions_take_more_than_their_bytes() {
+        let functions = "(func)".repeat(1000);
+        let wasm = wat::parse_str(format!("(component (core module {functions}) (core module (func)))")).unwrap();
+        assert_eq!(Work::of(&wasm), Work { bytes: wasm.len() as u64, functions: 1001 });
+        assert_eq!(Work::of(&wasm).memory(), 1001 * MEMORY_PER_FUNCTION);
+        assert_eq!(Work::of_size(10).memory(), 200);
+        // Whatever it says of itself: what is there counts, and what it isn't is said by the compiler.
+        assert_eq!(Work::of(b"\0asm\x01\0\0\0\x0a\x05\xff\xff\xff\xff\x0f").functions, 0);
+    }
+
     #[tokio::test]
     async fn what_does_not_fit_waits_and_what_never_does_is_refused() {
         let compiling = Compiling::new(100 * UNIT, 1);
-        let error = compiling.memory(6 * UNIT).await.unwrap_err();
+        let bytes = Work::of_size;
+        let error = compiling.memory(bytes(6 * UNIT)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CannotStart);
-        assert!(error.why().contains("at most 5242880"), "{error}");
-        assert!(compiling.memory(u64::MAX).await.is_err());
-        let first = compiling.memory(3 * UNIT).await.unwrap();
-        let small = compiling.memory(UNIT).await.unwrap();
-        let mut third = std::pin::pin!(compiling.memory(3 * UNIT));
+        assert!(error.why().contains("6291456 bytes, and this node compiles at most 5242880"), "{error}");
+        assert!(compiling.memory(bytes(u64::MAX)).await.is_err());
+        let error = compiling.memory(Work { bytes: 500_000, functions: 100_000 }).await.unwrap_err();
+        assert!(error.why().contains("100000 functions, and this node compiles at most 17066"), "{error}");
+        let first = compiling.memory(bytes(3 * UNIT)).await.unwrap();
+        let small = compiling.memory(bytes(UNIT)).await.unwrap();
+        let mut third = std::pin::pin!(compiling.memory(bytes(3 * UNIT)));
         assert!(futures_util::poll!(&mut third).is_pending());
         drop(first);
         let _third = third.await.unwrap();

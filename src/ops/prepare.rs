@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::{AskedBy, Deed};
+use super::compiling::Work;
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
 use super::resolve::{Located, PullMode, locate, repository_meant};
@@ -302,26 +303,26 @@ pub(super) async fn prove(
     let cache = vyr.code_cache()?;
     let layout = vyr.layout().clone();
     // From the first byte read to the last one compiled, whether anybody still waits for it or not.
-    let said = verified.size();
+    let said = Work::of_size(verified.size());
     let memory = reserve(vyr, said).await?;
     let work_pool = pool.clone();
     // Reading, hashing and compiling take long: not on the runtime's own thread.
     let span = tracing::Span::current();
-    let (verified, loaded, mut memory) = blocking(move || {
+    let (verified, loaded, work, mut memory) = blocking(move || {
         let _entered = span.entered();
         let loaded = on(work_pool.as_ref(), || verified.load(&layout))?;
-        Ok((verified, loaded, memory))
+        let work = Work::of(&loaded.bytes);
+        Ok((verified, loaded, work, memory))
     })
     .await?;
     let cached = kept(&cache, &engine, &loaded.code, policy);
     let (code, component_code, origin, loaded) = match cached {
         Some((compiled, origin)) => (loaded.code.clone(), compiled, origin, loaded),
         None => {
-            // What was packed says its size only now. Nobody waits for more while holding some.
-            let unpacked = loaded.bytes.len() as u64;
-            if unpacked > said {
+            // What was packed says its size only now, and what has many functions. Nobody waits for more while holding some.
+            if work.memory() > said.memory() {
                 drop(memory.take());
-                memory = reserve(vyr, unpacked).await?;
+                memory = reserve(vyr, work).await?;
             }
             compiled(vyr, policy, wanted, located, &verified.selected, (loaded, memory), pool).await?
         }
@@ -361,10 +362,10 @@ pub(super) async fn prove(
     })
 }
 
-/// The memory for compiling a Wasm of so many bytes, where that is bounded.
-async fn reserve(vyr: &Vyr, bytes: u64) -> Result<Option<OwnedSemaphorePermit>> {
+/// The memory for compiling this, where that is bounded.
+async fn reserve(vyr: &Vyr, work: Work) -> Result<Option<OwnedSemaphorePermit>> {
     match vyr.compiling() {
-        Some(compiling) => compiling.memory(bytes).await.map(Some),
+        Some(compiling) => compiling.memory(work).await.map(Some),
         None => Ok(None),
     }
 }
