@@ -22,7 +22,7 @@ const NOTE: &str = "one call after the other over one connection, a bare tonic e
     a new digest each time, and since hello prints no clock its start is the node's own figure";
 
 pub(crate) async fn measure(stage: &Stage) -> Result<()> {
-    let (s3, s2, s1) = (stage.rounds(2000), stage.rounds(200), stage.rounds(100));
+    let (s3, s2, s1) = (stage.rounds(2000), stage.rounds(200), stage.rounds(200));
     let (clock, hello) = (guests::clock()?, guests::hello()?);
     let same = home::fill(stage, "latency", [clock.clone()]).await?;
     let mapped = home::fill(stage, "latency", (0..s2).map(|n| guests::variant(&clock, n))).await?;
