@@ -616,6 +616,7 @@ class Figures:
             "xeon.compiling": "wasmtime run, from .wasm: process",
         }.items():
             self.family(word, "h2-xeon", case)
+        self.family("xeon.s1", "api-latency-xeon", "S1: submit_to_start")
         self.name("xeon.machine", lambda: self.shown_machine("h2-xeon"))
         self.ratio(
             "xeon.job.by.task",
