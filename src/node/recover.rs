@@ -53,6 +53,8 @@ impl Node {
             tracing::warn!(path = %path.display(), error = %e, "a task's earlier output can't be read");
             TaskLog::new(path, log_limit(&spec))
         });
+        // The attempt that was due may have written nothing: what is in the file doesn't say which one comes.
+        log.attempt(record.attempt);
         let again = spec.on_interrupt() == OnInterrupt::RunAgain;
         // The sum of what an attempt wrote before died with its node: a receipt of its end doesn't state one.
         if self.inner.receipt_key.is_some() && (!row.status.may_have_run() || again && !row.is_cancelled) {

@@ -166,3 +166,40 @@ async fn a_follower_over_a_node_s_death_misses_nothing_of_what_comes_after() {
     }
     assert_eq!(second(after), followed);
 }
+
+#[tokio::test]
+async fn what_an_attempt_writes_is_its_own_also_when_the_node_died_before_it_began() {
+    let (registry, home) = (Registry::start(), Home::new());
+    let guest = pushed(&home, &registry, "state-p1");
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let wait = prost_types::Duration { seconds: 3600, nanos: 0 };
+    let retry = RetryPolicy {
+        max_attempts: 2,
+        on: vec![RetryOn::Failure.into()],
+        initial_backoff: Some(wait),
+        max_backoff: Some(wait),
+    };
+    let task = TaskSpec { retry: Some(retry), ..spec(&guest, &["sleep:1", "exit:7"]) };
+    let task = client.submit(task).await;
+    while client.get(&task.id).await.attempt < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    drop(client);
+    node.kill();
+
+    let node = Node::start(&home, &[]);
+    let mut client = node.connect().await;
+    let ended = client.wait(&task.id).await;
+    assert_eq!((ended.attempt, ended.interruptions, ended.end.unwrap().exit_code), (2, 0, Some(7)));
+    let ask = StreamLogsRequest { id: task.id, follow: false, stream: LogStream::Stdout.into(), offset: 0 };
+    let mut pieces = client.0.stream_logs(ask).await.unwrap().into_inner();
+    let mut written = std::collections::BTreeMap::<u32, Vec<u8>>::new();
+    while let Some(piece) = pieces.message().await.unwrap() {
+        for entry in piece.entries {
+            written.entry(entry.attempt).or_default().extend(&*entry.data);
+        }
+    }
+    let line = b"sleep ok \n".to_vec();
+    assert_eq!(written, [(1, line.clone()), (2, line)].into());
+}
