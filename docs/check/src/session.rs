@@ -82,7 +82,7 @@ impl Session {
             command.args(["--user", "--map-root-user"]);
             format!("{} --user --map-user={user} --map-group={group} ", kit.unshare.display())
         };
-        let bash = format!("exec {back}bash --norc --noprofile {}", driver.display());
+        let bash = format!("exec {back}env --default-signal=INT,QUIT bash --norc --noprofile {}", driver.display());
         let hosts = output.path().join("hosts");
         std::fs::write(&hosts, HOSTS)?;
         let (busybox, hosts) = (kit.busybox.display(), hosts.display());
