@@ -14,17 +14,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_task::{Runnable, ScheduleInfo, WithInfo};
-use rustix::process::setpriority_process;
-use rustix::thread::gettid;
 use tokio::runtime::Handle;
 
 use crate::engine::Engine;
+use crate::ops::give_way;
 
 /// After so many turns of the first queue, one of the second.
 const TURNS: u32 = 8;
-
-/// How much these threads give way to the node's others and to the machine's, as nice(2) has it.
-const NICE: i32 = 5;
 
 /// Where no turn began for so long and a guest of the first queue waits for one, all threads are held. A guest that can be
 /// interrupted hands its thread back within much less than that.
@@ -216,8 +212,8 @@ fn thread(name: String, runtime: &Handle, work: impl FnOnce() + Send + 'static) 
     let runtime = runtime.clone();
     let work = move || {
         let _entered = runtime.enter();
-        // Who asks or waits comes before who computes. Refused where the system has its own ideas.
-        let _ = setpriority_process(Some(gettid()), NICE);
+        // Who asks or waits comes before who computes.
+        give_way();
         work();
     };
     std::thread::Builder::new().name(name).spawn(work).map(drop)

@@ -198,6 +198,7 @@ impl Node {
         let home = vyr.config().home.clone();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let vyr = vyr.with_compiling(Compiling::new(options.compile_memory, cpus));
+        Compiling::give_way_in_parallel();
         let (vyr, max_running) = with_pool(vyr, options.max_running)?;
         let options = Options { max_running, ..options };
         let engine = vyr.engine()?.clone();

@@ -1,5 +1,6 @@
 //! Owns how much is compiled at a time in a process whose runs are others' to begin: so many at once, in so much memory.
-//! Who asks for more waits, and what could never fit is refused before it is read.
+//! Who asks for more waits, and what could never fit is refused before it is read. And on which threads: on those that give way
+//! to whoever asks or waits, as guests do.
 
 use std::sync::Arc;
 
@@ -15,6 +16,14 @@ const MEMORY_PER_BYTE: u64 = 20;
 const MEMORY_PER_FUNCTION: u64 = 6 << 10;
 /// Memory is counted in these, since a semaphore counts in 32 bits.
 const UNIT: u64 = 1 << 20;
+
+/// How much guests, and compiling for them, give way to the node's other threads and to the machine's, as nice(2) has it.
+const NICE: i32 = 5;
+
+/// Has the current thread give way, for good; on Linux that is a thread's own. Where it isn't allowed, all is done the same.
+pub fn give_way() {
+    let _ = rustix::process::nice(NICE);
+}
 
 /// What there is to compile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +93,36 @@ impl Compiling {
         permit(&self.memory, units).await
     }
 
+    /// Has what the compiler splits among threads done on ones that give way, in all of this process. Who comes later finds
+    /// that settled.
+    pub fn give_way_in_parallel() {
+        let pool = rayon::ThreadPoolBuilder::new().thread_name(|_| "vyr-compile".to_owned());
+        if let Err(e) = pool.start_handler(|_| give_way()).build_global() {
+            tracing::debug!(error = %e, "the threads for compiling were there already");
+        }
+    }
+
+    /// Does `work` on a thread of its own that gives way, and waits for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`]: the system gives no thread.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+        let span = tracing::Span::current();
+        let work = || {
+            give_way();
+            span.in_scope(work)
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("vyr-compile".to_owned()).spawn_scoped(scope, work);
+            let thread =
+                thread.map_err(|e| Error::new(ErrorKind::Internal, format!("no thread to compile on: {e}")))?;
+            Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
     /// Holds one of the places in which something is compiled, once one is free.
     pub(super) async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         permit(&self.turns, 1).await
@@ -108,6 +147,17 @@ mod tests {
         assert_eq!(Work::of_size(10).memory(), 200);
         // Whatever it says of itself: what is there counts, and what it isn't is said by the compiler.
         assert_eq!(Work::of(b"\0asm\x01\0\0\0\x0a\x05\xff\xff\xff\xff\x0f").functions, 0);
+    }
+
+    #[test]
+    fn what_is_done_aside_gives_way_and_what_it_says_comes_back() {
+        let nice = || rustix::process::nice(0).unwrap();
+        let before = nice();
+        let name = || std::thread::current().name().map(str::to_owned);
+        let aside = Compiling::aside(|| (nice(), name())).unwrap();
+        assert_eq!(aside, ((before + NICE).min(19), Some("vyr-compile".to_owned())));
+        assert_eq!(nice(), before, "the caller's own stays");
+        assert!(std::panic::catch_unwind(|| Compiling::aside(|| panic!("as the compiler might"))).is_err());
     }
 
     #[tokio::test]

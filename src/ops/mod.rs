@@ -29,7 +29,7 @@ pub mod trust;
 pub mod verify;
 pub mod warm;
 
-pub use compiling::Compiling;
+pub use compiling::{Compiling, give_way};
 pub(crate) use pull::blocking;
 
 use std::sync::{Arc, OnceLock};

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::{AskedBy, Deed};
-use super::compiling::Work;
+use super::compiling::{Compiling, Work};
 use super::pull::{Purpose, blocking, needs_fallback};
 use super::ready::{Command, Conditions, Ready, SealedBlob};
 use super::resolve::{Located, PullMode, locate, repository_meant};
@@ -417,10 +417,12 @@ async fn compiled(
     };
     let span = tracing::Span::current();
     blocking(move || {
+        let for_others = turn.is_some();
         let _held = (memory, turn);
         let _entered = span.entered();
         let bytes = loaded.bytes.as_slice();
-        let cached = on(pool.as_ref(), || cache.get_or_compile(&engine, &loaded.code, || Ok::<_, Error>(bytes)))?;
+        let compile = || cache.get_or_compile(&engine, &loaded.code, || Ok::<_, Error>(bytes));
+        let cached = if for_others { Compiling::aside(compile)? } else { on(pool.as_ref(), compile) }?;
         let origin = if cached.tier == Tier::S1 { Origin::Compiled } else { Origin::Cached };
         Ok((code, cached.compiled, origin, loaded))
     })
