@@ -1,4 +1,5 @@
-//! Owns what holds for every database of the data folder: whether one is sound, and a damaged one's way into a new file.
+//! Owns what holds for every database of the data folder: which connections may be used again, whether one is sound, and a
+//! damaged one's way into a new file.
 //!
 //! ```text
 //! HOME/db/NAME.sqlite.old, .old-wal   the damaged one, copied to be read from
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 pub use carry::Carried;
@@ -93,6 +94,23 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sqli
 fn database_error(path: &Path) -> impl Fn(sqlx::Error) -> SqliteError {
     let path = path.to_owned();
     move |source| SqliteError::Database { path: path.clone(), source }
+}
+
+/// Connections that are written to in transactions, where each begins with none.
+///
+/// SQLite ends a transaction by itself where the disk is full or fails (sqlite.org/lang_transaction.html, section 3). The rollback
+/// that sqlx sends then is refused, since there is nothing to roll back, and sqlx goes on to count one: such a connection takes no
+/// `BEGIN` any more.
+pub(crate) fn pool() -> SqlitePoolOptions {
+    SqlitePoolOptions::new().after_release(|connection, _| {
+        Box::pin(async move {
+            if connection.is_in_transaction() {
+                // The rollback may be on its way.
+                connection.ping().await?;
+            }
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 /// What to do about a database that [`is_damaged`].

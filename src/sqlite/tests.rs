@@ -251,3 +251,23 @@ fn whenever_the_power_is_cut_the_damaged_one_or_the_repaired_one_is_there() {
     println!("repair: power cut {cuts} times, nothing lost");
     assert!(cuts > 20, "{cuts}");
 }
+
+#[tokio::test]
+async fn whose_transaction_a_full_disk_ended_is_replaced_before_the_next_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteConnectOptions::new().filename(folder.path().join("full.sqlite")).create_if_missing(true);
+    let pool = pool().max_connections(1).connect_with(options).await.unwrap();
+    sqlx::query("CREATE TABLE kept (content BLOB)").execute(&pool).await.unwrap();
+    for _ in 0..3 {
+        let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        // SQLite says of this what it says of a full disk, and ends the transaction as it does there.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&mut *tx).await.unwrap();
+        let insert = sqlx::query("INSERT INTO kept VALUES (zeroblob(100000))");
+        assert_eq!(code(&insert.execute(&mut *tx).await.unwrap_err()), Some(13));
+    }
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    sqlx::query("INSERT INTO kept VALUES (zeroblob(100000))").execute(&mut *tx).await.unwrap();
+    tx.commit().await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&pool).await.unwrap();
+    assert_eq!(kept, 1);
+}

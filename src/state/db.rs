@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::folder::Flusher;
@@ -172,7 +170,7 @@ impl States {
             // A confined node has no folder for temporary files but its own.
             .pragma("temp_store", "memory")
             .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
+        let pool = crate::sqlite::pool()
             .max_connections(4)
             .idle_timeout(None)
             .max_lifetime(None)

@@ -172,7 +172,7 @@ impl Store {
             // A confined node has no folder for temporary files but its own.
             .pragma("temp_store", "memory")
             .foreign_keys(true);
-        let pool = SqlitePoolOptions::new()
+        let pool = crate::sqlite::pool()
             .max_connections(4)
             .test_before_acquire(false)
             .connect_with(options)
