@@ -342,3 +342,80 @@ fn given(layout: &Layout, layer: &Descriptor, diff_id: &str) -> Layer {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Config, Flags};
+    use crate::oci::{MediaType, sha256};
+    use crate::ops::Reporter;
+    use crate::registry::Progress;
+
+    /// Gone when the work is over whose progress it hears.
+    #[derive(Debug, Clone)]
+    struct Heard {
+        _counted: Arc<()>,
+    }
+
+    impl Progress for Heard {
+        fn at(&self, _position: u64) {}
+    }
+
+    impl Reporter for Heard {
+        fn note(&self, _text: &str) {}
+        fn warning(&self, _text: &str) {}
+        fn begin(&self, _what: &str, _total: u64) -> Box<dyn Progress> {
+            Box::new(self.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_nobody_wants_any_more_is_not_unpacked() {
+        let home = tempfile::tempdir().unwrap();
+        let flags = Flags { home: Some(home.path().to_owned()), offline: true, ..Flags::default() };
+        let heard = Arc::new(());
+        let vyr = Vyr::new(Config::load(flags).unwrap(), Arc::new(Heard { _counted: Arc::clone(&heard) }));
+        let snapshots = vyr.snapshots().unwrap().clone();
+        let (digest, diff_id) = (sha256(b"compressed"), sha256(b"a tar").to_string());
+
+        // Another is at the same layer, and stays at it for as long as this test likes.
+        let ((opened, is_open), (release, stays)) = (channel(), channel::<()>());
+        let stays: std::sync::Mutex<Receiver<()>> = stays.into();
+        let open = move || {
+            opened.send(()).map_err(std::io::Error::other)?;
+            let _ = stays.lock().map(|stays| stays.recv());
+            Err(std::io::Error::other("it was only held"))
+        };
+        let layer = Layer {
+            media_type: MediaType::ImageLayerGzip.to_string(),
+            digest: digest.to_string(),
+            diff_id: diff_id.clone(),
+            size: 10,
+            open: Box::new(open),
+        };
+        let other = snapshots.clone();
+        let other = std::thread::spawn(move || other.unpack(&[layer], &Limits::default(), &|_| {}).is_err());
+        is_open.recv().unwrap();
+
+        let before = Arc::strong_count(&heard);
+        let descriptor = Descriptor::new(MediaType::ImageLayerGzip, 10_u64, digest);
+        let (layers, diff_ids) = ([&descriptor], [diff_id]);
+        tokio::select! {
+            biased;
+            _ = unpack(&vyr, snapshots, &layers, &diff_ids) => panic!("another is at it"),
+            () = std::future::ready(()) => {}
+        }
+        // It went away while it waited, and what it had begun ends before the other does.
+        let ends = async {
+            while Arc::strong_count(&heard) > before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ends).await.expect("it ends");
+        drop(release);
+        assert!(other.join().unwrap(), "the other one had it all the time");
+    }
+}

@@ -149,3 +149,35 @@ impl Sessions {
         self.open().remove(&id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_begins_while_old_ones_are_looked_for_is_not_forgotten() {
+        let home = tempfile::tempdir().unwrap();
+        let sessions = Sessions { layout: Layout::create(home.path()).unwrap(), open: Arc::default() };
+        let there = sessions.begin("a", None).await.unwrap();
+        let rested = || {
+            let touched = Instant::now().checked_sub(2 * RESTED).expect("the clock counts from before");
+            Session { touched, ..Session::new(None) }
+        };
+        let (over, begun) = (Uuid::now_v7(), Uuid::now_v7());
+        sessions.open().insert(over, rested());
+        let mut looking = std::pin::pin!(sessions.expire());
+        // What stands in the folder is being read; this one's file was not there yet.
+        tokio::select! {
+            biased;
+            _ = &mut looking => panic!("it waits for the disk"),
+            () = std::future::ready(()) => {}
+        }
+        sessions.open().insert(begun, rested());
+        looking.await.unwrap();
+        let mut open: Vec<Uuid> = sessions.open().keys().copied().collect();
+        open.sort();
+        let mut wanted = [there, begun];
+        wanted.sort();
+        assert_eq!(open, wanted, "the one without a file that was known before is over");
+    }
+}

@@ -342,3 +342,26 @@ async fn a_folder_for_reading_from_before_proofs_has_none() {
     let origins = store.origins(&digest).await.expect("origins");
     assert_eq!(origins, [Origin { repository: "localhost:5000/app".to_owned(), proven: false }]);
 }
+
+#[tokio::test]
+async fn an_index_json_that_is_on_its_way_gets_there_also_when_who_asked_has_gone() {
+    let home = Home::new().await;
+    home.artifact(b"listed").await;
+    let written = home.store.meta("written").await.expect("a number");
+    let listed = home.index_json();
+    std::fs::remove_file(home.path().join("store/index.json")).expect("removed");
+    tokio::select! {
+        biased;
+        done = home.store.write_index(written) => panic!("it waits for the disk: {done:?}"),
+        () = std::future::ready(()) => {}
+    }
+    // It is put in its place with the lock held: whoever takes it after that finds what is written.
+    let place = home.path().join("store/index.json");
+    let there = async {
+        while !place.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), there).await.expect("it gets there");
+    assert_eq!(home.index_json(), listed);
+}

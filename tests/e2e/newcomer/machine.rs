@@ -8,24 +8,6 @@ use super::{Transcript, push_guest};
 use crate::fallback::image;
 use crate::support::{Home, Registry, tool};
 
-/// `vyr`, run by a user who owns nothing of `home`: who isn't root is one already, as far as the test took rights away.
-pub(super) fn as_another_user(home: &Home, arguments: &[&str]) -> Command {
-    if !rustix::process::geteuid().is_root() {
-        return home.vyr_command(arguments);
-    }
-    // Somebody else can't look into this user's folders, where the program may be.
-    let program = home.work().join("vyr");
-    fs::copy(env!("CARGO_BIN_EXE_vyr"), &program).unwrap();
-    for folder in [home.work(), home.vyr_home(), home.work().parent().unwrap().to_owned()] {
-        if folder.is_dir() {
-            fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
-        }
-    }
-    let mut command = home.command("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(arguments);
-    command
-}
-
 /// `vyr` with a file system of so many bytes for its data folder, in a space of mounts of its own: filled up to `free` bytes,
 /// or for reading only.
 fn on_small_disk(home: &Home, size: &str, prepare: &str, arguments: &[&str]) -> Command {
@@ -85,7 +67,7 @@ fn the_data_folder_is_somebody_else_s() {
     let home = Home::new();
     home.vyr(["artifacts"]).expect(0);
     let mut seen = Transcript::new(&home, "The data folder is another user's");
-    let command = as_another_user(&home, &["state", "create", "readings"]);
+    let command = home.vyr_as_another_user(["state", "create", "readings"]);
     // Root, who is asked here for nobody, passes by this.
     fs::set_permissions(home.vyr_home(), fs::Permissions::from_mode(0o000)).unwrap();
     seen.ran("vyr state create readings", command, b"").expect(2);

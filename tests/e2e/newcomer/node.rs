@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use super::machine::as_another_user;
 use super::{Transcript, push_guest};
 use crate::support::{Home, Node, Registry, free_port};
 
@@ -43,7 +42,7 @@ fn its_socket_is_somebody_else_s() {
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
     let mut seen = Transcript::new(&home, "The node's socket is another user's");
     let node = format!("unix:{}", socket.display());
-    let command = as_another_user(&home, &["tasks", "--node", &node]);
+    let command = home.vyr_as_another_user(["tasks", "--node", &node]);
     seen.ran(&format!("vyr tasks --node {node}"), command, b"").expect(125);
     seen.is("node-socket");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vyr_proto::v0::*;
 
-use crate::support::{Home, Node, Registry, pushed, spec};
+use crate::support::{Home, Node, Registry, pushed, run, spec};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_busy_node_is_a_node() {
@@ -86,4 +86,65 @@ fn a_backup_overwrites_nothing_and_leaves_nothing_half() {
     let status = command.stderr(std::process::Stdio::null()).status().unwrap();
     assert!(!status.success());
     assert!(!small.join("copy").exists());
+}
+
+/// A container writes to its state as whoever it is, and may close to the node's user what it wrote.
+#[test]
+fn what_a_guest_closed_to_this_user_is_left_out_and_said_and_nothing_else_is() {
+    let home = Home::new();
+    home.vyr(["state", "create", "readings"]).expect(0);
+    let key = home.vyr_home().join("keys/own.key");
+    std::fs::create_dir_all(key.parent().unwrap()).unwrap();
+    std::fs::write(&key, "a secret").unwrap();
+    let state = std::fs::read_dir(home.vyr_home().join("state")).unwrap().next().unwrap().unwrap().path();
+    let inside = state.strip_prefix(home.vyr_home()).unwrap().join("data");
+    let data = state.join("data");
+    std::fs::write(data.join("kept"), "by the node's user").unwrap();
+    std::os::unix::fs::symlink("kept", data.join("link")).unwrap();
+    std::fs::create_dir(data.join("folder")).unwrap();
+    std::fs::write(data.join("folder/within"), "a folder that can't be read").unwrap();
+    std::fs::write(data.join("file"), "a file that can't be read").unwrap();
+    let out = home.work().join("out");
+    std::fs::create_dir(&out).unwrap();
+    let chown = |path: &std::path::Path, owner: &str| {
+        if rustix::process::geteuid().is_root() {
+            let mut command = std::process::Command::new("chown");
+            assert!(command.arg("-hR").arg(owner).arg(path).status().unwrap().success());
+        }
+    };
+    chown(&home.vyr_home(), "65534:65534");
+    chown(&out, "65534:65534");
+    let closed = [data.join("file"), data.join("folder")];
+    for path in &closed {
+        chown(path, "0:0");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+    }
+    let copy = out.join("copy");
+    let arguments = |copy: &std::path::Path| ["backup".into(), copy.to_owned(), "--output".into(), "json".into()];
+    let done = run(home.vyr_as_another_user(arguments(&copy)), b"").expect(0);
+    let mut left_out: Vec<_> =
+        done.json()["left_out"].as_array().unwrap().iter().map(|path| path.to_string()).collect();
+    left_out.sort();
+    assert_eq!(left_out, closed.each_ref().map(|path| format!("{path:?}")));
+    let done = done.says(
+        &closed
+            .each_ref()
+            .map(|path| format!("{} can't be read, and is left out", path.display()))
+            .each_ref()
+            .map(String::as_str),
+    );
+    assert_eq!(done.stderr.matches("left out").count(), 2, "{}", done.stderr);
+    let there = copy.join(inside);
+    assert_eq!(std::fs::read_to_string(there.join("kept")).unwrap(), "by the node's user");
+    assert_eq!(std::fs::read_link(there.join("link")).unwrap(), std::path::Path::new("kept"));
+    assert!(!there.join("file").exists() && !there.join("folder").exists());
+    assert_eq!(std::fs::read_to_string(copy.join("keys/own.key")).unwrap(), "a secret");
+
+    // What isn't a guest's has to be in it: without its keys it is no copy of a node.
+    chown(&key, "0:0");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0)).unwrap();
+    let second = out.join("second");
+    run(home.vyr_as_another_user(arguments(&second)), b"").expect(125).says(&["can't read", "own.key"]);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "nothing half is left");
+    std::fs::set_permissions(data.join("folder"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }

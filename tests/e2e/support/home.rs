@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -85,6 +86,25 @@ impl Home {
     pub(crate) fn vyr_command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_vyr"));
         command.args(arguments);
+        command
+    }
+
+    /// `vyr`, as a user who owns nothing of this unless it was given to user 65534: who isn't root is one already, as far as the
+    /// test took rights away.
+    pub(crate) fn vyr_as_another_user<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        if !rustix::process::geteuid().is_root() {
+            return self.vyr_command(arguments);
+        }
+        // Somebody else can't look into this user's folders, where the program may be.
+        let program = self.work().join("vyr");
+        fs::copy(env!("CARGO_BIN_EXE_vyr"), &program).expect("the work folder can be written");
+        for folder in [self.work(), self.vyr_home(), self.folder.path().to_owned()] {
+            if folder.is_dir() {
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("the folder is this test's");
+            }
+        }
+        let mut command = self.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).args(arguments);
         command
     }
 
