@@ -117,7 +117,7 @@ fn what_a_guest_closed_to_this_user_is_left_out_and_said_and_nothing_else_is() {
     let closed = [data.join("file"), data.join("folder")];
     for path in &closed {
         chown(path, "0:0");
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     let copy = out.join("copy");
     let arguments = |copy: &std::path::Path| ["backup".into(), copy.to_owned(), "--output".into(), "json".into()];
@@ -142,7 +142,7 @@ fn what_a_guest_closed_to_this_user_is_left_out_and_said_and_nothing_else_is() {
 
     // What isn't a guest's has to be in it: without its keys it is no copy of a node.
     chown(&key, "0:0");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
     let second = out.join("second");
     run(home.vyr_as_another_user(arguments(&second)), b"").expect(125).says(&["can't read", "own.key"]);
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 1, "nothing half is left");
