@@ -215,7 +215,12 @@ fn start(mut cli: Cli, printer: Printer) -> Result<u8> {
     let result = runtime.block_on(tracing::Instrument::instrument(session.execute(cli.command), root));
     // A thread that is blocked in a read of the guest's must not hold the process up.
     guard.shutdown();
-    runtime.shutdown_background();
+    if serves {
+        // Guests that are still there end with the process, and until then need what they wait for.
+        std::mem::forget(runtime);
+    } else {
+        runtime.shutdown_background();
+    }
     if runs {
         // Unmapping what the end of the process unmaps anyway takes its time while another thread lives.
         std::mem::forget(session);

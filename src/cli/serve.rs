@@ -317,13 +317,14 @@ impl Serve {
         let settings = super::telemetry_settings(session.printer, true);
         let (metrics, sent) = telemetry::install_metrics(&settings)?;
         let asked = options.max_running;
+        let address = server.address()?;
+        // So that runs from this data folder know which references are its own registry's; and before tasks are taken up, which a
+        // node that does not come to be must leave alone.
+        let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
         let node = Node::open(vyr, options, lock).await.map_err(attempted)?;
         let fits = node.max_running();
-        let address = server.address()?;
         // Before anybody is told that the node is there: from then on a signal may come, and counts.
         let signals = signals().map_err(attempted)?;
-        // So that runs from this data folder know which references are its own registry's.
-        let _announced = Announced::new(&session.vyr.config().home, address).map_err(attempted)?;
         for remark in remarks {
             match remark {
                 Remark::Note(words) => session.printer.note(&words),

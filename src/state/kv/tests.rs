@@ -269,8 +269,8 @@ fn numbers_add_up_and_swaps_see_every_set() {
 fn while_files_can_not_be_written_sets_fail_and_nothing_is_lost() {
     let place = Place::new();
     let (store, usage) = place.write_with(1000);
-    store.set("a", "1").unwrap();
     let in_the_way = nothing_becomes_a_file(&place);
+    store.set("a", "1").unwrap();
     assert!(store.settle().is_err());
     assert!(store.set("b", "1").is_err());
     assert_eq!((usage.bytes(), get(&store, "a").as_deref()), (1, Some("1")));

@@ -13,8 +13,9 @@ use super::{Place, fs, get, nothing_becomes_a_file, writer};
 fn a_reader_takes_both_journals_or_looks_again() {
     let place = Place::new();
     let store = place.write();
-    store.set("k", "1").unwrap();
+    // Before the value, which is written soon after it is set.
     let _in_the_way = nothing_becomes_a_file(&place);
+    store.set("k", "1").unwrap();
     let files = Files::open(&place.folder).unwrap();
     let mut replay = Replay::new();
     let mut once = true;
@@ -33,8 +34,8 @@ fn a_reader_takes_both_journals_or_looks_again() {
 fn a_reader_never_puts_the_old_journal_before_a_mark_in_the_new_one() {
     let place = Place::new();
     let store = place.write();
-    store.set("k", "1").unwrap();
     let in_the_way = nothing_becomes_a_file(&place);
+    store.set("k", "1").unwrap();
     assert!(writer(&store).checkpoint().is_err());
     // Sets are refused by now, so as if it had come a moment sooner.
     writer(&store).clear_stuck();
