@@ -245,15 +245,17 @@ fn without(text: &str, begin: &str, end: &str) -> String {
     left + rest
 }
 
-/// The most of a reason that is kept, in bytes: it may have words in it that a stranger chose, of any length.
+/// The most of a reason that is kept, in bytes: it may have words in it that a stranger chose, of any length. Of these the middle
+/// goes: what is said of them stands behind.
 const MOST_WHY: usize = 8 << 10;
 
-fn cut(mut why: String) -> String {
-    if why.len() > MOST_WHY {
-        why.truncate(why.floor_char_boundary(MOST_WHY));
-        why.push('…');
+fn cut(why: String) -> String {
+    if why.len() <= MOST_WHY {
+        return why;
     }
-    why
+    let begin = why.get(..why.floor_char_boundary(MOST_WHY / 2)).unwrap_or_default();
+    let end = why.get(why.ceil_char_boundary(why.len() - MOST_WHY / 2)..).unwrap_or_default();
+    format!("{begin}…{end}")
 }
 
 /// What helps where the system refused something below the data folder.
@@ -303,8 +305,9 @@ mod tests {
         let error = Error::new(ErrorKind::InvalidContent, format!("it is{}.", " (os error 2)".repeat(100_000)));
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert_eq!(error.why(), "it is.");
-        let error = Error::new(ErrorKind::InvalidContent, "\u{e9}".repeat(1 << 20));
-        assert!(error.why().len() < 10_000 && error.why().ends_with('…'), "{} bytes", error.why().len());
+        let error = Error::new(ErrorKind::InvalidContent, format!("{}: it is too long", "\u{e9}".repeat(1 << 20)));
+        let why = error.why();
+        assert!(why.len() < 10_000 && why.contains('…') && why.ends_with("it is too long"), "{} bytes", why.len());
     }
 
     #[test]

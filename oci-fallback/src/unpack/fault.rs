@@ -95,6 +95,21 @@ fn after(path: &Option<String>) -> String {
     path.as_ref().map(|path| format!(" at entry {path:?}")).unwrap_or_default()
 }
 
+/// So much of an entry's name is told, in bytes at its beginning and at its end.
+const TOLD: usize = 200;
+
+/// A name of any length as a message can hold it, with what is said of it behind.
+fn told(path: &[u8]) -> String {
+    let ends =
+        path.split_first_chunk::<TOLD>().and_then(|(begin, rest)| Some((begin, rest.split_last_chunk::<TOLD>()?.1)));
+    match ends {
+        Some((begin, end)) if path.len() > 2 * TOLD => {
+            format!("{}…{}", String::from_utf8_lossy(begin), String::from_utf8_lossy(end))
+        }
+        _ => String::from_utf8_lossy(path).into_owned(),
+    }
+}
+
 /// A fault, before it is known where.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -110,7 +125,7 @@ impl Fault {
     /// Says in which layer and at which entry.
     pub(super) fn at(self, layer: &str, path: Option<&[u8]>) -> UnpackError {
         let layer = layer.to_owned();
-        let path = path.map(|path| String::from_utf8_lossy(path).into_owned());
+        let path = path.map(told);
         match self {
             Self::Stream(source) => UnpackError::Read { layer, path, source },
             Self::Archive(why) => UnpackError::Archive { layer, path, why },
@@ -132,5 +147,23 @@ pub(super) trait Attempted<T> {
 impl<T, E: Into<io::Error>> Attempted<T> for Result<T, E> {
     fn attempted(self, what: &'static str) -> Result<T, Fault> {
         self.map_err(|e| Fault::Disk { attempted: what, source: e.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_any_length_leaves_room_for_what_is_said_of_it() {
+        let at =
+            |name: &[u8]| Fault::Refused("it lies more than 256 folders deep").at("sha256:1", Some(name)).to_string();
+        let long = at(&b"d/".repeat(10_000));
+        assert!(long.len() < 600 && long.ends_with("is refused: it lies more than 256 folders deep"), "{long}");
+        let name = "n".repeat(2 * TOLD);
+        assert_eq!(
+            at(name.as_bytes()),
+            format!("layer sha256:1: entry {name:?} is refused: it lies more than 256 folders deep")
+        );
     }
 }
