@@ -144,14 +144,22 @@ class Api:
         return json.loads(read) if read.startswith(b"{") else {}
 
     def watch(self, path: str, version: str) -> Iterator[tuple[float, dict]]:
-        """Each event with the moment at which it came."""
-        connection = self.connect(None)
-        connection.request("GET", f"{path}?watch=1&resourceVersion={version}")
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise Refused(f"watching {path}: {answer.status} {answer.read()[:400]!r}")
-        while line := answer.readline():
-            yield time.monotonic(), json.loads(line)
+        """Each event with the moment at which it came. The server ends a watch after some time between half an hour and an
+        hour: then it is asked again, from the last event on."""
+        while True:
+            connection = self.connect(None)
+            connection.request("GET", f"{path}?watch=1&allowWatchBookmarks=true&resourceVersion={version}")
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise Refused(f"watching {path}: {answer.status} {answer.read()[:400]!r}")
+            while line := answer.readline():
+                moment, event = time.monotonic(), json.loads(line)
+                if event["type"] == "ERROR":
+                    raise Refused(f"watching {path}: {event['object']}")
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    yield moment, event
+            connection.close()
 
 
 def condition(thing: dict, kind: str) -> bool:
