@@ -613,10 +613,10 @@ class Figures:
             "xeon.s0": "vyr run, S0: process",
             "xeon.s2": "vyr run, S2: process",
             "xeon.cold": "vyr task, artifact absent: submit → first instruction",
+            "xeon.s1": "vyr task, S1: submit → first instruction",
             "xeon.compiling": "wasmtime run, from .wasm: process",
         }.items():
             self.family(word, "h2-xeon", case)
-        self.family("xeon.s1", "api-latency-xeon", "S1: submit_to_start")
         self.name("xeon.machine", lambda: self.shown_machine("h2-xeon"))
         self.ratio(
             "xeon.job.by.task",

@@ -11,6 +11,7 @@ mod confined;
 mod crash;
 mod crowded;
 mod cycle;
+mod disk;
 mod logs;
 mod mirror;
 mod page;
