@@ -120,7 +120,7 @@ fn what_did_not_run_has_its_receipt_too_and_none_is_made_where_none_is_wanted() 
     assert_eq!(stated(&home, url, &by_tag)["subject"].as_str(), Some(subject));
     let sleep = pushed(&home, &registry, "sleep-p1");
     let (_, digest) = sleep.rsplit_once('@').unwrap();
-    let lost = home.vyr(["submit", &registry.reference("sleep", "v1"), "--node", url, "--", "60"]).expect(0);
+    let lost = home.vyr(["submit", &registry.reference("sleep", "v1"), "--node", url, "--", "600000"]).expect(0);
     let lost = lost.stdout.trim().to_owned();
     while home.vyr(["status", &lost, "--node", url, "--output", "json"]).expect(0).json()["status"] != "running" {
         std::thread::sleep(std::time::Duration::from_millis(20));

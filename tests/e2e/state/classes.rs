@@ -32,11 +32,9 @@ async fn a_nodes_tasks_share_a_state_of_class_node_one_writer_at_a_time() {
     assert_eq!((made.quota_bytes, made.used_bytes), (64 << 20, 0));
 
     // The first holds it for a while; the second waits for that, being prepared.
-    let slow = ["text:/state/s/x:1", "sleep:700", "text:/state/s/x:2"];
+    let slow = ["text:/state/s/x:1", "sleep:3000", "text:/state/s/x:2"];
     let first = client.submit(with(spec(&guest, &slow), &[binding("shared", "s")])).await;
-    while client.get(&first.id).await.status() != TaskStatus::Running {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    client.until(&first.id, TaskStatus::Running).await;
     let second = client.submit(with(spec(&guest, &["read:/state/s/x"]), &[binding("shared", "s")])).await;
     let refuse = StateBinding { on_busy: OnBusy::Refuse.into(), ..binding("shared", "s") };
     let refused = client.run(with(spec(&guest, &[]), &[refuse])).await;
