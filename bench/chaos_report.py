@@ -64,7 +64,7 @@ Of {output} of output {dropped} were dropped, and counted as dropped, while the 
 | --- | --- | --- |
 | the seed 20261126 | the check itself: eight cancels of tasks that had ended before, as was answered | `bench/chaos_check.py` |
 | the seed 20261128 | a task that was to have its second attempt when the node was killed: what that wrote was told as the first one's | `node::logs::what_an_attempt_writes_is_its_own_also_when_the_node_died_before_it_began` |
-| a short form, the seed 88201523 | a connection whose transaction a full disk had ended refused every other one until the node was started anew: segments waited for eight minutes | `sqlite::tests::whose_transaction_a_full_disk_ended_is_replaced_before_the_next_begins` |
+| a short form, the seed 88201523 | a connection whose transaction a full disk had ended refused every other one until the node was started anew: segments waited for eight minutes | `sqlite::tests::whose_transaction_a_full_disk_ended_is_replaced_before_the_next_begins`, `node::disk::a_node_whose_disk_was_full_goes_on_when_there_is_room_again` |
 | the seed 20261129 | a node that found its disk full when it had taken up its tasks already: threads of guests panicked while it ended | `node::crash::a_node_that_can_not_start_has_not_looked_at_its_tasks` |
 
 ## All runs
