@@ -1,6 +1,7 @@
 """What `docs/paper/make` is there to refuse: python3 docs/paper/tests.py."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,41 @@ class Make(unittest.TestCase):
         done = self.make()
         self.assertEqual(done.returncode, 1)
         self.assertIn("bench/results/h2.jsonl has no case `python3 -c pass: process`", done.stderr)
+
+
+class Claims(unittest.TestCase):
+    """A claim that nothing shows would be one like any other to its reader."""
+
+    def setUp(self) -> None:
+        text = (PROJECT / "docs/claims.md").read_text(encoding="utf-8")
+        self.rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+        self.shown = [row[-1] for row in self.rows]
+
+    def test_each_claim_has_what_shows_it(self) -> None:
+        self.assertGreater(len(self.rows), 60)
+        for row in self.rows:
+            self.assertRegex(row[-1] + row[-2], r"\]\(|`|shown by|made by", " | ".join(row))
+
+    def test_each_part_that_shows_something_is_asked_for(self) -> None:
+        for page in sorted((PROJECT / "docs/claims").glob("*.md")):
+            for heading in re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+                anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+                place = f"(claims/{page.name}#{anchor})"
+                self.assertTrue(any(place in shown for shown in self.shown), place)
+
+    def test_each_test_that_is_named_is_there(self) -> None:
+        """A filter that fits no test would pass."""
+        named = re.findall(r"`\./test (--\S+(?: e2e)?) ([\w:]+)", "\n".join(self.shown))
+        self.assertGreater(len(named), 10)
+        for where, words in named:
+            *modules, name = words.split("::")
+            if where == "--test frozen" or where == "--test" and words == "frozen":
+                self.assertTrue((PROJECT / "proto/tests/frozen.rs").exists())
+                continue
+            root = PROJECT / ("tests/e2e" if where == "--test e2e" else "src")
+            sources = [file for file in root.rglob("*.rs") if all(part in file.with_suffix("").parts for part in modules)]
+            tests = [test for file in sources for test in re.findall(r"fn (\w+)\(", file.read_text(encoding="utf-8"))]
+            self.assertTrue(any(name in test for test in tests), f"{where} {words}")
 
 
 if __name__ == "__main__":

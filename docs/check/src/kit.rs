@@ -1,6 +1,7 @@
 //! Owns the programs that pages use: where they are, in one folder that a session's PATH begins with.
 
-use std::os::unix::fs::symlink;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,8 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 /// What the pages use of `envs/tools`, besides what a Debian system has anyway.
-const TOOLS: [&str; 9] =
-    ["oras", "cosign", "crane", "skopeo", "umoci", "docker-registry", "otelcol", "busybox", "unshare"];
+const TOOLS: [&str; 10] =
+    ["oras", "cosign", "crane", "skopeo", "umoci", "docker-registry", "otelcol", "busybox", "unshare", "strace"];
+/// A Python of its own, which finds its packages by the path that it is called by: a link to it would have none.
+const PYTHON: &str = "python-grpc";
 
 /// The path of a tool of `envs/tools`.
 ///
@@ -43,6 +46,9 @@ impl Kit {
         for name in TOOLS {
             symlink(tool(name)?, root.path().join("bin").join(name))?;
         }
+        let python = root.path().join("bin").join(PYTHON);
+        std::fs::write(&python, format!("#!/bin/sh\nexec '{}' \"$@\"\n", tool(PYTHON)?.display()))?;
+        std::fs::set_permissions(&python, Permissions::from_mode(0o755))?;
         for guest in guests {
             symlink(vyr_guests::build(guest)?, root.path().join(format!("guests/{guest}.wasm")))?;
         }

@@ -28,7 +28,7 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every `console` block of the tutorial and the how-tos, each page in a session and a network of its own
+    /// Run every `console` block of the tutorial, the how-tos and the claims, each page in a session and a network of its own
     Run(run::Options),
     /// Follow the links of all Markdown files
     Links(links::Options),

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// How many seconds a command may take
     #[arg(long, default_value_t = 60)]
     timeout: u64,
-    /// The pages [default: docs/tutorial.md and those in docs/how-to]
+    /// The pages [default: docs/tutorial.md and those in docs/how-to and docs/claims]
     pages: Vec<PathBuf>,
 }
 
@@ -94,15 +94,17 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(good)
 }
 
-/// The tutorial and the how-tos, in the order of their names.
+/// The tutorial, the how-tos and what shows the claims, in the order of their names.
 fn usual() -> Result<Vec<PathBuf>> {
     let docs = crate::project()?.join("docs");
     let mut pages = vec![docs.join("tutorial.md")];
-    let folder = docs.join("how-to");
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    names.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    names.sort();
-    pages.append(&mut names);
+    for folder in ["how-to", "claims"] {
+        let entries = std::fs::read_dir(docs.join(folder))?;
+        let mut names: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        names.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+        names.sort();
+        pages.append(&mut names);
+    }
     Ok(pages)
 }
 
