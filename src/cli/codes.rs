@@ -1,7 +1,8 @@
 //! Owns what the exit codes are called where people look them up: the manual pages, the reference.
 
 /// Each code of VYR's own with what it stands for.
-pub(super) const CODES: [(u8, &str); 7] = [
+pub(super) const CODES: [(u8, &str); 8] = [
+    (1, "of replay: it went another way"),
     (2, "the command line or a setting can't be read"),
     (124, "a time limit has passed"),
     (125, "VYR itself failed: what it needs is missing, can't be reached or can't be written"),

@@ -119,7 +119,8 @@ fn exit_codes_and_kinds_are_as_their_page_says() {
 fn variables_are_as_their_page_says() {
     let mut text = String::from(
         "# Environment variables\n\nWhat `vyr` reads. A flag goes before a variable, a variable before \
-         [`config.toml`](../configuration.md). An empty one counts as unset. A guest is given none of them.\n\n\
+         [`config.toml`](../configuration.md). An empty one counts as unset. A guest is given none of them, but a \
+         `TRACEPARENT` of its own where its trace [goes on](../telemetry.md#traces).\n\n\
          | variable | what it says |\n| --- | --- |\n",
     );
     let mut said: Vec<&str> = Vec::new();

@@ -130,7 +130,7 @@ impl Results<'_> {
             text,
             "\n**{}** of all runs did what they should: the container ran, for the right reason, with the right output and \
              exit code. In brackets the count, and the interval of 95 % (Wilson).\n\n\
-             Every image holds real software and is made by a real tool; beside it stands a Wasm that can't start here. \
+             Every image holds real software and is made by a real tool, or byte by byte; beside it stands a Wasm that can't start here. \
              `fallback-corpus` pushes both as one artifact to a node of its own, submits it, and compares. Each case passes on \
              the reference, umoci and crun. Nothing is left out of what is counted. The cases are \
              chosen for their variety, not drawn by lot, and runs of one case on two engines aren't independent: go by the \

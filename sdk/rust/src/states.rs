@@ -34,7 +34,7 @@ impl Client {
     /// One state, by its name or id.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), also when its time is over, and those of any call.
+    /// [`NotFound`](ErrorKind::NotFound), also when its time is over and nothing of it waits to be pushed, and those of any call.
     pub async fn get_state(&self, state: impl Into<String>) -> Result<State> {
         let request = GetStateRequest { state: state.into() };
         there(self.call(None, request, |mut c, r| async move { c.get_state(r).await }).await?.state)

@@ -512,7 +512,7 @@ class AsyncClient:
             state: Its name or id.
 
         Raises:
-            NotFoundError: There is none, or its time is over.
+            NotFoundError: There is none, or its time is over and nothing of it waits to be pushed.
         """
         with building("the request"):
             request = state_pb2.GetStateRequest(state=state)
