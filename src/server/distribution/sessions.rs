@@ -154,8 +154,14 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_upload_that_begins_while_old_ones_are_looked_for_is_not_forgotten() {
+    #[test]
+    fn an_upload_that_begins_while_old_ones_are_looked_for_is_not_forgotten() {
+        // With one thread for the disk, which the test holds, it is sure that the look isn't over yet.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.max_blocking_threads(1).enable_all().build().unwrap().block_on(begins_meanwhile());
+    }
+
+    async fn begins_meanwhile() {
         let home = tempfile::tempdir().unwrap();
         let sessions = Sessions { layout: Layout::create(home.path()).unwrap(), open: Arc::default() };
         let there = sessions.begin("a", None).await.unwrap();
@@ -165,6 +171,8 @@ mod tests {
         };
         let (over, begun) = (Uuid::now_v7(), Uuid::now_v7());
         sessions.open().insert(over, rested());
+        let (go_on, told) = std::sync::mpsc::channel::<()>();
+        let held = tokio::task::spawn_blocking(move || told.recv());
         let mut looking = std::pin::pin!(sessions.expire());
         // What stands in the folder is being read; this one's file was not there yet.
         tokio::select! {
@@ -173,6 +181,8 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         sessions.open().insert(begun, rested());
+        go_on.send(()).unwrap();
+        held.await.unwrap().unwrap();
         looking.await.unwrap();
         let mut open: Vec<Uuid> = sessions.open().keys().copied().collect();
         open.sort();
