@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -27,7 +27,8 @@ struct Here {
     runtime: Runtime,
     node: Node,
     access: Arc<Access>,
-    registry: axum::Router,
+    /// As it is since the last restart: what one before it remembers of its uploads, nobody ends there.
+    registry: Mutex<axum::Router>,
     _home: tempfile::TempDir,
 }
 
@@ -54,7 +55,7 @@ fn open() -> crate::Result<Here> {
         let registry = Distribution::open(&node, Arc::clone(&access)).await?.routes(axum::Router::new());
         Ok::<_, crate::Error>((node, access, registry))
     })?;
-    Ok(Here { runtime, node, access, registry, _home: home })
+    Ok(Here { runtime, node, access, registry: registry.into(), _home: home })
 }
 
 /// What was answered.
@@ -212,7 +213,7 @@ struct Uploads {
 impl Uploads {
     fn new(here: &Here, number: u64) -> Self {
         Self {
-            registry: here.registry.clone(),
+            registry: here.registry.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             repositories: ["one", "two"].map(|name| format!("f{number}/{name}")),
             open: Vec::new(),
             blobs: [BTreeMap::new(), BTreeMap::new()],
@@ -415,6 +416,7 @@ impl Uploads {
         if !std::mem::replace(&mut self.restarted, true) {
             let again = Distribution::open(&here().node, Arc::clone(&here().access)).await;
             self.registry = again.unwrap_or_else(|e| panic!("{e}")).routes(axum::Router::new());
+            *here().registry.lock().unwrap_or_else(PoisonError::into_inner) = self.registry.clone();
         }
     }
 
