@@ -68,7 +68,7 @@ fn until_its_time_is_over(home: &Home, state: &str) {
 fn a_state_goes_when_its_time_is_over() {
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state-p1");
-    home.vyr(["state", "create", "brief", "--ttl", "5s"]).expect(0);
+    home.vyr(["state", "create", "brief", "--ttl", "10s"]).expect(0);
     home.vyr(["run", "--state", "brief", &guest, "--", "text:/state/brief/x:1"]).expect(0);
     let folders =
         || fs::read_dir(home.vyr_home().join("state")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count();
@@ -87,9 +87,10 @@ fn a_state_whose_time_is_over_is_not_bound_by_the_artifact_and_a_synced_one_keep
     let (registry, home) = (Registry::start(), Home::new());
     let guest = pushed(&home, &registry, "state-p1");
     let (repository, _) = guest.split_once(":v1@").unwrap();
-    home.vyr(["state", "create", "bound", "--ttl", "5s"]).expect(0);
+    // Made first, it is over when the other one is.
+    home.vyr(["state", "create", "owes", "--ttl", "10s", "--sync", "localhost:1/readings"]).expect(0);
+    home.vyr(["state", "create", "bound", "--ttl", "10s"]).expect(0);
     home.vyr(["state", "bind", "bound", repository, "--as", "data"]).expect(0);
-    home.vyr(["state", "create", "owes", "--ttl", "5s", "--sync", "localhost:1/readings"]).expect(0);
     let does = ["mkdir:/state/owes/outbox", "text:/state/owes/outbox/x:1", "text:/state/data/x:1"];
     let ran = home.vyr(["run", "--state", "owes", &guest, "--"].iter().chain(&does).copied());
     assert_eq!(ran.expect(0).stdout, "mkdir ok \ntext ok \ntext ok \n");
