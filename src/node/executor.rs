@@ -104,8 +104,7 @@ impl Shared {
         }
         let idle = queues.idle > 0;
         let (computing, spare) = (first && queues.computing > 0, first && queues.idle_spares > 0);
-        let watch = self.most_spares > 0 && !queues.watched && queues.is_behind();
-        queues.watched |= watch;
+        self.see_who_waits(&mut queues);
         drop(queues);
         if idle {
             self.work.notify_one();
@@ -117,7 +116,13 @@ impl Shared {
         if spare {
             self.spare.notify_one();
         }
-        if watch {
+    }
+
+    /// Has the threads looked after where a guest is left waiting. To be called wherever that may begin: when one comes, and
+    /// when a thread that was free takes one of several, since until it does all of them count on it.
+    fn see_who_waits(&self, queues: &mut Queues) {
+        if self.most_spares > 0 && !queues.watched && queues.is_behind() {
+            queues.watched = true;
             self.behind.notify_one();
         }
     }
@@ -128,6 +133,7 @@ impl Shared {
             if let Some((guest, computes)) = queues.next() {
                 queues.begun += 1;
                 queues.computing += usize::from(computes);
+                self.see_who_waits(&mut queues);
                 drop(queues);
                 turn(guest);
                 queues = self.lock();
@@ -148,6 +154,7 @@ impl Shared {
         loop {
             if let Some(guest) = queues.first.pop_front() {
                 queues.begun += 1;
+                self.see_who_waits(&mut queues);
                 drop(queues);
                 turn(guest);
                 queues = self.lock();
@@ -262,6 +269,7 @@ impl Executor {
                 if let Some(guest) = queues.second.remove(at) {
                     queues.first.push_front(guest);
                 }
+                self.shared.see_who_waits(&mut queues);
                 let interrupt = queues.computing > 0 && queues.idle == 0;
                 drop(queues);
                 if interrupt {
@@ -388,6 +396,25 @@ mod tests {
             assert!(std::time::Instant::now() < ends, "the spare threads should have ended");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_comes_with_one_that_holds_the_only_free_thread_is_not_left_waiting() {
+        let executor = Executor::start(1, Engine::new(&EngineOptions::default()).unwrap()).unwrap();
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let is_idle = async {
+            while executor.shared.lock().idle == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_idle).await.expect("it has nothing to do");
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        executor.spawn(0, async move { assert!(gate.recv().is_err()) });
+        // The thread was told of the first and has most likely not woken up yet: this one counts on it too.
+        executor.spawn(1, async move { say.send(1).unwrap() });
+        let next = tokio::time::timeout(Duration::from_secs(60), said.recv());
+        assert_eq!(next.await.expect("a thread is lent"), Some(1));
+        drop(open);
     }
 
     #[tokio::test]
