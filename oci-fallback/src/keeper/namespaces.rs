@@ -74,10 +74,18 @@ pub fn block_signals() {
     mask(true);
 }
 
-/// Takes that back, for a process whose children are a container's: they inherit the mask, and whoever started this may have
-/// kept signals out.
+/// Takes that back, for a process whose children are a container's: they inherit the mask and what is ignored, and whoever
+/// started this may have kept signals out, as a shell does SIGINT and SIGQUIT of what it starts with `&` in a script.
 pub(super) fn take_signals() {
     mask(false);
+    // Rust's own runtime ignores SIGPIPE, and whoever executes a container has taken that back.
+    for signal in (1..=libc::SIGSYS).filter(|signal| *signal != libc::SIGPIPE) {
+        #[expect(unsafe_code, reason = "rustix has no dispositions of signals that the C library doesn't know of")]
+        // SAFETY: the default runs no code of this process; of SIGKILL and SIGSTOP it is refused.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
 }
 
 fn mask(blocked: bool) {

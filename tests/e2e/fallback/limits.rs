@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{image, run, shell};
-use crate::support::Home;
+use crate::support::{self, Home};
 
 /// Runs a script in the shell's image.
 #[track_caller]
@@ -154,4 +154,20 @@ fn a_device_of_an_image_is_none_in_the_container_whichever_engine_makes_it() {
         let (_, output) = run(&home, 0, &["--allow-unsigned", "--container-engine", engine, &layout, "--", script]);
         assert_eq!(output, "none\n", "{engine}");
     }
+}
+
+#[test]
+fn signals_that_whoever_started_vyr_ignored_reach_a_container() {
+    let home = Home::new();
+    let layout = shell(&home);
+    // As a shell starts what a script puts into the background.
+    let mut command = home.command("env");
+    command.args(["--ignore-signal=HUP,INT,QUIT", env!("CARGO_BIN_EXE_vyr"), "run", "--allow-unsigned", &layout, "--"]);
+    // A shell can't trap what was ignored when it began.
+    command.arg("for s in HUP INT QUIT; do trap \"echo $s\" $s; kill -$s $$; done; sed -n s/^SigIgn://p /proc/self/status");
+    let ran = support::run(command, b"").expect(0);
+    let (traps, ignored) = ran.stdout.split_at("HUP\nINT\nQUIT\n".len().min(ran.stdout.len()));
+    assert_eq!(traps, "HUP\nINT\nQUIT\n");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    assert_eq!(ignored & 0x7fff_ffff, 0, "signals 1 to 31 are as they are for a program that nobody prepared");
 }
