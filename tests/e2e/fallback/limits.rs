@@ -164,7 +164,9 @@ fn signals_that_whoever_started_vyr_ignored_reach_a_container() {
     let mut command = home.command("env");
     command.args(["--ignore-signal=HUP,INT,QUIT", env!("CARGO_BIN_EXE_vyr"), "run", "--allow-unsigned", &layout, "--"]);
     // A shell can't trap what was ignored when it began.
-    command.arg("for s in HUP INT QUIT; do trap \"echo $s\" $s; kill -$s $$; done; sed -n s/^SigIgn://p /proc/self/status");
+    command.arg(
+        "for s in HUP INT QUIT; do trap \"echo $s\" $s; kill -$s $$; done; sed -n s/^SigIgn://p /proc/self/status",
+    );
     let ran = support::run(command, b"").expect(0);
     let (traps, ignored) = ran.stdout.split_at("HUP\nINT\nQUIT\n".len().min(ran.stdout.len()));
     assert_eq!(traps, "HUP\nINT\nQUIT\n");
