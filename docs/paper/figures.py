@@ -220,6 +220,7 @@ class Figures:
         self.named_kubernetes()
         self.named_process()
         self.named_node()
+        self.named_again()
         self.named_fallback()
         self.named_cited()
 
@@ -726,46 +727,49 @@ class Figures:
 
     # VYR alone, and beside peers in its own benchmarks.
 
+    # The file and the case of each.
+    CASES = {
+        "run.vyr": ("run-process", "vyr run"),
+        "run.wasmtime": ("run-process", "wasmtime run"),
+        "run.crun": ("run-process", "crun run"),
+        "in.s3": ("in-process", "S3 hello-p1"),
+        "in.s2": ("in-process", "S2 hello-p1"),
+        "in.bare.s3": ("in-process", "bare S3 hello-p1"),
+        "in.bare.s2": ("in-process", "bare S2 hello-p1"),
+        "in.python": ("in-process", "S2 py-hello"),
+        "api.s3": ("api-latency", "S3: first instruction"),
+        "api.s3.node": ("api-latency", "S3: submit_to_start"),
+        "api.s3.answer": ("api-latency", "S3: submit to answer"),
+        "api.s2": ("api-latency", "S2: first instruction"),
+        "api.s1": ("api-latency", "S1: submit_to_start"),
+        "api.echo": ("api-latency", "S3: echo"),
+        "rate.cycles": ("api-throughput", "32 connections: cycles"),
+        "rate.echo": ("api-throughput", "32 connections: echo"),
+        "rate.long": ("api-throughput", "32 connections: cycles, 1000000 tasks before"),
+        "receipts.with": ("api-receipts", "receipts: cycles with"),
+        "receipts.without": ("api-receipts", "receipts: cycles without"),
+        "telemetry.with": ("api-telemetry", "telemetry: cycles, all sent to a collector"),
+        "telemetry.without": ("api-telemetry", "telemetry: cycles, telemetry off"),
+        "cancel": ("api-cancel", "cancel: sent to answer"),
+        "node.rss": ("api-memory", "node: idle, RSS"),
+        "node.pss": ("api-memory", "node: idle, PSS"),
+        "node.task": ("api-memory", "waiting: each task, RSS"),
+        "node.instance": ("api-memory", "running: each instance, RSS"),
+        "pull.vyr": ("pull", "vyr pull 512 MiB"),
+        "pull.oras": ("pull", "oras pull 512 MiB"),
+        "push.vyr": ("registry", "vyr serve: push 512 MiB"),
+        "push.registry": ("registry", "docker-registry: push 512 MiB"),
+        "serve.vyr": ("registry", "vyr serve: pull 512 MiB"),
+        "serve.registry": ("registry", "docker-registry: pull 512 MiB"),
+        "container.vyr": ("containers", "by libcontainer"),
+        "container.crun": ("containers", "crun run"),
+        "container.run": ("containers", "vyr run, whole process"),
+        "store.one": ("store-size", "run, 1 artifact"),
+        "store.many": ("store-size", "run, 100000 artifacts"),
+    }
+
     def named_node(self) -> None:
-        for word, file, case in [
-            ("run.vyr", "run-process", "vyr run"),
-            ("run.wasmtime", "run-process", "wasmtime run"),
-            ("run.crun", "run-process", "crun run"),
-            ("in.s3", "in-process", "S3 hello-p1"),
-            ("in.s2", "in-process", "S2 hello-p1"),
-            ("in.bare.s3", "in-process", "bare S3 hello-p1"),
-            ("in.bare.s2", "in-process", "bare S2 hello-p1"),
-            ("in.python", "in-process", "S2 py-hello"),
-            ("api.s3", "api-latency", "S3: first instruction"),
-            ("api.s3.node", "api-latency", "S3: submit_to_start"),
-            ("api.s3.answer", "api-latency", "S3: submit to answer"),
-            ("api.s2", "api-latency", "S2: first instruction"),
-            ("api.s1", "api-latency", "S1: submit_to_start"),
-            ("api.echo", "api-latency", "S3: echo"),
-            ("rate.cycles", "api-throughput", "32 connections: cycles"),
-            ("rate.echo", "api-throughput", "32 connections: echo"),
-            ("rate.long", "api-throughput", "32 connections: cycles, 1000000 tasks before"),
-            ("receipts.with", "api-receipts", "receipts: cycles with"),
-            ("receipts.without", "api-receipts", "receipts: cycles without"),
-            ("telemetry.with", "api-telemetry", "telemetry: cycles, all sent to a collector"),
-            ("telemetry.without", "api-telemetry", "telemetry: cycles, telemetry off"),
-            ("cancel", "api-cancel", "cancel: sent to answer"),
-            ("node.rss", "api-memory", "node: idle, RSS"),
-            ("node.pss", "api-memory", "node: idle, PSS"),
-            ("node.task", "api-memory", "waiting: each task, RSS"),
-            ("node.instance", "api-memory", "running: each instance, RSS"),
-            ("pull.vyr", "pull", "vyr pull 512 MiB"),
-            ("pull.oras", "pull", "oras pull 512 MiB"),
-            ("push.vyr", "registry", "vyr serve: push 512 MiB"),
-            ("push.registry", "registry", "docker-registry: push 512 MiB"),
-            ("serve.vyr", "registry", "vyr serve: pull 512 MiB"),
-            ("serve.registry", "registry", "docker-registry: pull 512 MiB"),
-            ("container.vyr", "containers", "by libcontainer"),
-            ("container.crun", "containers", "crun run"),
-            ("container.run", "containers", "vyr run, whole process"),
-            ("store.one", "store-size", "run, 1 artifact"),
-            ("store.many", "store-size", "run, 100000 artifacts"),
-        ]:
+        for word, (file, case) in self.CASES.items():
             self.family(word, file, case)
         for word, file, one, other in [
             ("run.by.wasmtime", "run-process", "vyr run", "wasmtime run"),
@@ -802,37 +806,72 @@ class Figures:
         rounds = [s["wall_us"] > peers[s["round"]] for s in self.bench("run-process")["vyr run"] if s["round"] in peers]
         return f"{sum(rounds)} of {len(rounds)}"
 
+    # What VYR's medians are held against: what it is, VYR's, the peer's, and who that is.
+    BESIDE = [
+        (
+            "whole process, hello module, verified, compiled code on disk (S2)",
+            "run.vyr",
+            "run.wasmtime",
+            "`wasmtime run`, precompiled, no store, no signature",
+        ),
+        ("the same", "run.vyr", "run.crun", "`crun run` of a bare busybox bundle"),
+        ("in process, compiled code mapped (S3)", "in.s3", "in.bare.s3", "bare Wasmtime, pooled"),
+        ("in process, compiled code on disk (S2)", "in.s2", "in.bare.s2", "bare Wasmtime"),
+        (
+            "through the API, durable: submit → first instruction (S3)",
+            "api.s3",
+            "api.echo",
+            "an empty gRPC call on the same stack",
+        ),
+        ("pull of a layer of 512 MiB, verified and synced", "pull.vyr", "pull.oras", "`oras pull`, not synced"),
+        ("push of such a layer by `oras`, synced", "push.vyr", "push.registry", "`docker-registry`, not synced"),
+        ("pull of the same by `oras`", "serve.vyr", "serve.registry", "`docker-registry`"),
+        (
+            "a container, start to exit, all limits on",
+            "container.vyr",
+            "container.crun",
+            "`crun run` of the same bundle without the filter",
+        ),
+    ]
+
     def table_bench(self) -> str:
         text = self.text
         rows: list[list[object]] = []
-        for what, own, peer, peer_name in [
-            (
-                "whole process, hello module, verified, compiled code on disk (S2)",
-                "run.vyr",
-                "run.wasmtime",
-                "`wasmtime run`, precompiled, no store, no signature",
-            ),
-            ("the same", "run.vyr", "run.crun", "`crun run` of a bare busybox bundle"),
-            ("in process, compiled code mapped (S3)", "in.s3", "in.bare.s3", "bare Wasmtime, pooled"),
-            ("in process, compiled code on disk (S2)", "in.s2", "in.bare.s2", "bare Wasmtime"),
-            (
-                "through the API, durable: submit → first instruction (S3)",
-                "api.s3",
-                "api.echo",
-                "an empty gRPC call on the same stack",
-            ),
-            ("pull of a layer of 512 MiB, verified and synced", "pull.vyr", "pull.oras", "`oras pull`, not synced"),
-            ("push of such a layer by `oras`, synced", "push.vyr", "push.registry", "`docker-registry`, not synced"),
-            ("pull of the same by `oras`", "serve.vyr", "serve.registry", "`docker-registry`"),
-            (
-                "a container, start to exit, all limits on",
-                "container.vyr",
-                "container.crun",
-                "`crun run` of the same bundle without the filter",
-            ),
-        ]:
+        for what, own, peer, peer_name in self.BESIDE:
             rows.append([what, text(f"{own}.n"), text(f"{own}.p50"), text(f"{own}.p99"), text(f"{peer}.p50"), peer_name])
         return table(["what", "n", "VYR P50", "VYR P99", "peer P50", "peer"], rows, {1, 2, 3, 4})
+
+    # The same once more, of a later commit: bench/results/again/.
+
+    def medians_again(self, word: str) -> tuple[Samples, Samples]:
+        """Of a name of `CASES` the samples of both runs."""
+        file, case = self.CASES[word]
+        return self.samples(file, case), self.samples(f"again/{file}", case)
+
+    def named_again(self) -> None:
+        peers = sorted({peer for _, _, peer, _ in self.BESIDE})
+
+        def slower() -> str:
+            shares = [later.p(0.5) / first.p(0.5) for first, later in map(self.medians_again, peers)]
+            return f"{times(min(shares))} to {times(max(shares))}"
+
+        self.name("again.slower", slower)
+        self.name("again.machine", lambda: self.shown_machine("again/run-process"))
+        self.name("again.date", lambda: self.facts("again/run-process")["date"][:10])
+        self.name("again.table", self.table_again)
+
+    def table_again(self) -> str:
+        """VYR's median by the peer's, then and now: what of a figure is the machine's day, and what is VYR's."""
+        rows: list[list[object]] = []
+        more = [("tasks a second, 32 clients", "rate.cycles", "rate.echo", "the empty call")]
+        more.append(("the same, with receipts", "receipts.with", "receipts.without", "without"))
+        more.append(("the same, all telemetry to a collector", "telemetry.with", "telemetry.without", "telemetry off"))
+        for what, own, peer, peer_name in [*self.BESIDE, *more]:
+            (own_then, own_now), (peer_then, peer_now) = self.medians_again(own), self.medians_again(peer)
+            then, now = own_then.p(0.5) / peer_then.p(0.5), own_now.p(0.5) / peer_now.p(0.5)
+            shown = [own_now.show(own_now.p(0.5)), peer_now.show(peer_now.p(0.5))]
+            rows.append([what, peer_name.split(",")[0], times(then), times(now), *shown])
+        return table(["what", "peer", "VYR ÷ peer, first", "again", "VYR P50, again", "peer P50, again"], rows, {2, 3, 4, 5})
 
     # The container fallback.
 
