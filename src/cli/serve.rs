@@ -18,7 +18,7 @@ use crate::engine::{NetRule, most_of_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::{Lock, Node, Options};
 use crate::ops::own::Announced;
-use crate::ops::{Silent, Vyr};
+use crate::ops::{Logged, Vyr};
 use crate::server::{Limits, Listen, Server, TlsFiles, Tokens};
 use crate::telemetry;
 use crate::trust::TrustPolicy;
@@ -209,7 +209,7 @@ impl Serve {
         let listen = self.listen(session)?;
         let mut options = self.options(session)?;
         let mode = self.mode(&session.vyr.config().serve)?;
-        let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Silent));
+        let vyr = Vyr::new(session.vyr.config().clone(), Arc::new(Logged));
         // In this order: a node that can't be reached must not take up tasks, and only who serves the folder may replace
         // its socket.
         let lock = Lock::acquire(&vyr.config().home)?;

@@ -69,6 +69,22 @@ impl Reporter for Silent {
     }
 }
 
+/// Says it where this process's log goes: what serves has nobody before it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Logged;
+
+impl Reporter for Logged {
+    fn note(&self, text: &str) {
+        tracing::info!("{text}");
+    }
+    fn warning(&self, text: &str) {
+        tracing::warn!("{text}");
+    }
+    fn begin(&self, _what: &str, _total: u64) -> Box<dyn Progress> {
+        Box::new(())
+    }
+}
+
 /// What every operation works with: the settings, the store and the registry client, each opened at first need.
 #[derive(Debug)]
 pub struct Vyr {
