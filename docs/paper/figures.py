@@ -866,6 +866,7 @@ class Figures:
         more = [("tasks a second, 32 clients", "rate.cycles", "rate.echo", "the empty call")]
         more.append(("the same, with receipts", "receipts.with", "receipts.without", "without"))
         more.append(("the same, all telemetry to a collector", "telemetry.with", "telemetry.without", "telemetry off"))
+        more.append(("a run with 100,000 artifacts in the store", "store.many", "store.one", "with one"))
         for what, own, peer, peer_name in [*self.BESIDE, *more]:
             (own_then, own_now), (peer_then, peer_now) = self.medians_again(own), self.medians_again(peer)
             then, now = own_then.p(0.5) / peer_then.p(0.5), own_now.p(0.5) / peer_now.p(0.5)
